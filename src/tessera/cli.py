@@ -1,0 +1,348 @@
+"""The command line: the only user of tyro, and the only place that prints. It imports torch only where work begins."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import sys
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TypeVar
+
+from tessera import __version__
+from tessera.config import LearnConfig, SampleConfig, TextToImageConfig, TrainConfig, merge, nearest, read_toml, to_dict
+from tessera.errors import ConfigError, TesseraError
+from tessera.presets import PRESETS, preset
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, kw_only=True)
+class GenerateConfig:
+    """Draw pictures from a trained run."""
+
+    count: int = 4
+    """Pictures per prompt."""
+    seed: int = 0
+    """Seed of the first picture; the next ones have seed + 1, seed + 2, ... A seed is the same picture in any batch."""
+    out: str = "outputs"
+    """Folder for the pictures; each prompt gets one of its own in it."""
+    prompts: str = ""
+    """A text file with a prompt on each line."""
+    sampling: SampleConfig = field(default_factory=SampleConfig)
+    prime: str = ""
+    """A picture whose top rows the drawn ones begin with."""
+    prime_rows: float = 0.4375
+    """Share of the rows taken from it."""
+    batch: int = 8
+    """Pictures drawn at a time."""
+    device: str = "auto"
+    """auto, cpu, cuda, cuda:1 or mps."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class CheckConfig:
+    """Look at every picture and caption of a folder."""
+
+    captions: str = ""
+    """A second folder or COCO JSON with the captions."""
+    json: bool = False
+    """Print one JSON object instead."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class DemoConfig:
+    """Draw birds, learn them on this machine, and measure what was learnt."""
+
+    out: str = "runs/demo"
+    """Folder for everything; the same command goes on in it."""
+    budget: str = "9m"
+    """Time for learning."""
+    birds: int = 4000
+    """Pictures to draw and learn from."""
+    questions: int = 200
+    """Captions with untrained colour combinations that are drawn and measured."""
+    seed: int = 0
+    device: str = "auto"
+
+
+@dataclass(frozen=True, kw_only=True)
+class StartConfig:
+    """How `train` starts."""
+
+    config: str = ""
+    """A TOML file of settings, put over the preset and under the flags."""
+    dry_run: bool = False
+    """Show the resolved settings and stop."""
+
+
+def demo(args: list[str]) -> None:
+    """Draw the built-in birds, learn them on this machine, show what was learnt."""
+    config = options(DemoConfig(), args, "demo")
+    from tessera import demonstration
+
+    out = Path(config.out)
+    learning = LearnConfig(
+        pictures=str(out / "pictures"), out=config.out, budget=config.budget, seed=config.seed, device=config.device
+    )
+    demonstration.run(learning, config.birds, config.questions, bar, say)
+
+
+def learn(args: list[str]) -> None:
+    """PICTURES  Folder of captioned pictures -> trained model, drawings and report. The same command resumes."""
+
+    (pictures,), args = positionals(args, "learn PICTURES")
+    config = options(dataclasses.replace(LearnConfig(), pictures=pictures), args, "learn PICTURES")
+    from tessera.learn import learn as work
+
+    work(config, bar, say)
+
+
+def train(args: list[str]) -> None:
+    """PRESET  Train one model: an image tokenizer (dvae-*) or a prior (t2i-*). The same command resumes."""
+    table = "\n".join(f"  {name}" for name in PRESETS)
+    (name,), args = positionals(args, "train PRESET", f"Presets:\n{table}")
+    start, args = take(StartConfig(), args)
+    base = preset(name)
+    if start.config:
+        base = merge(base, read_toml(start.config))
+    config = options(
+        base, args, "train PRESET", "--config FILE puts a TOML file over the preset; --dry-run only shows the settings."
+    )
+    config = config if config.out else dataclasses.replace(config, out=f"runs/{name}")
+    config.check()
+    say(json.dumps(to_dict(config), indent=1))
+    if start.dry_run:
+        return
+    from tessera.models.saved import parameters
+    from tessera.preview import preview
+    from tessera.store import Run
+    from tessera.train import loop
+    from tessera.train.engine import Single
+    from tessera.train.objectives import build
+    from tessera.train.track import JSONL, Screen, Several
+
+    run = Run(config.out)
+    engine = Single(config.machine)
+    objective = build(config, progress=bar("Checking the pictures"))
+    run.open(objective.config)
+    say(
+        f"{len(objective.pairs)} pairs to learn, {len(objective.held)} held out; {parameters(objective.model):,} parameters."
+    )
+    tracker = Several([JSONL(run), Screen(name)])
+    try:
+        loop.train(objective.config, objective, engine, run, tracker, preview)
+    finally:
+        tracker.close()
+    say(f"Done: {run.best()}")
+
+
+def generate(args: list[str]) -> None:
+    """RUN "PROMPT" ...  Draw pictures from a trained run."""
+    words, args = positionals(args, 'generate RUN "PROMPT" ...', many=True)
+    config = options(GenerateConfig(), args, 'generate RUN "PROMPT" ...')
+    prompts = words[1:] + ([p for p in _read(config.prompts).splitlines() if p.strip()] if config.prompts else [])
+    if not prompts:
+        raise ConfigError('Say what to draw: tessera generate RUN "a small red bird", or --prompts FILE.')
+    config.sampling.check()
+    from tessera.generate.pipeline import Pipeline, Request, contact_sheet, prompt_folder
+
+    pipeline = Pipeline.load(words[0], config.device)
+    made = []
+    for prompt in dict.fromkeys(prompts):
+        request = Request(
+            prompt, config.count, config.seed, config.sampling, config.prime, config.prime_rows, config.batch
+        )
+        folder = prompt_folder(Path(config.out), prompt)
+        with drawing(prompt) as on_step:
+            for picture in pipeline.stream(request, on_step):
+                picture.save(folder / f"{picture.seed}.png")
+                made.append(picture)
+        say(f"{folder}: {config.count} pictures, seeds {config.seed} ... {config.seed + config.count - 1}")
+    sheet = Path(config.out) / "contact-sheet.png"
+    contact_sheet(made).save(sheet)
+    say(f"{sheet}: all of them")
+
+
+def show(args: list[str]) -> None:
+    """PRESET|RUN  The resolved settings and parameter counts."""
+    (name,), args = positionals(args, "show PRESET|RUN")
+    options(CheckConfig(), args, "show PRESET|RUN") if args else None
+    from tessera.models.saved import NETWORKS, parameters
+    from tessera.store import Run
+
+    run = Run(name)
+    config = run.config() if run.exists() or "/" in name else preset(name)
+    say(json.dumps(to_dict(config), indent=1))
+    model: Any = config.model
+    if isinstance(model, TextToImageConfig) and not model.text_vocab:
+        model = dataclasses.replace(model, text_vocab=4096, text_len=model.text_len or 64, image_vocab=1000, grid=16)
+        say("(with a text vocabulary of 4,096, 64 text tokens, and 16 x 16 of 1,000 codes, which the run would choose)")
+    import torch
+
+    with torch.device("meta"):
+        count = parameters(NETWORKS[to_dict(config)["model"]["kind"]](model))
+    say(
+        f"{count:,} parameters: {count * 4 / 1e6:,.1f} MB of float32 weights, {count * 16 / 1e6:,.1f} MB with gradients and Adam."
+    )
+
+
+def data(args: list[str]) -> None:
+    """check FOLDER  List every problem of a data folder, and the settings that fit it."""
+    (verb, folder), args = positionals(args, "data check FOLDER", count=2)
+    if verb != "check":
+        raise ConfigError(f"There is no 'tessera data {verb}'{nearest(verb, ['check'])}")
+    config = options(CheckConfig(), args, "data check FOLDER")
+    from tessera.data.check import check
+    from tessera.data.check import show as shown
+
+    health = check(folder, config.captions, progress=None if config.json else bar("Checking"))
+    if config.json:
+        say(json.dumps(health.to_json()))
+        return
+    sizes = sorted((c.width, c.height) for c in health.good)
+    counts = sorted(len(c.pair.captions) for c in health.good)
+    words = sorted(len(c.split()) for c in health.captions)
+    say(f"{len(health.good)} pairs load ({health.layout}); {len(health.skipped)} left out:")
+    for skip in health.skipped:
+        say(f"  {shown(skip.path)}: {skip.reason}")
+    say(f"Sizes: {sizes[0][0]} x {sizes[0][1]} ... {sizes[-1][0]} x {sizes[-1][1]}")
+    say(
+        f"Captions per picture: {counts[0]} ... {counts[-1]}; words per caption: {words[0]} ... {words[len(words) // 2]} (median) ... {words[-1]}"
+    )
+    for keys in health.duplicates()[:20]:
+        say(f"  equal pictures: {', '.join(map(shown, keys))}")
+    say("Settings that fit: " + ", ".join(f"{k} {v}" for k, v in health.settings().items()))
+    say(f"Next: tessera learn {folder}")
+
+
+COMMANDS: dict[str, Callable[[list[str]], None]] = {
+    "demo": demo,
+    "learn": learn,
+    "train": train,
+    "generate": generate,
+    "show": show,
+    "data": data,
+}
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Run one command; a user's mistake ends in one sentence and exit status 2."""
+    args = list(sys.argv[1:] if argv is None else argv)
+    for stream in (sys.stdout, sys.stderr):
+        stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
+    if not args or args[0] in ("-h", "--help", "help"):
+        return overview()
+    if args[0] == "--version":
+        return say(__version__)
+    try:
+        if args[0] not in COMMANDS:
+            raise ConfigError(f"There is no command '{args[0]}'{nearest(args[0], COMMANDS)} Try: tessera --help")
+        COMMANDS[args[0]](args[1:])
+    except TesseraError as error:
+        print(f"tessera: {error}", file=sys.stderr)
+        sys.exit(3 if type(error).__name__ == "Interrupted" else 2)
+    except KeyboardInterrupt:
+        print("\ntessera: stopped. The same command goes on from the last checkpoint.", file=sys.stderr)
+        sys.exit(130)
+
+
+def overview() -> None:
+    say(f"Tessera {__version__}: train your own text-to-image transformer on your own captioned pictures.\n")
+    say("usage: tessera COMMAND ...\n")
+    for name, command in COMMANDS.items():
+        what, _, words = (command.__doc__ or "").strip().rpartition("  ")
+        say(f"  {name + ' ' + what:<26} {words}")
+    say("\nBegin with:  tessera demo     or, with your own pictures:  tessera learn PICTURES --budget 30m")
+    say("Options of a command:  tessera COMMAND --help")
+
+
+# Arguments.
+
+
+def positionals(
+    args: list[str], usage: str, more: str = "", count: int = 1, many: bool = False
+) -> tuple[list[str], list[str]]:
+    """The words before the first option, and the rest; --help alone explains the command."""
+    words = next((args[:i] for i, a in enumerate(args) if a.startswith("-")), args)
+    asks = {"-h", "--help"} & set(args)
+    if asks and more and not words:
+        say(
+            f"usage: tessera {usage} [options]\n\n{more}\n\nOptions of a preset: tessera {usage.split()[0]} {next(iter(PRESETS))} --help"
+        )
+        sys.exit(0)
+    if asks and len(words) < count:
+        words = words + ["..."] * (count - len(words))
+    if len(words) < count or (len(words) > count and not many):
+        raise ConfigError(f"usage: tessera {usage} [options]; the names come before the options. {more}")
+    return words, args[len([w for w in words if w != "..."]) :]
+
+
+def options(default: T, args: list[str], usage: str, more: str = "") -> T:
+    """The config with flags put over it; tyro prints help and names the nearest option for a wrong one."""
+    import tyro
+
+    return tyro.cli(
+        type(default),
+        args=args,
+        default=default,
+        prog=f"tessera {usage}",
+        description=f"{(type(default).__doc__ or '').strip()} {more}",
+        config=(tyro.conf.AvoidSubcommands,) if isinstance(default, TrainConfig) else (tyro.conf.OmitArgPrefixes,),
+    )
+
+
+def take(default: StartConfig, args: list[str]) -> tuple[StartConfig, list[str]]:
+    """The start's own options, out of the others."""
+    rest, values, words = [], {}, iter(args)
+    for word in words:
+        if word == "--dry-run":
+            values["dry_run"] = True
+        elif word == "--config":
+            values["config"] = next(words, "")
+        else:
+            rest.append(word)
+    return dataclasses.replace(default, **values), rest
+
+
+def _read(path: str) -> str:
+    try:
+        return Path(path).read_text("utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"The file {path} cannot be read: {error}") from error
+
+
+# The screen.
+
+
+def say(text: str) -> None:
+    print(text, flush=True)
+
+
+def bar(title: str) -> Callable[[Iterable, int], Iterable]:
+    """Wraps an iteration in a progress bar with rate and remaining time."""
+
+    def wrapped(items: Iterable, total: int) -> Iterator:
+        from rich.progress import track
+
+        yield from track(items, title, total, disable=not sys.stdout.isatty())
+
+    return wrapped
+
+
+class drawing:
+    """A progress bar over the codes of one prompt's pictures."""
+
+    def __init__(self, prompt: str):
+        from rich.progress import Progress
+
+        self.bar = Progress(disable=not sys.stdout.isatty())
+        self.task = self.bar.add_task(prompt[:40].replace("[", "("), total=None)
+
+    def __enter__(self) -> Callable[[int, int], None]:
+        self.bar.start()
+        return lambda done, total: self.bar.update(self.task, completed=done, total=total)
+
+    def __exit__(self, *_: object) -> None:
+        self.bar.stop()

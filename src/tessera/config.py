@@ -1,0 +1,489 @@
+"""Every setting, as frozen dataclasses, and the strict merge that builds them. It knows no torch and no files but TOML."""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import json
+import math
+import re
+import tomllib
+import typing
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal, TypeVar, get_args, get_origin
+
+from tessera.errors import ConfigError
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, kw_only=True)
+class DVAEConfig:
+    """A discrete VAE (DALL-E, Ramesh et al. 2021, section 2.1): pixels <-> a grid of codes."""
+
+    pixels: int = 64
+    """Side of the square pictures, a multiple of 2 ** layers."""
+    channels: int = 3
+    """1 grey, 2 grey + alpha, 3 colour, 4 colour + alpha."""
+    quantizer: Literal["fsq", "gumbel"] = "fsq"
+    """fsq rounds each channel (nothing can collapse); gumbel chooses from a codebook, as DALL-E 1 did."""
+    levels: tuple[int, ...] = (8, 5, 5, 5)
+    """fsq: levels of each channel; their product is the number of codes."""
+    codes: int = 512
+    """gumbel: how many different codes there are (the codebook's size)."""
+    code_dim: int = 256
+    """gumbel: width of a code's vector."""
+    layers: int = 3
+    """Halvings of the side: the grid of codes has side pixels / 2 ** layers."""
+    resblocks: int = 1
+    """Residual blocks at the lowest resolution, in the encoder and in the decoder."""
+    hidden: int = 64
+    """Width of every convolution."""
+    reconstruction: Literal["mse", "smooth_l1"] = "mse"
+    """What a wrong pixel costs."""
+    kl_weight: float = 0.0
+    """Weight of KL(codes of a picture || uniform), averaged over the batch."""
+    temperature: float = 1.0
+    """Gumbel-softmax temperature at the first step."""
+    temperature_end: float = 0.1
+    """Temperature at the last step; it falls geometrically with the share of training that is done."""
+    straight_through: bool = False
+    """Use one-hot codes in the forward pass (Jang et al. 2017)."""
+    reinmax: bool = False
+    """Second-order gradient for straight_through (Liu et al. 2023)."""
+    mean: tuple[float, ...] = (0.5, 0.5, 0.5, 0.0)
+    """Subtracted from the pixels, channel by channel."""
+    std: tuple[float, ...] = (0.5, 0.5, 0.5, 1.0)
+    """Divides the pixels, channel by channel."""
+
+    @property
+    def grid(self) -> int:
+        return self.pixels >> self.layers
+
+    @property
+    def vocab(self) -> int:
+        """How many different codes there are, whatever makes them."""
+        return math.prod(self.levels) if self.quantizer == "fsq" else self.codes
+
+    def check(self) -> None:
+        if not 1 <= self.channels <= 4:
+            raise ConfigError(f"model.channels is {self.channels}; a picture has 1 to 4 channels.")
+        if self.layers < 1 or self.pixels % 2**self.layers:
+            raise ConfigError(
+                f"model.pixels is {self.pixels} and model.layers is {self.layers}: the side must be a multiple of "
+                f"2 ** layers = {2 ** max(self.layers, 1)}. Try model.pixels {2**self.layers * max(1, self.grid)}."
+            )
+        if self.vocab > 65536:
+            raise ConfigError(f"The image tokenizer has {self.vocab} codes; packed codes hold at most 65,536.")
+        if min(self.levels, default=0) < 2:
+            raise ConfigError(f"model.levels is {self.levels}; each channel needs at least 2 levels.")
+        if self.quantizer == "fsq" and (self.straight_through or self.reinmax or self.kl_weight):
+            raise ConfigError("model.straight-through, reinmax and kl-weight belong to --model.quantizer gumbel.")
+        if self.reinmax and not self.straight_through:
+            raise ConfigError("model.reinmax corrects the straight-through gradient: set model.straight-through too.")
+        if not 0 < self.temperature_end <= self.temperature:
+            raise ConfigError(
+                f"model.temperature-end is {self.temperature_end}; it must lie above 0 and at most at "
+                f"model.temperature ({self.temperature})."
+            )
+        if min(len(self.mean), len(self.std)) < self.channels or not all(self.std[: self.channels]):
+            raise ConfigError(f"model.mean and model.std need {self.channels} numbers each, and no std may be 0.")
+
+
+@dataclass(frozen=True, kw_only=True)
+class TransformerConfig:
+    """A stack of attention and feed-forward branches over text and a grid of codes."""
+
+    dim: int = 256
+    """Width of the residual stream."""
+    depth: int = 6
+    """Layers; each is one attention and one feed-forward branch."""
+    heads: int = 4
+    """Attention heads."""
+    head_dim: int = 64
+    """Width of a head."""
+    patterns: tuple[str, ...] = ("full",)
+    """What a position may see, cycled over depth: full, axial_row, axial_col, conv_like, conv_centred, sparse."""
+    positions: Literal["none", "axial", "rotary", "rotary_dalle1"] = "rotary"
+    """axial: learned row + column tables; rotary: 2-D rotary; rotary_dalle1: DALLE-pytorch's, values turned too."""
+    norm: Literal["rms", "layer"] = "rms"
+    """RMSNorm or LayerNorm before each branch."""
+    qk_norm: bool = True
+    """Normalise queries and keys (Henry et al. 2020)."""
+    ff: Literal["swiglu", "geglu", "relu2"] = "swiglu"
+    """Activation of the feed-forward branch."""
+    ff_mult: float = 8 / 3
+    """Hidden width of the feed-forward branch, in multiples of dim."""
+    bias: bool = False
+    """Biases on the output projections and in the feed-forward branch."""
+    shift: bool = True
+    """Token shift: part of each position's channels comes from the position before, above or left."""
+    sandwich: bool = False
+    """A second norm after each branch (CogView)."""
+    layer_scale: bool = False
+    """Learned scale on each branch's output (Touvron et al. 2021)."""
+    reversible: bool = False
+    """Reversible wiring: activation memory does not grow with depth (Gomez et al. 2017)."""
+    stable: bool = False
+    """DALLE-pytorch's `stable`: output divided by its largest value, damped embedding gradients."""
+    zero_init: bool = True
+    """Start each branch at zero and embeddings small; off gives torch's defaults, as DALL-E 1 had them."""
+    attn_dropout: float = 0.0
+    """Dropout after attention."""
+    ff_dropout: float = 0.0
+    """Dropout inside the feed-forward branch."""
+    shared_attn: tuple[str, ...] = ()
+    """Ids cycled over depth; layers with the same id share their attention weights."""
+    shared_ff: tuple[str, ...] = ()
+    """Ids cycled over depth; layers with the same id share their feed-forward weights."""
+
+    def check(self) -> None:
+        known = ("full", "axial_row", "axial_col", "conv_like", "conv_centred", "sparse")
+        if isinstance(self.patterns, str) or not self.patterns:
+            raise ConfigError(f"patterns is {self.patterns!r}; give a list of names, for example full axial_row.")
+        for name in self.patterns:
+            if name not in known:
+                raise ConfigError(f"patterns names '{name}'{nearest(name, known)}; known: {', '.join(known)}.")
+        for name in ("dim", "depth", "heads", "head_dim"):
+            if getattr(self, name) < 1:
+                raise ConfigError(f"{name} is {getattr(self, name)}; it must be at least 1.")
+        if self.positions == "rotary" and self.head_dim % 8:
+            raise ConfigError(f"head_dim is {self.head_dim}; rotary positions need a multiple of 8.")
+        if self.positions == "rotary_dalle1" and self.head_dim < 12:
+            raise ConfigError(f"head_dim is {self.head_dim}; rotary_dalle1 positions need at least 12.")
+        for name in ("attn_dropout", "ff_dropout"):
+            if not 0 <= getattr(self, name) < 1:
+                raise ConfigError(f"{name} is {getattr(self, name)}; it must lie in 0 ... 1.")
+        pattern_of: dict[str, str] = {}
+        for i in range(self.depth if self.shared_attn else 0):
+            name, pattern = self.shared_attn[i % len(self.shared_attn)], self.patterns[i % len(self.patterns)]
+            if pattern_of.setdefault(name, pattern) != pattern:
+                raise ConfigError(
+                    f"shared_attn id '{name}' stands at layers with patterns {pattern_of[name]} and {pattern}; "
+                    "layers that share attention must share the pattern."
+                )
+
+
+@dataclass(frozen=True, kw_only=True)
+class TextToImageConfig:
+    """The prior: text tokens, then image codes, one after the other (Ramesh et al. 2021, section 2.2)."""
+
+    text_vocab: int = 0
+    """Size of the text vocabulary without padding; 0 takes it from the text tokenizer."""
+    text_len: int = 0
+    """Text tokens per caption, padded; 0 chooses it from the captions."""
+    image_vocab: int = 0
+    """How many codes there are; 0 takes it from the image tokenizer."""
+    grid: int = 0
+    """Side of the grid of codes; 0 takes it from the image tokenizer."""
+    image_weight: float = 7.0
+    """loss = (text + image_weight * image) / (1 + image_weight)."""
+    learn_padding: bool = False
+    """Let padding tokens count in the text loss, as DALL-E 1 did."""
+    tied: bool = False
+    """Embeddings and output heads share their weights."""
+    transformer: TransformerConfig = field(default_factory=TransformerConfig)
+
+    def check(self) -> None:
+        self.transformer.check()
+        if self.image_weight < 0:
+            raise ConfigError(f"model.image-weight is {self.image_weight}; it must not be negative.")
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataConfig:
+    """Where the captioned pictures are, and what is done to them."""
+
+    path: str = ""
+    """Folder of pictures with captions: same-name .txt, two trees, metadata.{csv,jsonl,parquet} or COCO JSON."""
+    captions: str = ""
+    """A second folder (or COCO JSON file) with the captions, where they are not beside the pictures."""
+    codes: str = ""
+    """Folder of packed codes written by an earlier encoding; the image tokenizer then leaves the training step."""
+    holdout: float = 0.05
+    """Share of the pairs kept back for the held-out loss, chosen by a stable hash of their names."""
+    crop: float = 0.75
+    """Smallest area share of a random crop; 1 always takes the largest centred square."""
+    flip: bool = False
+    """Mirror half of the pictures."""
+    truncate: bool = False
+    """Cut captions that are longer than model.text-len instead of refusing them."""
+    workers: int = 1
+    """Processes that read pictures; 0 reads them in the training process."""
+
+    def check(self) -> None:
+        if not 0 <= self.holdout < 1:
+            raise ConfigError(f"data.holdout is {self.holdout}; it must lie in 0 ... 1.")
+        if not 0 < self.crop <= 1:
+            raise ConfigError(f"data.crop is {self.crop}; it must lie above 0 and at most at 1.")
+
+
+@dataclass(frozen=True, kw_only=True)
+class TokensConfig:
+    """Which tokenizers the prior stands on."""
+
+    image: str = ""
+    """A run folder with a trained image tokenizer."""
+    text: str = "bpe"
+    """bpe trains one on your captions; clip is CLIP's (49,408 entries); or a tokenizer.json, or CLIP's merges file."""
+    vocab: int = 4096
+    """Largest vocabulary of a trained bpe."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class OptimConfig:
+    """How the weights move."""
+
+    name: Literal["adamw", "adam"] = "adamw"
+    lr: float = 1e-3
+    """Peak learning rate."""
+    betas: tuple[float, float] = (0.9, 0.95)
+    weight_decay: float = 0.05
+    """Only on matrices: never on norms, biases or embeddings."""
+    schedule: Literal["cosine", "constant", "exponential", "plateau"] = "cosine"
+    """plateau halves the rate when the held-out loss stops falling."""
+    warmup: int = 100
+    """Steps over which the rate rises from 0."""
+    lr_end: float = 0.05
+    """Share of the peak rate left at the end of cosine and exponential, and the least that plateau leaves."""
+    plateau_patience: int = 3
+    """Held-out losses without improvement before plateau halves the rate."""
+    clip: float = 1.0
+    """Largest gradient norm; 0 does not clip."""
+    batch: int = 32
+    """Pictures per step."""
+    accumulate: int = 1
+    """Micro-batches a step is split into; batch must be a multiple."""
+    drop_condition: float = 0.1
+    """Share of captions replaced by nothing, so that guidance can be used in drawing."""
+
+    def check(self) -> None:
+        if self.batch < 1 or self.accumulate < 1 or self.batch % self.accumulate:
+            raise ConfigError(
+                f"optim.batch is {self.batch} and optim.accumulate {self.accumulate}: "
+                "the batch must be a positive multiple of the micro-batches it is split into."
+            )
+        if self.lr <= 0:
+            raise ConfigError(f"optim.lr is {self.lr}; it must be above 0.")
+        if not 0 <= self.drop_condition <= 1:
+            raise ConfigError(f"optim.drop-condition is {self.drop_condition}; it must lie in 0 ... 1.")
+        if self.clip < 0 or self.weight_decay < 0 or self.warmup < 0:
+            raise ConfigError("optim.clip, optim.weight-decay and optim.warmup must not be negative.")
+
+
+@dataclass(frozen=True, kw_only=True)
+class MachineConfig:
+    """What the run stands on."""
+
+    device: str = "auto"
+    """auto, cpu, cuda, cuda:1 or mps."""
+    precision: Literal["auto", "float32", "bf16"] = "auto"
+    """auto takes bf16 autocast where the hardware computes in it."""
+    compile: Literal["auto", "on", "off"] = "auto"
+    """torch.compile; auto uses it on CUDA, where it pays."""
+    threads: int = 0
+    """CPU threads; 0 leaves torch's choice."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainConfig:
+    """One training run. The same command, given again, goes on where it stopped."""
+
+    preset: str = ""
+    """The named run this one began from."""
+    out: str = ""
+    """Run folder; by default runs/<preset>."""
+    steps: int = 1000
+    """Optimiser steps."""
+    budget: str = ""
+    """Stop after this much training time and fit the schedule into it: 90s, 20m, 1.5h."""
+    seed: int = 0
+    """All randomness is a function of it."""
+    save_every: int = 200
+    """Steps between checkpoints."""
+    keep: int = 2
+    """Newest checkpoints kept, besides the best."""
+    valid_every: int = 100
+    """Steps between held-out losses; 0 never."""
+    preview_every: int = 200
+    """Steps between sample pictures; 0 never."""
+    patience: int = 0
+    """Stop after this many held-out losses without a new best; 0 never."""
+    model: DVAEConfig | TextToImageConfig = field(default_factory=DVAEConfig)
+    data: DataConfig = field(default_factory=DataConfig)
+    tokens: TokensConfig = field(default_factory=TokensConfig)
+    optim: OptimConfig = field(default_factory=OptimConfig)
+    machine: MachineConfig = field(default_factory=MachineConfig)
+
+    def check(self) -> None:
+        """Refuse, in a sentence, what cannot work together. Raises ConfigError."""
+        for part in (self.model, self.data, self.optim):
+            part.check()
+        if self.steps < 0:
+            raise ConfigError(f"steps is {self.steps}; it must not be negative.")
+        if self.save_every < 1 or self.keep < 1:
+            raise ConfigError("save-every and keep must be at least 1.")
+        if self.patience and not (self.valid_every and self.data.holdout):
+            raise ConfigError("patience counts held-out losses: it needs valid-every and data.holdout above 0.")
+        if self.optim.schedule == "plateau" and not (self.valid_every and self.data.holdout):
+            raise ConfigError("optim.schedule plateau follows the held-out loss: set valid-every and data.holdout.")
+        if isinstance(self.model, TextToImageConfig) and not (self.tokens.image or self.data.codes):
+            raise ConfigError(
+                "A text-to-image run needs an image tokenizer: train one (tessera train dvae-s-64 --data.path ...) "
+                "and name its folder with --tokens.image, or let `tessera learn` do both."
+            )
+        if not (self.data.path or self.data.codes):
+            raise ConfigError("data.path is empty: name the folder with your captioned pictures.")
+        seconds(self.budget)
+
+
+@dataclass(frozen=True, kw_only=True)
+class SampleConfig:
+    """How codes are drawn from the model's predictions."""
+
+    temperature: float = 1.0
+    """0 always takes the likeliest code; above 1 is wilder."""
+    top_k: float = 0.0
+    """Keep only the k likeliest codes; below 1 a share of the codebook; 0 keeps all."""
+    top_p: float = 1.0
+    """Keep the likeliest codes that hold this much probability together (Holtzman et al. 2020)."""
+    guidance: float = 1.0
+    """Push away from the picture without a caption (Ho & Salimans 2022); 1 is off, 2 to 5 is usual."""
+
+    def check(self) -> None:
+        if self.temperature < 0:
+            raise ConfigError(f"temperature is {self.temperature}; it must not be negative.")
+        if self.top_k < 0 or (self.top_k > 1 and self.top_k != int(self.top_k)):
+            raise ConfigError(f"top-k is {self.top_k}; give a count (50) or a share of the codebook (0.1).")
+        if not 0 < self.top_p <= 1:
+            raise ConfigError(f"top-p is {self.top_p}; it must lie above 0 and at most at 1.")
+
+
+@dataclass(frozen=True, kw_only=True)
+class LearnConfig:
+    """What `learn` may be told; everything else it chooses for the data and the machine."""
+
+    pictures: str = ""
+    """Folder of captioned pictures, in any layout that `tessera data check` accepts."""
+    captions: str = ""
+    """A second folder or COCO JSON with the captions, where they are not beside the pictures or below them."""
+    out: str = ""
+    """Run folder; by default runs/<name of the pictures' folder>."""
+    budget: str = "30m"
+    """How long the whole may take; the parts share it."""
+    seed: int = 0
+    """All randomness is a function of it."""
+    pixels: int = 0
+    """Side of the pictures; 0 chooses 64 on a CPU, up to 256 on a GPU."""
+    device: str = "auto"
+    """auto, cpu, cuda, cuda:1 or mps."""
+    samples: int = 16
+    """Held-out captions drawn for the report."""
+    guidance: float = 2.0
+    """Guidance scale of the drawings in the report."""
+
+    def check(self) -> None:
+        if not self.pictures:
+            raise ConfigError("Name the folder with your captioned pictures: tessera learn PICTURES.")
+        if seconds(self.budget) == float("inf"):
+            raise ConfigError("learn needs a budget, for example --budget 30m.")
+        if self.pixels and (self.pixels % 16 or self.pixels < 16):
+            raise ConfigError(f"pixels is {self.pixels}; it must be a multiple of 16.")
+
+
+def seconds(text: str) -> float:
+    """A duration as people write it: 90s, 20m, 1.5h, 2d; plain numbers are seconds, nothing is for ever."""
+    if not text:
+        return float("inf")
+    match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([smhd]?)\s*", text.lower())
+    if not match or float(match[1]) <= 0:
+        raise ConfigError(f"'{text}' is no duration; write for example 90s, 20m or 1.5h.")
+    return float(match[1]) * {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400}[match[2]]
+
+
+def nearest(name: str, known: typing.Iterable[str]) -> str:
+    """', did you mean ...?' where some known name is near, else nothing."""
+    match = difflib.get_close_matches(name, list(known), 1, 0.5)
+    return f"; did you mean '{match[0]}'?" if match else ""
+
+
+def merge(base: T, changes: dict[str, Any], where: str = "") -> T:
+    """`base` with `changes` (a nested dict, as TOML or JSON gives it) put over it.
+
+    Strict: an unknown name or a value of the wrong type raises ConfigError that names the field and the nearest name.
+    """
+    hints = typing.get_type_hints(type(base))
+    values = {}
+    for name, value in changes.items():
+        name = name.replace("-", "_")
+        if name not in hints:
+            raise ConfigError(f"There is no setting '{where}{name}'{nearest(name, hints)}.")
+        old = getattr(base, name)
+        if dataclasses.is_dataclass(old) and isinstance(value, dict):
+            values[name] = merge(old, value, f"{where}{name}.")
+        else:
+            values[name] = _cast(value, hints[name], f"{where}{name}")
+    return dataclasses.replace(base, **values)  # type: ignore[type-var]
+
+
+def _cast(value: Any, kind: Any, where: str) -> Any:
+    origin, args = get_origin(kind), get_args(kind)
+    if origin is Literal:
+        if value in args:
+            return value
+        raise ConfigError(
+            f"{where} is {value!r}{nearest(str(value), map(str, args))}; allowed: {', '.join(map(str, args))}."
+        )
+    if origin is tuple and isinstance(value, list | tuple):
+        kinds = [args[0]] * len(value) if args[-1] is Ellipsis else list(args)
+        if len(kinds) == len(value):
+            return tuple(_cast(v, k, where) for v, k in zip(value, kinds, strict=True))
+    if kind is float and isinstance(value, int | float) and not isinstance(value, bool):
+        return float(value)
+    if isinstance(kind, type) and isinstance(value, kind) and not (kind is int and isinstance(value, bool)):
+        return value
+    wanted = getattr(kind, "__name__", str(kind))
+    raise ConfigError(f"{where} is {value!r}; it must be a {wanted}.")
+
+
+def read_toml(path: str | Path) -> dict[str, Any]:
+    """The settings in a TOML file. Raises ConfigError with the line where it is no TOML."""
+    try:
+        return tomllib.loads(Path(path).read_text("utf-8"))
+    except OSError as error:
+        raise ConfigError(f"The settings file {path} cannot be read: {error.strerror}.") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ConfigError(f"The settings file {path} is not TOML: {error}.") from error
+
+
+def to_dict(config: Any) -> dict[str, Any]:
+    """A config as plain JSON-able values; a model says of which kind it is."""
+    plain = json.loads(json.dumps(dataclasses.asdict(config)))
+    if isinstance(config, TrainConfig):
+        plain["model"] = {"kind": kind_of(config.model), **plain["model"]}
+    return plain
+
+
+MODELS: dict[str, type] = {"dvae": DVAEConfig, "t2i": TextToImageConfig}
+
+
+def kind_of(model: Any) -> str:
+    return next(kind for kind, cls in MODELS.items() if type(model) is cls)
+
+
+def train_config(plain: dict[str, Any]) -> TrainConfig:
+    """The TrainConfig that `to_dict` wrote. Raises ConfigError on anything unknown."""
+    plain = {**plain, "model": dict(plain.get("model", {}))}
+    kind = plain["model"].pop("kind", "dvae")
+    if kind not in MODELS:
+        raise ConfigError(f"A model of kind '{kind}' is unknown{nearest(kind, MODELS)}; known: {', '.join(MODELS)}.")
+    return merge(TrainConfig(model=MODELS[kind]()), plain)
+
+
+def differences(old: Any, new: Any, where: str = "") -> list[str]:
+    """The settings in which two configs differ, as 'name: old -> new' lines."""
+    if not dataclasses.is_dataclass(old) or type(old) is not type(new):
+        return [] if old == new else [f"{where[:-1]}: {old} -> {new}"]
+    names = [f.name for f in dataclasses.fields(old)]
+    return [line for n in names for line in differences(getattr(old, n), getattr(new, n), f"{where}{n}.")]

@@ -1,0 +1,176 @@
+"""Batches whose order is a function of (seed, step, rank), so that resuming needs no saved position. It knows no model."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from tessera.config import DataConfig
+from tessera.data.codes import Codes
+from tessera.data.folder import Pair
+from tessera.data.pictures import middle_square, random_square, read, resized
+from tessera.tokens.text import TextTokenizer, pad
+
+
+class Batch(NamedTuple):
+    """tokens [B, T] (or [B, 0]) and either pixels uint8 [B, C, S, S] or codes [B, N]; the other has no rows."""
+
+    tokens: Tensor
+    pixels: Tensor
+    codes: Tensor
+
+
+class Place(NamedTuple):
+    """One sample to read: which pair, and in which epoch, which decides its crop and its caption."""
+
+    index: int
+    epoch: int
+
+
+def split(pairs: Sequence[Pair], share: float) -> tuple[list[Pair], list[Pair]]:
+    """Training and held-out pairs, by a stable hash of the key: adding pictures never moves one across."""
+
+    def held(pair: Pair) -> bool:
+        digest = hashlib.blake2b(pair.key.encode("utf-8", "surrogateescape"), digest_size=8).digest()
+        return int.from_bytes(digest, "big") < share * 2**64
+
+    return [p for p in pairs if not held(p)], [p for p in pairs if held(p)]
+
+
+def order(count: int, seed: int, epoch: int) -> np.ndarray:
+    return np.random.default_rng([seed, epoch]).permutation(count)
+
+
+def places(count: int, batch: int, seed: int, step: int, rank: int = 0, world: int = 1) -> list[Place]:
+    """The samples of one rank at one step; `batch` counts all ranks. Epochs follow each other without a gap."""
+    first = step * batch + rank * (batch // world)
+    wanted = range(first, first + batch // world)
+    orders = {epoch: order(count, seed, epoch) for epoch in {i // count for i in wanted}}
+    return [Place(int(orders[i // count][i % count]), i // count) for i in wanted]
+
+
+class Plan:
+    """The places of every step from `start` on, as a batch sampler. Endless: the loop decides when to stop."""
+
+    def __init__(self, count: int, batch: int, seed: int, start: int, rank: int = 0, world: int = 1):
+        self.count, self.batch, self.seed, self.start, self.rank, self.world = count, batch, seed, start, rank, world
+
+    def __iter__(self) -> Iterator[list[Place]]:
+        step, epoch, permutation = self.start, -1, np.empty(0)
+        share = self.batch // self.world
+        while True:
+            first, chosen = step * self.batch + self.rank * share, []
+            for i in range(first, first + share):
+                if i // self.count != epoch:
+                    epoch = i // self.count
+                    permutation = order(self.count, self.seed, epoch)
+                chosen.append(Place(int(permutation[i % self.count]), epoch))
+            yield chosen
+            step += 1
+
+
+class Pictures(Dataset):
+    """Pixels and a caption's ids for a Place; every random choice is a function of (seed, epoch, pair)."""
+
+    def __init__(
+        self, pairs: Sequence[Pair], config: DataConfig, pixels: int, channels: int, seed: int, captions: Captions
+    ):
+        self.pairs, self.config, self.pixels, self.channels = pairs, config, pixels, channels
+        self.seed, self.captions = seed, captions
+
+    def __getitem__(self, place: Place) -> tuple[Tensor, Tensor]:
+        noise = np.random.default_rng([self.seed, 1, place.epoch, place.index])
+        pair = self.pairs[place.index]
+        picture = augmented(read(pair.image, self.channels), self.pixels, self.config.crop, self.config.flip, noise)
+        return self.captions.pick(place.index, noise), picture
+
+    def plain(self, index: int) -> tuple[Tensor, Tensor]:
+        """The first caption and the middle square: what held-out losses are measured on."""
+        picture = read(self.pairs[index].image, self.channels)
+        return self.captions.rows(index)[0], resized(picture, middle_square(*picture.shape[1:]), self.pixels)
+
+    def gather(self, items: Sequence[tuple[Tensor, Tensor]]) -> Batch:
+        tokens, pixels = zip(*items, strict=True)
+        return Batch(torch.stack(tokens), torch.stack(pixels), torch.zeros(0, 0, dtype=torch.long))
+
+
+def augmented(picture: Tensor, pixels: int, crop: float, flip: bool, noise: np.random.Generator) -> Tensor:
+    """A random square of the picture, mirrored half the time if asked."""
+    shape = picture.shape[1:]
+    square = random_square(*shape, crop, noise) if crop < 1 else middle_square(*shape)
+    small = resized(picture, square, pixels)
+    return small.flip(-1) if flip and noise.random() < 0.5 else small
+
+
+class Captions:
+    """Every caption's ids, encoded once, padded on demand. `Captions.none` serves models without text."""
+
+    def __init__(self, pairs: Sequence[Pair], tokenizer: TextTokenizer, length: int, truncate: bool):
+        self.vocab, self.length = tokenizer.vocab, length
+        self.ids = [[tokenizer.encode(c) for c in pair.captions] for pair in pairs]
+        for pair, rows in zip(pairs, self.ids, strict=True):
+            if not truncate:  # refuse before the first step, not in the middle of an epoch
+                pad(rows, length, self.vocab, False, [pair.key] * len(rows))
+
+    def rows(self, index: int) -> Tensor:
+        ids = self.ids[index]
+        return pad(ids, self.length, self.vocab, True, [""] * len(ids))
+
+    def pick(self, index: int, noise: np.random.Generator) -> Tensor:
+        ids = self.ids[index]
+        return pad([ids[int(noise.integers(len(ids)))]], self.length, self.vocab, True, [""])[0]
+
+
+class NoCaptions(Captions):
+    def __init__(self) -> None:
+        pass
+
+    def rows(self, index: int) -> Tensor:
+        return torch.zeros(1, 0, dtype=torch.long)
+
+    def pick(self, index: int, noise: np.random.Generator) -> Tensor:
+        return torch.zeros(0, dtype=torch.long)
+
+
+class Packed(Dataset):
+    """Codes and a caption's ids for a Place, from pictures that were encoded beforehand."""
+
+    def __init__(self, codes: Codes, captions: Captions, seed: int):
+        self.codes, self.captions, self.seed = codes, captions, seed
+
+    def __getitem__(self, place: Place) -> tuple[Tensor, Tensor]:
+        noise = np.random.default_rng([self.seed, 1, place.epoch, place.index])
+        views = self.codes.views(place.index)
+        return self.captions.pick(place.index, noise), views[int(noise.integers(len(views)))]
+
+    def plain(self, index: int) -> tuple[Tensor, Tensor]:
+        return self.captions.rows(index)[0], self.codes.views(index)[0]
+
+    def gather(self, items: Sequence[tuple[Tensor, Tensor]]) -> Batch:
+        tokens, codes = zip(*items, strict=True)
+        return Batch(torch.stack(tokens), torch.zeros(0, 0, 0, 0, dtype=torch.uint8), torch.stack(codes))
+
+
+def stream(source: Pictures | Packed, count: int, batch: int, seed: int, start: int, workers: int) -> Iterator[Batch]:
+    """Batches from step `start` on, read ahead by `workers` processes; the same with any number of them."""
+    loader = DataLoader(
+        source,
+        batch_sampler=Plan(count, batch, seed, start),  # type: ignore[arg-type]
+        collate_fn=source.gather,
+        num_workers=workers,
+        prefetch_factor=4 if workers else None,
+        generator=torch.Generator(),  # the loader seeds its workers from here, not from the noise of the training step
+    )
+    return iter(loader)
+
+
+def plain_batches(source: Pictures | Packed, count: int, batch: int) -> Iterator[Batch]:
+    """Each sample once, in order, without augmentation."""
+    for start in range(0, count, batch):
+        yield source.gather([source.plain(i) for i in range(start, min(start + batch, count))])

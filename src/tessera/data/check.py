@@ -1,0 +1,146 @@
+"""The dataset doctor: opens every picture once, lists every problem with its reason, and says what it would choose."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import statistics
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tessera.data.folder import Folder, Pair, Skip, scan
+from tessera.data.pictures import read
+from tessera.errors import DataError
+
+
+@dataclass(frozen=True)
+class Checked:
+    """A pair whose picture was decoded whole."""
+
+    pair: Pair
+    width: int
+    height: int
+    fingerprint: str
+
+
+@dataclass(frozen=True)
+class Health:
+    """What `check` found; both lists are sorted by path."""
+
+    layout: str
+    good: tuple[Checked, ...]
+    skipped: tuple[Skip, ...]
+
+    @property
+    def pairs(self) -> list[Pair]:
+        return [c.pair for c in self.good]
+
+    @property
+    def captions(self) -> list[str]:
+        return [caption for c in self.good for caption in c.pair.captions]
+
+    def duplicates(self) -> list[list[str]]:
+        """Groups of pictures with equal pixels."""
+        groups: dict[str, list[str]] = defaultdict(list)
+        for c in self.good:
+            groups[c.fingerprint].append(c.pair.key)
+        return [keys for keys in groups.values() if len(keys) > 1]
+
+    def settings(self) -> dict[str, Any]:
+        """What Tessera would choose for this data."""
+        short = statistics.median(min(c.width, c.height) for c in self.good)
+        words = [len(c.split()) for c in self.captions]
+        sided = sum(1 for c in self.captions if {"left", "right"} & set(c.lower().split()))
+        return {
+            "pixels": 64 if short < 128 else 128 if short < 256 else 256,
+            "longest_caption_words": max(words),
+            "holdout": 0.05 if len(self.good) >= 1000 else 0.1,
+            "flip": sided < 0.01 * len(words),
+        }
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "layout": self.layout,
+            "pairs": [
+                {"image": show(c.pair.key), "captions": len(c.pair.captions), "width": c.width, "height": c.height}
+                for c in self.good
+            ],
+            "skipped": [{"path": show(s.path), "reason": s.reason} for s in self.skipped],
+            "duplicates": [[show(k) for k in keys] for keys in self.duplicates()],
+            "settings": self.settings(),
+        }
+
+
+def show(path: str) -> str:
+    """A path fit for a screen: bytes that are no UTF-8 and control characters are spelled out."""
+    safe = os.fsencode(path).decode("utf-8", "backslashreplace")
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in safe)
+
+
+def check(
+    path: str,
+    captions: str = "",
+    cache: Path | None = None,
+    progress: Callable[[Iterable, int], Iterable] | None = None,
+) -> Health:
+    """Scan the folder and decode every picture, on all cores; `cache` remembers files that did not change since.
+
+    Raises DataError where no pair is left.
+    """
+    folder = scan(path, captions)
+    known = json.loads(cache.read_text()) if cache and cache.is_file() else {}
+    stamps = [_stamp(pair.image) for pair in folder.pairs]
+    todo = [i for i, stamp in enumerate(stamps) if stamp not in known]
+    ahead = progress or (lambda items, total: items)
+    images = [folder.pairs[i].image for i in todo]
+    for i, result in zip(todo, ahead(_inspect_all(images), len(todo)), strict=True):
+        known[stamps[i]] = result
+    if cache and todo:
+        cache.parent.mkdir(parents=True, exist_ok=True)
+        fresh = cache.with_name(f".{cache.name}.{os.getpid()}")
+        fresh.write_text(json.dumps({stamp: known[stamp] for stamp in stamps}))
+        fresh.replace(cache)
+    return _health(folder, [known[stamp] for stamp in stamps])
+
+
+def _health(folder: Folder, results: list[list]) -> Health:
+    good, skipped = [], list(folder.skipped)
+    for pair, (width, height, fingerprint_or_reason) in zip(folder.pairs, results, strict=True):
+        if width:
+            good.append(Checked(pair, width, height, fingerprint_or_reason))
+        else:
+            skipped.append(Skip(pair.key, fingerprint_or_reason))
+    if not good:
+        reasons = Counter(s.reason for s in skipped).most_common(3)
+        raise DataError(f"None of {len(skipped)} pictures can be used: " + "; ".join(f"{r} ({n})" for r, n in reasons))
+    return Health(folder.layout, tuple(good), tuple(sorted(skipped, key=lambda s: os.fsencode(s.path))))
+
+
+def _stamp(image: Path) -> str:
+    try:
+        stat = image.stat()
+        return f"{os.fsencode(image)!r} {stat.st_size} {stat.st_mtime_ns}"
+    except OSError:
+        return f"{os.fsencode(image)!r} gone"
+
+
+def _inspect(image: Path) -> list:
+    """[width, height, fingerprint], or [0, 0, reason]."""
+    try:
+        picture = read(image)
+    except DataError as error:
+        return [0, 0, str(error)]
+    return [picture.shape[2], picture.shape[1], hashlib.blake2b(picture.numpy().tobytes(), digest_size=12).hexdigest()]
+
+
+def _inspect_all(images: list[Path]) -> Iterable[list]:
+    if len(images) < 200:
+        yield from map(_inspect, images)
+        return
+    with ProcessPoolExecutor(min(os.cpu_count() or 1, 8)) as pool:
+        yield from pool.map(_inspect, images, chunksize=32)

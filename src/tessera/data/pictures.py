@@ -1,0 +1,109 @@
+"""Picture files to uint8 tensors, whole or cropped and resized. It knows no captions."""
+
+from __future__ import annotations
+
+import io
+import warnings
+from pathlib import Path
+
+import numpy as np
+import simplejpeg
+import torch
+import torch.nn.functional as F
+from jaxtyping import UInt8
+from PIL import Image, ImageFile, ImageOps
+from torch import Tensor
+
+from tessera.errors import DataError
+
+SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff"})
+LARGEST = 80_000_000
+"""Pixels beyond which a file is refused as a decompression bomb."""
+MODES = {1: "L", 2: "LA", 3: "RGB", 4: "RGBA"}
+ORIENTATION = 274  # the EXIF tag
+
+ImageFile.LOAD_TRUNCATED_IMAGES = False
+
+
+def read(path: Path, channels: int = 3) -> UInt8[Tensor, "C H W"]:
+    """A picture, turned as its EXIF says, in 1, 2, 3 or 4 channels; transparency is laid on white unless it is kept.
+
+    Raises DataError with the reason where the file is no whole, sane picture.
+    """
+    if not path.is_file():
+        raise DataError("a link that leads nowhere" if path.is_symlink() else "not a regular file")
+    try:
+        raw = path.read_bytes()
+        if not raw:
+            raise DataError("an empty file")
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            return torch.from_numpy(_decode(raw, channels)).permute(2, 0, 1)
+    except (OSError, ValueError, SyntaxError, EOFError, Image.DecompressionBombError, MemoryError) as error:
+        raise DataError(f"not a readable picture: {str(error) or type(error).__name__}") from error
+
+
+def _decode(raw: bytes, channels: int) -> np.ndarray:
+    """uint8 [H, W, C]."""
+    picture = Image.open(io.BytesIO(raw))  # the header only
+    if picture.width * picture.height > LARGEST:
+        raise DataError(f"{picture.width} x {picture.height} pixels, more than the {LARGEST:,} that are accepted")
+    turned = picture.getexif().get(ORIENTATION, 1) != 1
+    if picture.format == "JPEG" and picture.mode in ("RGB", "L") and not turned and channels in (1, 3):
+        return simplejpeg.decode_jpeg(raw, "RGB" if channels == 3 else "GRAY")  # strict: a cut file raises
+    picture.load()
+    picture = _convert(ImageOps.exif_transpose(picture), channels)
+    return np.array(picture).reshape(picture.height, picture.width, channels)
+
+
+def _convert(picture: Image.Image, channels: int) -> Image.Image:
+    if picture.mode.startswith("I") or picture.mode == "F":  # 16 bits and more a channel
+        values = np.asarray(picture, dtype=np.float64)
+        scale = 65535.0 if picture.mode.startswith("I") else max(float(values.max()), 1.0)
+        picture = Image.fromarray((values / scale * 255).round().clip(0, 255).astype(np.uint8))
+    if "transparency" in picture.info or picture.mode in ("LA", "PA", "RGBa", "La"):
+        picture = picture.convert("RGBA")
+    if picture.mode == "RGBA" and channels in (1, 3):
+        white = Image.new("RGBA", picture.size, "white")
+        picture = Image.alpha_composite(white, picture)
+    return picture.convert("RGB" if channels in (1, 3) else "RGBA").convert(MODES[channels])
+
+
+def random_square(height: int, width: int, smallest: float, noise: np.random.Generator) -> tuple[int, int, int]:
+    """Top, left and side of a square that covers `smallest` ... 1 of the largest square's area."""
+    side = max(1, round(min(height, width) * float(noise.uniform(smallest, 1.0)) ** 0.5))
+    return int(noise.integers(height - side + 1)), int(noise.integers(width - side + 1)), side
+
+
+def middle_square(height: int, width: int) -> tuple[int, int, int]:
+    side = min(height, width)
+    return (height - side) // 2, (width - side) // 2, side
+
+
+def resized(picture: UInt8[Tensor, "C H W"], square: tuple[int, int, int], pixels: int) -> UInt8[Tensor, "C S S"]:
+    """A square of the picture, `pixels` on a side, by antialiased bicubic interpolation."""
+    top, left, side = square
+    part = picture[None, :, top : top + side, left : left + side]
+    if side == pixels:
+        return part[0].contiguous()
+    # uint8 in channels_last, as decoders give it, is torch's fast path.
+    return F.interpolate(part, (pixels, pixels), mode="bicubic", antialias=True)[0].contiguous()
+
+
+def grid_image(pixels: Tensor, columns: int, gap: int = 2) -> Image.Image:
+    """Pictures [B, C, S, S] in 0 ... 1 side by side, on white."""
+    pixels = pixels.detach().float().cpu().clamp(0, 1)
+    b, c, s = pixels.shape[:3]
+    rows = -(-b // columns)
+    sheet = Image.new("RGB", (columns * (s + gap) + gap, rows * (s + gap) + gap), "white")
+    for i, picture in enumerate(pixels):
+        place = (gap + i % columns * (s + gap), gap + i // columns * (s + gap))
+        tile = to_image(picture)
+        sheet.paste(tile, place, tile.getchannel("A") if tile.mode in ("RGBA", "LA") else None)
+    return sheet
+
+
+def to_image(picture: Tensor) -> Image.Image:
+    """A picture [C, S, S] in 0 ... 1 as a PIL image."""
+    array = (picture.detach().float().cpu().clamp(0, 1) * 255).round().to(torch.uint8).permute(1, 2, 0).numpy()
+    return Image.fromarray(array[..., 0] if array.shape[2] == 1 else array)

@@ -1,0 +1,17 @@
+"""The errors a user can cause. Each message says what was asked, what was found and what to do; it knows no context."""
+
+
+class TesseraError(Exception):
+    """Anything the user can put right. The command line prints its sentence and no traceback."""
+
+
+class ConfigError(TesseraError):
+    """A setting is unknown, impossible, or contradicts another one."""
+
+
+class DataError(TesseraError):
+    """Pictures or captions are missing, unreadable, or do not fit the settings."""
+
+
+class CheckpointError(TesseraError):
+    """A run folder or a foreign checkpoint is missing, damaged, or of another kind; or it cannot be written."""

@@ -1,0 +1,1 @@
+"""Drawing: prompts in, pictures out. It never meets training."""

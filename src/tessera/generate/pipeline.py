@@ -1,0 +1,216 @@
+"""Prompt -> pictures, from a trained run. It knows no command line and no training."""
+
+from __future__ import annotations
+
+import io
+import json
+import re
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+from PIL import Image, PngImagePlugin
+from torch import Tensor
+
+from tessera.config import SampleConfig
+from tessera.data.pictures import middle_square, read, resized, to_image
+from tessera.device import choose_device
+from tessera.errors import CheckpointError, ConfigError
+from tessera.generate import sample
+from tessera.models import saved
+from tessera.models.text_to_image import TextToImage
+from tessera.store import Run
+from tessera.tokens import image as image_tokens
+from tessera.tokens import text as text_tokens
+from tessera.tokens.image import ImageTokenizer
+from tessera.tokens.text import TextTokenizer
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A drawn picture. In a notebook it shows itself."""
+
+    image: Image.Image
+    prompt: str
+    seed: int
+    run: str = ""
+    codes: tuple[int, ...] = field(default=(), repr=False)
+
+    def save(self, path: str | Path) -> None:
+        """A PNG that carries its prompt, seed and run."""
+        about = PngImagePlugin.PngInfo()
+        for key, value in (
+            ("prompt", self.prompt),
+            ("seed", str(self.seed)),
+            ("run", self.run),
+            ("software", "Tessera"),
+        ):
+            about.add_itxt(key, value)
+        self.image.save(path, "PNG", pnginfo=about)
+
+    def _repr_png_(self) -> bytes:
+        buffer = io.BytesIO()
+        self.image.save(buffer, "PNG")
+        return buffer.getvalue()
+
+
+@dataclass(frozen=True)
+class Request:
+    """What to draw: `count` pictures of a prompt, seeded seed, seed + 1, ..."""
+
+    prompt: str
+    count: int = 1
+    seed: int = 0
+    sampling: SampleConfig = field(default_factory=SampleConfig)
+    prime: str = ""
+    """A picture whose top rows the drawn ones begin with."""
+    prime_rows: float = 0.4375
+    """Share of the rows taken from it."""
+    batch: int = 8
+    """Pictures drawn at a time; it changes no picture."""
+
+    def check(self) -> None:
+        if self.count < 1 or self.batch < 1:
+            raise ConfigError(f"count is {self.count} and batch {self.batch}; both must be at least 1.")
+        if not 0 <= self.prime_rows <= 1:
+            raise ConfigError(f"prime-rows is {self.prime_rows}; it is a share of the picture, 0 ... 1.")
+        if self.seed < 0:
+            raise ConfigError(f"seed is {self.seed}; it must not be negative.")
+        self.sampling.check()
+
+
+class Pipeline:
+    """A prior with its two tokenizers."""
+
+    def __init__(self, model: TextToImage, text: TextTokenizer, image: ImageTokenizer, name: str = ""):
+        self.model, self.text, self.image, self.name = model.eval(), text, image, name
+
+    @staticmethod
+    def load(run: str | Path, device: str = "auto") -> Pipeline:
+        """From a run folder or one of its checkpoints. Raises CheckpointError where it holds no whole model."""
+        folder = Path(run).expanduser()
+        if not folder.is_dir():
+            raise CheckpointError(f"There is no run folder {run}. Train one with: tessera learn PICTURES --out {run}")
+        checkpoint = folder if (folder / "weights.safetensors").is_file() else Run(folder).best()
+        model = saved.read(checkpoint)
+        if not isinstance(model, TextToImage):
+            raise CheckpointError(f"{run} holds an image tokenizer, which draws nothing by itself; name a t2i run.")
+        place = choose_device(device)
+        tokenizer = image_tokens.load(checkpoint / "image_tokenizer")
+        tokenizer.model.to(place)
+        return Pipeline(model.to(place), text_tokens.load(checkpoint / "text_tokenizer"), tokenizer, str(run))
+
+    def __call__(self, prompt: str, count: int = 1, seed: int = 0, **sampling: float) -> list[Picture]:
+        """`count` pictures of a prompt; keywords are those of SampleConfig: temperature, top_k, top_p, guidance."""
+        return list(self.stream(Request(prompt, count, seed, SampleConfig(**sampling))))
+
+    def stream(
+        self, request: Request, on_step: Callable[[int, int], None] = lambda done, total: None
+    ) -> Iterator[Picture]:
+        """The pictures, as each batch is done. `on_step(codes done, codes in all)` is called along the way."""
+        request.check()
+        prime = self._prime(request)
+        total = request.count * self.model.layout.codes
+        for first in range(0, request.count, request.batch):
+            seeds = range(request.seed + first, request.seed + min(first + request.batch, request.count))
+            before = first * self.model.layout.codes
+            tokens, begun = self.tokens([request.prompt] * len(seeds)), prime.expand(len(seeds), -1)
+            step = lambda done, _, before=before, n=len(seeds): on_step(before + done * n, total)
+            drawn = sample.codes(self.model, tokens, seeds, request.sampling, begun, step)
+            yield from self.pictures(drawn, [request.prompt] * len(seeds), seeds)
+
+    def draw(
+        self, prompts: Sequence[str], seeds: Sequence[int], sampling: SampleConfig, batch: int = 32
+    ) -> list[Picture]:
+        """One picture for each prompt with its seed."""
+        made: list[Picture] = []
+        for first in range(0, len(prompts), batch):
+            part, own = prompts[first : first + batch], seeds[first : first + batch]
+            made += self.pictures(sample.codes(self.model, self.tokens(part), own, sampling), part, own)
+        return made
+
+    def tokens(self, prompts: Sequence[str]) -> Tensor:
+        """[B, T]; raises ConfigError where a prompt is empty, DataError where it is too long for the model."""
+        if any(not p.strip() for p in prompts):
+            raise ConfigError("The prompt is empty: say what to draw.")
+        ids = [self.text.encode(p) for p in prompts]
+        names = [f"The prompt '{p[:40]}'" for p in prompts]
+        c = self.model.config
+        return text_tokens.pad(ids, c.text_len, c.text_vocab, True, names).to(self._device)
+
+    def pictures(self, drawn: Tensor, prompts: Sequence[str], seeds: Sequence[int]) -> list[Picture]:
+        rows = zip(self.image.decode(drawn), drawn.tolist(), prompts, seeds, strict=True)
+        return [Picture(to_image(p), prompt, seed, self.name, tuple(c)) for p, c, prompt, seed in rows]
+
+    @property
+    def _device(self) -> torch.device:
+        return self.model.image_head.weight.device
+
+    def _prime(self, request: Request) -> Tensor:
+        """Codes [1, n] of the rows that are given."""
+        if not request.prime:
+            return torch.zeros(1, 0, dtype=torch.long, device=self._device)
+        picture = read(Path(request.prime).expanduser(), self.image.channels)
+        small = resized(picture, middle_square(*picture.shape[1:]), self.image.pixels)
+        codes = self.image.encode(small[None].float() / 255)
+        return codes[:, : round(request.prime_rows * self.image.grid) * self.image.grid]
+
+
+# Files.
+
+
+def folder_name(prompt: str, taken: set[str]) -> str:
+    """A file-system name for a prompt: letters, digits and _, never a path, never one that is already taken."""
+    stem = re.sub(r"[^\w]+", "_", prompt.lower()).strip("_")[:60].strip("_") or "picture"
+    name, number = stem, 2
+    while name in taken:
+        name, number = f"{stem}_{number}", number + 1
+    taken.add(name)
+    return name
+
+
+def prompt_folder(out: Path, prompt: str) -> Path:
+    """The folder below `out` for a prompt; prompt.json inside says whose it is, so that no other prompt takes it."""
+    taken: set[str] = set()
+    while True:
+        folder = out / folder_name(prompt, taken)
+        about = folder / "prompt.json"
+        if not about.is_file():
+            folder.mkdir(parents=True, exist_ok=True)
+            about.write_text(json.dumps({"prompt": prompt}), "utf-8")
+            return folder
+        if json.loads(about.read_text("utf-8")).get("prompt") == prompt:
+            return folder
+
+
+def contact_sheet(pictures: Sequence[Picture], columns: int = 0, tile: int = 128, captions: bool = True) -> Image.Image:
+    """Pictures in rows, each with its prompt below it."""
+    from PIL import ImageDraw, ImageFont
+
+    columns = columns or min(len(pictures), 8)
+    font = ImageFont.load_default(10)
+    text_height = 38 if captions else 0
+    cell = (tile + 8, tile + text_height + 8)
+    sheet = Image.new("RGB", (columns * cell[0] + 8, -(-len(pictures) // columns) * cell[1] + 8), "white")
+    pen = ImageDraw.Draw(sheet)
+    for i, picture in enumerate(pictures):
+        x, y = 8 + i % columns * cell[0], 8 + i // columns * cell[1]
+        big = picture.image.convert("RGBA").resize((tile, tile), Image.Resampling.BICUBIC)
+        sheet.paste(big, (x, y), big)
+        if captions:
+            lines = wrap(picture.prompt, tile, lambda s: pen.textlength(s, font))
+            pen.multiline_text((x, y + tile + 2), "\n".join(lines[:3]), fill="#333333", font=font, spacing=1)
+    return sheet
+
+
+def wrap(text: str, width: float, length: Callable[[str], float]) -> list[str]:
+    """Lines of words that are no longer than `width`."""
+    lines = [""]
+    for word in text.split():
+        longer = f"{lines[-1]} {word}".strip()
+        if length(longer) <= width or not lines[-1]:
+            lines[-1] = longer
+        else:
+            lines.append(word)
+    return lines

@@ -1,0 +1,95 @@
+"""Codes from a prior: filters, one draw per position, guidance. It knows no prompts and no pixels."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from tessera.config import SampleConfig
+from tessera.models.text_to_image import TextToImage
+
+Filter = Callable[[Float[Tensor, "B K"]], Float[Tensor, "B K"]]
+"""Logits in, logits out; codes that must not be drawn become -inf."""
+
+
+def filters(config: SampleConfig, vocab: int) -> list[Filter]:
+    """What a SampleConfig asks for, in order. Temperature 0 is the likeliest code alone."""
+    if config.temperature == 0:
+        return [lambda logits: keep_top(logits, 1)]
+    chosen: list[Filter] = [lambda logits: logits / config.temperature]
+    if config.top_k:
+        count = int(config.top_k) if config.top_k >= 1 else max(1, round(config.top_k * vocab))
+        chosen.append(lambda logits: keep_top(logits, min(count, vocab)))
+    if config.top_p < 1:
+        chosen.append(lambda logits: keep_mass(logits, config.top_p))
+    return chosen
+
+
+def keep_top(logits: Float[Tensor, "B K"], count: int) -> Float[Tensor, "B K"]:
+    """Exactly the `count` likeliest codes."""
+    values, index = logits.topk(count, -1)
+    return torch.full_like(logits, -torch.inf).scatter(-1, index, values)
+
+
+def keep_mass(logits: Float[Tensor, "B K"], mass: float) -> Float[Tensor, "B K"]:
+    """The fewest codes that hold `mass` of the probability (nucleus sampling, Holtzman et al. 2020)."""
+    ordered, index = logits.sort(-1, descending=True)
+    share = ordered.softmax(-1)
+    before = share.cumsum(-1) - share
+    return torch.full_like(logits, -torch.inf).scatter(-1, index, ordered.masked_fill(before >= mass, -torch.inf))
+
+
+def draw(logits: Float[Tensor, "B K"], uniform: Float[Tensor, "B"]) -> Int[Tensor, "B"]:
+    """The code at the point `uniform` (0 ... 1) of the cumulative distribution."""
+    cumulative = logits.float().softmax(-1).cumsum(-1)
+    point = uniform[:, None] * cumulative[:, -1:]
+    return torch.searchsorted(cumulative, point, right=True)[:, 0].clamp(max=logits.shape[-1] - 1)
+
+
+def uniforms(seeds: Sequence[int], count: int) -> Float[Tensor, "B N"]:
+    """The noise of each picture: a function of its seed alone, the same on every device and in every batch."""
+    rows = [torch.rand(count, generator=torch.Generator().manual_seed(seed), dtype=torch.float64) for seed in seeds]
+    return torch.stack(rows).float()
+
+
+@torch.inference_mode()
+def codes(
+    model: TextToImage,
+    tokens: Int[Tensor, "B T"],
+    seeds: Sequence[int],
+    config: SampleConfig,
+    prime: Int[Tensor, "B n"] | None = None,
+    on_step: Callable[[int, int], None] = lambda done, total: None,
+) -> Int[Tensor, "B N"]:
+    """Draw all codes of B pictures; the first n are taken from `prime`. `tokens` is not changed.
+
+    With guidance the caption and the empty caption run as one batch of 2 B rows, each with its own past:
+    logits = empty + guidance * (caption - empty) (Ho & Salimans 2022).
+    """
+    assert not model.training
+    total, batch = model.layout.codes, len(tokens)
+    noise = uniforms(seeds, total).to(tokens.device)
+    chosen = filters(config, model.config.image_vocab)
+    prime = tokens[:, :0] if prime is None else prime
+    guided = config.guidance != 1
+    rows = torch.cat((tokens, model.unconditional(tokens))) if guided else tokens
+    copies = len(rows) // batch
+    past = model.past(len(rows), dtype=model.image_head.weight.dtype)
+    drawn = list(prime.unbind(1))
+    if len(drawn) == total:
+        return prime
+    logits = model.begin(rows, prime.repeat(copies, 1), past)
+    while True:
+        if guided:
+            caption, empty = logits.chunk(2)
+            logits = empty + config.guidance * (caption - empty)
+        for keep in chosen:
+            logits = keep(logits)
+        drawn.append(draw(logits, noise[:, len(drawn)]))
+        on_step(len(drawn), total)
+        if len(drawn) == total:
+            return torch.stack(drawn, 1)
+        logits = model.step(drawn[-1].repeat(copies), past)

@@ -1,0 +1,224 @@
+"""`learn`: a folder of captioned pictures in, a trained model, pictures and a report out. One command, one folder.
+
+Each stage leaves its result in the folder; given again, the command goes on with the first stage that is not done.
+It knows the order of the work and no details of any stage.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from tessera.config import (
+    DataConfig,
+    DVAEConfig,
+    LearnConfig,
+    MachineConfig,
+    OptimConfig,
+    SampleConfig,
+    TextToImageConfig,
+    TokensConfig,
+    TrainConfig,
+    TransformerConfig,
+    seconds,
+)
+from tessera.data.batches import split
+from tessera.data.check import Health, check
+from tessera.data.codes import encode, write_whole
+from tessera.device import choose_device
+from tessera.evaluate import report
+from tessera.generate.pipeline import Picture, Pipeline, contact_sheet
+from tessera.preview import preview
+from tessera.store import Run
+from tessera.tokens import image as image_tokens
+from tessera.tokens import text as text_tokens
+from tessera.train.engine import Single
+from tessera.train.loop import Position, train
+from tessera.train.objectives import build
+from tessera.train.track import JSONL, Screen, Several
+
+Progress = Callable[[str], Callable[[Iterable, int], Iterable]]
+"""A title -> something that shows how far an iteration has come."""
+
+
+TOKENIZER_SHARE, PRIOR_SHARE = 0.32, 0.52
+"""Of the budget; the rest is for checking, encoding, drawing and the report."""
+CAPTION_SHARE = 0.995
+"""The text length fits this share of the captions; the others are cut."""
+
+
+def learn(config: LearnConfig, progress: Progress, say: Callable[[str], None]) -> Run:
+    """All stages, each resumable. Returns the finished run."""
+    config.check()
+    out = Path(config.out or f"runs/{Path(config.pictures).resolve().name}")
+    run = Run(out)
+    machine = MachineConfig(device=config.device)
+    health = check(config.pictures, config.captions, out / "data.json", progress("Checking the pictures"))
+    say(f"{len(health.good)} captioned pictures ({health.layout}), {len(health.skipped)} left out.")
+    for skip in health.skipped[:10]:
+        say(f"  left out: {skip.path.encode('utf-8', 'backslashreplace').decode()}: {skip.reason}")
+    chosen = remembered(out / "learn.json", choose(config, health, machine), say)
+
+    tokenizer_config, prior_config = stages(config, chosen, machine, out)
+    say(
+        f"Chosen: {chosen.pixels} px, {chosen.grid} x {chosen.grid} codes, a prior of width {chosen.dim} and depth "
+        f"{chosen.depth}; {config.budget} in all."
+    )
+    run_stage("Image tokenizer", tokenizer_config, health, say)
+    if not (out / "codes" / "index.json").is_file():
+        tokenizer = image_tokens.load(Run(tokenizer_config.out).best())
+        tokenizer.model.to(choose_device(config.device))
+        encode(
+            health.pairs,
+            tokenizer,
+            out / "codes",
+            chosen.views,
+            prior_config.data,
+            config.seed,
+            progress("Encoding the pictures"),
+        )
+    at = run_stage("Prior", prior_config, health, say)
+    draw_and_report(config, run, Run(tokenizer_config.out), health, at, progress, say)
+    return run
+
+
+@dataclass(frozen=True, kw_only=True)
+class Choice:
+    """Sizes for this data and this machine; written down once, so that a resumed run has the same."""
+
+    pixels: int
+    layers: int
+    channels: int
+    hidden: int
+    levels: tuple[int, ...]
+    dim: int
+    depth: int
+    batch: int
+    text_len: int
+    vocab: int
+    views: int
+    flip: bool
+    crop: float
+    holdout: float
+    dropout: float
+
+    @property
+    def grid(self) -> int:
+        return self.pixels >> self.layers
+
+
+def choose(config: LearnConfig, health: Health, machine: MachineConfig) -> Choice:
+    """A table by machine and time; small data gets dropout and more views of each picture."""
+    found = health.settings()
+    gpu = choose_device(machine.device).type == "cuda"
+    hours = seconds(config.budget) / 3600
+    pixels = config.pixels or (found["pixels"] if gpu else min(found["pixels"], 64 if hours < 6 else 128))
+    dim, depth, hidden, batch = (512, 12, 160, 64) if gpu else (192, 4, 64, 32) if hours < 0.4 else (256, 6, 64, 32)
+    few = len(health.good) < 3000
+    tokenizer = text_tokens.train_bpe(health.captions, 4096)
+    lengths = sorted(len(tokenizer.encode(c)) for c in health.captions)
+    fitting = lengths[min(len(lengths) - 1, int(CAPTION_SHARE * len(lengths)))]
+    return Choice(
+        pixels=pixels,
+        layers=2 if pixels <= 64 else 3,
+        channels=3,
+        hidden=hidden,
+        levels=(6, 6, 6) if not gpu else (8, 5, 5, 5),
+        dim=dim,
+        depth=depth,
+        batch=batch,
+        text_len=min(-(-fitting // 4) * 4, 128),
+        vocab=4096,
+        views=16 if few else 4,
+        flip=found["flip"],
+        crop=0.75,
+        holdout=found["holdout"],
+        dropout=0.1 if few else 0.0,
+    )
+
+
+def remembered(path: Path, choice: Choice, say: Callable[[str], None]) -> Choice:
+    """The choice of the first call, where there was one."""
+    if path.is_file():
+        plain = json.loads(path.read_text("utf-8"))
+        return Choice(**{**plain, "levels": tuple(plain["levels"])})
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_whole(path, json.dumps(dataclasses.asdict(choice), indent=1).encode())
+    return choice
+
+
+def stages(config: LearnConfig, c: Choice, machine: MachineConfig, out: Path) -> tuple[TrainConfig, TrainConfig]:
+    """The two training runs."""
+    budget = seconds(config.budget)
+    data = DataConfig(
+        path=config.pictures, captions=config.captions, holdout=c.holdout, crop=c.crop, flip=c.flip, truncate=True
+    )
+    common = {"seed": config.seed, "steps": 10**9, "machine": machine}
+    tokenizer = TrainConfig(
+        out=str(out / "tokenizer"),
+        budget=f"{round(budget * TOKENIZER_SHARE)}s",
+        model=DVAEConfig(pixels=c.pixels, layers=c.layers, channels=c.channels, hidden=c.hidden, levels=c.levels),
+        data=data,
+        optim=OptimConfig(lr=2e-3, weight_decay=0.0, batch=c.batch, warmup=50, betas=(0.9, 0.99)),
+        save_every=100,
+        valid_every=200,
+        preview_every=200,
+        **common,
+    )
+    transformer = TransformerConfig(
+        dim=c.dim, depth=c.depth, heads=max(1, c.dim // 64), attn_dropout=c.dropout, ff_dropout=c.dropout
+    )
+    prior = TrainConfig(
+        out=str(out),
+        budget=f"{round(budget * PRIOR_SHARE)}s",
+        model=TextToImageConfig(text_len=c.text_len, transformer=transformer),
+        data=dataclasses.replace(data, codes=str(out / "codes")),
+        tokens=TokensConfig(image=str(out / "tokenizer"), vocab=c.vocab),
+        optim=OptimConfig(lr=2e-3 if c.dim <= 192 else 1.5e-3, batch=c.batch),
+        save_every=100,
+        valid_every=200,
+        preview_every=400,
+        **common,
+    )
+    return tokenizer, prior
+
+
+def run_stage(title: str, config: TrainConfig, health: Health, say: Callable[[str], None]) -> Position:
+    """Train one model to the end of its budget."""
+    run = Run(config.out)
+    objective = build(config, health)
+    run.open(objective.config)
+    tracker = Several([JSONL(run), Screen(title)])
+    try:
+        return train(objective.config, objective, Single(config.machine), run, tracker, preview)
+    finally:
+        tracker.close()
+
+
+def draw_and_report(
+    config: LearnConfig,
+    run: Run,
+    tokenizer: Run,
+    health: Health,
+    at: Position,
+    progress: Progress,
+    say: Callable[[str], None],
+) -> None:
+    """Held-out captions drawn, and report.html."""
+    pipeline = Pipeline.load(run.folder, config.device)
+    held = split(health.pairs, run.config().data.holdout)[1]
+    asked = held[:: max(1, len(held) // config.samples)][: config.samples]
+    drawn: list[Picture] = []
+    sampling = SampleConfig(guidance=config.guidance)
+    for pair in progress("Drawing held-out captions")(asked, len(asked)):
+        drawn += pipeline.draw([pair.captions[0]], [config.seed], sampling)
+    contact_sheet(drawn).save(run.folder / "contact-sheet.png")
+    figures = report.write(run, tokenizer, pipeline, held, drawn, health)
+    say("")
+    for name, value in figures.items():
+        say(f"  {name:<52} {value}")
+    say(f"\nReport: {run.folder / 'report.html'}   Pictures: {run.folder / 'contact-sheet.png'}")
+    say(f'Draw: tessera generate {run.folder} "{asked[0].captions[0] if asked else "..."}"')

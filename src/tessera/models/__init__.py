@@ -1,0 +1,1 @@
+"""Whole networks with their loss: a config in, a module out."""

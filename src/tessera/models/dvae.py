@@ -1,0 +1,70 @@
+"""The discrete VAE: pixels <-> a grid of codes. It knows no text and no files."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from tessera.config import DVAEConfig
+from tessera.nn.conv import ResBlock, down, up
+from tessera.nn.quantize import QUANTIZERS
+
+RECONSTRUCTION = {"mse": F.mse_loss, "smooth_l1": F.smooth_l1_loss}
+
+
+class DVAELoss(NamedTuple):
+    """total = reconstruction + kl_weight * kl."""
+
+    total: Tensor
+    reconstruction: Tensor
+    kl: Tensor
+
+
+class DiscreteVAE(nn.Module):
+    """Encoder, quantizer, decoder back to pixels (Ramesh et al. 2021, section 2.1).
+
+    Pixels are 0 ... 1 on both sides. Encoder and decoder are DALLE-pytorch's layer by layer, so that its weights fit.
+    """
+
+    def __init__(self, config: DVAEConfig):
+        super().__init__()
+        c = self.config = config
+        widths = [c.channels] + [c.hidden] * c.layers
+        self.quantize = QUANTIZERS[c.quantizer](c)
+        self.encoder = nn.Sequential(
+            *(down(a, b) for a, b in zip(widths[:-1], widths[1:], strict=True)),
+            *(ResBlock(c.hidden) for _ in range(c.resblocks)),
+            nn.Conv2d(c.hidden, self.quantize.width_in, 1),
+        )
+        first = c.hidden if c.resblocks else self.quantize.width_out
+        self.decoder = nn.Sequential(
+            *([nn.Conv2d(self.quantize.width_out, c.hidden, 1)] if c.resblocks else []),
+            *(ResBlock(c.hidden) for _ in range(c.resblocks)),
+            *(up(first if i == 0 else c.hidden, c.hidden) for i in range(c.layers)),
+            nn.Conv2d(c.hidden, c.channels, 1),
+        )
+        self.register_buffer("mean", torch.tensor(c.mean[: c.channels])[:, None, None], persistent=False)
+        self.register_buffer("std", torch.tensor(c.std[: c.channels])[:, None, None], persistent=False)
+        self.reconstruction = RECONSTRUCTION[c.reconstruction]
+
+    def forward(self, pixels: Float[Tensor, "B C S S"], temperature: float) -> DVAELoss:
+        """The training loss, Gumbel noise included; the reconstruction is compared in normalised pixels."""
+        x = (pixels - self.mean) / self.std
+        vectors, kl = self.quantize(self.encoder(x), temperature)
+        reconstruction = self.reconstruction(self.decoder(vectors).float(), x)
+        return DVAELoss(reconstruction + self.config.kl_weight * kl, reconstruction, kl)
+
+    @torch.no_grad()
+    def encode(self, pixels: Float[Tensor, "B C S S"]) -> Int[Tensor, "B N"]:
+        """The code at each place, in reading order; no noise."""
+        return self.quantize.codes(self.encoder((pixels - self.mean) / self.std)).flatten(1)
+
+    @torch.no_grad()
+    def decode(self, codes: Int[Tensor, "B N"]) -> Float[Tensor, "B C S S"]:
+        """Pixels 0 ... 1."""
+        vectors = self.quantize.vectors(codes.unflatten(1, (self.config.grid, self.config.grid)))
+        return (self.decoder(vectors) * self.std + self.mean).clamp(0, 1)

@@ -1,0 +1,63 @@
+"""A model in a folder: config.json and weights.safetensors, and nothing executable. It knows no runs."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import nn
+
+from tessera.config import MODELS, kind_of, merge, to_dict
+from tessera.errors import CheckpointError
+from tessera.models.dvae import DiscreteVAE
+from tessera.models.text_to_image import TextToImage
+
+NETWORKS: dict[str, Any] = {"dvae": DiscreteVAE, "t2i": TextToImage}
+
+
+def write(folder: Path, model: nn.Module) -> None:
+    """Save a model of this house; tied weights are written once."""
+    folder.mkdir(parents=True, exist_ok=True)
+    config: Any = model.config
+    about = {"kind": kind_of(config), **to_dict(config)}
+    (folder / "config.json").write_text(json.dumps(about, indent=1), "utf-8")
+    tensors, seen = {}, set()
+    for name, value in model.state_dict().items():
+        if value.numel() and value.data_ptr() in seen:
+            continue
+        seen.add(value.data_ptr())
+        tensors[name] = value.detach().cpu().contiguous()
+    save_file(tensors, folder / "weights.safetensors")
+
+
+def read(folder: Path) -> nn.Module:
+    """The model that `write` saved. Raises CheckpointError where the folder holds none or a damaged one."""
+    try:
+        about = json.loads((folder / "config.json").read_text("utf-8"))
+        kind = about.pop("kind")
+        model = NETWORKS[kind](merge(MODELS[kind](), about))
+        fill(model, folder)
+    except (OSError, KeyError, ValueError, SafetensorError) as error:
+        raise CheckpointError(f"{folder} holds no readable model: {error}") from error
+    return model.eval()
+
+
+def fill(model: nn.Module, folder: Path) -> None:
+    """Put the weights in `folder` into the model. Raises CheckpointError where they are those of another model."""
+    tensors = load_file(folder / "weights.safetensors")
+    missing, extra = model.load_state_dict(tensors, strict=False)
+    own = model.state_dict(keep_vars=True)
+    filled = {own[name].data_ptr() for name in tensors if name in own}
+    missing = [name for name in missing if own[name].numel() and own[name].data_ptr() not in filled]
+    if missing or extra:
+        raise CheckpointError(
+            f"{folder}/weights.safetensors are the weights of another model: "
+            f"missing {', '.join(missing[:3]) or 'nothing'}; not wanted {', '.join(extra[:3]) or 'nothing'}."
+        )
+
+
+def parameters(model: nn.Module) -> int:
+    return sum(p.numel() for p in model.parameters())

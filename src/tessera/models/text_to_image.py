@@ -1,0 +1,145 @@
+"""The prior: text tokens and image codes in one sequence, two heads on their own positions. It knows no pixels."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor, nn
+
+from tessera.config import TextToImageConfig
+from tessera.nn.attention import Past
+from tessera.nn.geometry import Layout
+from tessera.nn.loss import IGNORE, Head
+from tessera.nn.stack import NORMS, Transformer
+
+BOS = 0
+"""The text id before every caption."""
+
+
+class Loss(NamedTuple):
+    """total = (text + w * image) / (1 + w); each a mean over its own positions, in nats."""
+
+    total: Tensor
+    text: Tensor
+    image: Tensor
+
+
+class MaxNorm(nn.Module):
+    """Divide by the largest channel, without a gradient through it (DALLE-pytorch's `stable`)."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x / x.amax(-1, keepdim=True).detach()
+
+
+class TextToImage(nn.Module):
+    """An autoregressive prior over `<bos> text codes` (Ramesh et al. 2021).
+
+    The text vocabulary is the tokenizer's, then one padding id for each of the `text_len` places. Text positions meet
+    only the text head and image positions only the image head: the joint logits of the original, 70 % of which can
+    never matter, do not exist here.
+    """
+
+    def __init__(self, config: TextToImageConfig):
+        super().__init__()
+        assert config.text_vocab and config.image_vocab and config.grid, "resolve the config first"
+        c, t = config, config.transformer
+        self.config = config
+        self.layout = Layout(text=c.text_len + 1, grid=c.grid)
+        vocab = c.text_vocab + c.text_len
+        self.transformer = Transformer(t, self.layout)
+        self.text_embedding = nn.Embedding(vocab, t.dim)
+        self.image_embedding = nn.Embedding(c.image_vocab, t.dim)
+        learned = t.positions == "axial"
+        self.text_position = nn.Parameter(torch.randn(self.layout.text if learned else 0, t.dim))
+        self.row_position = nn.Parameter(torch.randn(c.grid if learned else 0, 1, t.dim))
+        self.col_position = nn.Parameter(torch.randn(1, c.grid if learned else 0, t.dim))
+        self.embedding_slope = 0.1 if t.stable else 1.0
+        self.limit = MaxNorm() if t.stable else nn.Identity()
+        self.norm = NORMS[t.norm](t.dim)
+        self.text_head = Head(t.dim, vocab, bias=t.bias)
+        self.image_head = Head(t.dim, c.image_vocab, bias=t.bias)
+        if t.zero_init:
+            for table in (self.text_embedding.weight, self.image_embedding.weight):
+                nn.init.normal_(table, std=0.5)
+            for position in (self.text_position, self.row_position, self.col_position):
+                nn.init.normal_(position, std=0.1)
+            for head in (self.text_head, self.image_head):
+                nn.init.normal_(head.weight, std=0.02)
+        if c.tied:
+            self.text_embedding.weight = self.text_head.weight
+            self.image_embedding.weight = self.image_head.weight
+
+    def forward(self, tokens: Int[Tensor, "B T"], codes: Int[Tensor, "B N"]) -> Loss:
+        """The training loss; targets of the text head are the tokens, those of the image head the codes."""
+        hidden = self.hidden(tokens, codes)
+        text = self.text_head(hidden[:, : tokens.shape[1]], self._text_targets(tokens))
+        image = self.image_head(hidden[:, tokens.shape[1] :], codes)
+        weight = self.config.image_weight
+        return Loss((text + weight * image) / (1 + weight), text, image)
+
+    def _text_targets(self, tokens: Tensor) -> Tensor:
+        if self.config.learn_padding:
+            return tokens
+        return tokens.masked_fill(tokens >= self.config.text_vocab, IGNORE)
+
+    def hidden(self, tokens: Int[Tensor, "B T"], codes: Int[Tensor, "B n"]) -> Float[Tensor, "B L D"]:
+        """Final states at <bos>, every token, and every code but a last one that nothing follows."""
+        codes = codes[:, : self.layout.codes - 1]
+        return self._finish(self.transformer(self.embed(tokens, codes)))
+
+    def embed(self, tokens: Int[Tensor, "B T"], codes: Int[Tensor, "B n"]) -> Float[Tensor, "B L D"]:
+        begin = torch.full_like(tokens[:, :1], BOS)
+        text = self.text_embedding(torch.cat((begin, tokens), 1)) + self._text_place()
+        image = self.image_embedding(codes) + self._code_place()[: codes.shape[1]]
+        return self._damp(torch.cat((text, image), 1))
+
+    def _text_place(self) -> Tensor:
+        return self.text_position if len(self.text_position) else self.text_position.new_zeros(())
+
+    def _code_place(self) -> Tensor:
+        place = (self.row_position + self.col_position).flatten(0, 1)  # [N, D], or no rows at all
+        return place if len(place) else place.new_zeros(self.layout.codes, 1)
+
+    def _damp(self, x: Tensor) -> Tensor:
+        # CogView's embedding-gradient shrink: the value is x, the slope 0.1 when `stable`.
+        return x if self.embedding_slope == 1.0 else x * self.embedding_slope + x.detach() * (1 - self.embedding_slope)
+
+    def _finish(self, x: Tensor) -> Tensor:
+        return self.norm(self.limit(x))
+
+    # Drawing: the text at once, then code by code.
+
+    def past(self, batch: int, dtype: torch.dtype = torch.float32) -> Past:
+        return self.transformer.past(batch, self.text_embedding.weight.device, dtype)
+
+    def begin(self, tokens: Int[Tensor, "B T"], codes: Int[Tensor, "B n"], past: Past) -> Float[Tensor, "B K"]:
+        """Read the text and the codes that are given; logits of the code that follows."""
+        x = self.embed(tokens, codes)
+        past.advance(x.shape[1])
+        return self.image_head.logits(self._finish(self.transformer(x, past)[:, -1]))
+
+    def step(self, code: Int[Tensor, "B"], past: Past) -> Float[Tensor, "B K"]:
+        """Read one code; logits of the code that follows."""
+        place = self._code_place().index_select(0, past.positions[past.seen : past.seen + 1] - self.layout.text)
+        past.advance(1)
+        x = (self.image_embedding(code) + place)[:, None]
+        return self.image_head.logits(self._finish(self.transformer(x, past)[:, -1]))
+
+    # Whole logits, for reading, testing and parity; training never makes them.
+
+    def text_logits(self, tokens: Int[Tensor, "B T"]) -> Float[Tensor, "B T V"]:
+        return self.text_head.logits(self.hidden(tokens, tokens[:, :0])[:, : tokens.shape[1]])
+
+    def image_logits(self, tokens: Int[Tensor, "B T"], codes: Int[Tensor, "B n"]) -> Float[Tensor, "B m K"]:
+        """Position i predicts code i; m is n + 1 until the grid is full."""
+        return self.image_head.logits(self.hidden(tokens, codes)[:, tokens.shape[1] :])
+
+    def unconditional(self, tokens: Int[Tensor, "B T"]) -> Int[Tensor, "B T"]:
+        """The caption of a picture without a caption: all padding. The argument is not changed."""
+        return torch.arange(tokens.shape[1], device=tokens.device).add(self.config.text_vocab).expand_as(tokens)
+
+    def forget(self, tokens: Int[Tensor, "B T"], rows: Bool[Tensor, "B"]) -> Int[Tensor, "B T"]:
+        """`tokens` with the captions of some rows taken away, so that guidance has something to push from."""
+        return torch.where(rows[:, None], self.unconditional(tokens), tokens)

@@ -1,0 +1,192 @@
+"""Attention over a fixed layout, and what earlier positions leave behind for it. It knows no depth and no vocabulary."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Protocol
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from tessera.config import TransformerConfig
+from tessera.nn.geometry import Layout, dense, pattern
+
+Where = slice | Tensor
+"""The absolute positions of the inputs, as an index into tables that have a row per position."""
+
+
+class Memory(Protocol):
+    """What one branch remembers of earlier positions."""
+
+    where: Where
+
+    def extend(self, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]: ...
+    def recall(self, x: Tensor) -> Tensor: ...
+
+
+class Nothing:
+    """The memory of a whole sequence seen at once: there is nothing before it."""
+
+    def __init__(self, length: int):
+        self.where = slice(0, length)
+
+    def __getitem__(self, slot: int) -> Memory:
+        return self
+
+    def extend(self, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
+        return keys, values
+
+    def recall(self, x: Tensor) -> Tensor:
+        return F.pad(x, (0, 0, 0, 1))
+
+
+class Slot:
+    """One branch's memory: keys and values for attention, inputs for the token shift, each of the full length."""
+
+    def __init__(self, keys: Tensor, values: Tensor, history: Tensor):
+        self.keys, self.values, self.history = keys, values, history
+        self.where: Where = slice(0, 0)
+
+    def extend(self, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
+        """Store [B, H, t, E] at `where`; return everything, later positions still zero."""
+        self.keys.index_copy_(2, self.where, keys.to(self.keys.dtype))
+        self.values.index_copy_(2, self.where, values.to(self.values.dtype))
+        return self.keys, self.values
+
+    def recall(self, x: Tensor) -> Tensor:
+        """Store [B, t, D] at `where`; return [B, L + 1, D], whose last row stays zero."""
+        self.history.index_copy_(1, self.where, x.to(self.history.dtype))
+        return self.history
+
+
+class Past:
+    """What earlier positions left behind, one Slot per branch. Shapes never change, so that steps can be compiled."""
+
+    def __init__(self, slots: Sequence[Slot], length: int, device: torch.device):
+        self.slots, self.seen = slots, 0
+        self.positions = torch.arange(length, device=device)
+
+    def __getitem__(self, slot: int) -> Memory:
+        return self.slots[slot]
+
+    def advance(self, count: int) -> Tensor:
+        """Make room for the next `count` positions and return them."""
+        where = self.positions[self.seen : self.seen + count]
+        assert len(where) == count, "a past holds no more than its layout"
+        for slot in self.slots:
+            slot.where = where
+        self.seen += count
+        return where
+
+
+class Rotary(nn.Module):
+    """Turns pairs of channels by an angle per position (Su et al. 2021). Angles [L, R], both of a pair the same.
+
+    Channels beyond R pass through; a table with R = 0 turns nothing.
+    """
+
+    def __init__(self, angles: Float[Tensor, "L R"]):
+        super().__init__()
+        self.register_buffer("cos", angles.cos(), persistent=False)
+        self.register_buffer("sin", angles.sin(), persistent=False)
+        self.turned = angles.shape[-1]
+
+    def forward(self, u: Float[Tensor, "B H T E"], where: Where) -> Float[Tensor, "B H T E"]:
+        if not self.turned:
+            return u
+        pairs = u[..., : self.turned]
+        other = torch.stack((-pairs[..., 1::2], pairs[..., ::2]), -1).flatten(-2)
+        turned = pairs * self.cos[where] + other * self.sin[where]
+        return torch.cat((turned.to(u.dtype), u[..., self.turned :]), -1)
+
+
+def angles_2d(layout: Layout, head_dim: int) -> Tensor:
+    """2-D rotary angles [L, E]: a quarter of the pairs turn with the place in the text, the rest with row and column."""
+    text = head_dim // 8
+    rows = (head_dim // 2 - text) // 2
+    position = torch.arange(layout.length)
+    is_code = position >= layout.text
+    row, col = layout.place(position)
+
+    def turn(index: Tensor, pairs: int, slowest: float) -> Tensor:
+        return index[:, None] * slowest ** (-torch.arange(pairs) / max(pairs - 1, 1))
+
+    along = turn(torch.where(is_code, layout.text, position).float(), text, 1000.0)
+    down = turn(torch.where(is_code, row + 1, 0).float(), rows, 50.0)
+    across = turn(torch.where(is_code, col + 1, 0).float(), head_dim // 2 - text - rows, 50.0)
+    return torch.cat((along, down, across), -1).repeat_interleave(2, -1)
+
+
+def angles_dalle1(layout: Layout, head_dim: int) -> Tensor:
+    """DALLE-pytorch's table [L, 6 * (rot // 2)], rot = head_dim // 3: language frequencies by text position (codes stand
+    at 8192), then pixel frequencies by row and by column in -1 ... 1 (text stands at -10)."""
+    pairs = (head_dim // 3) // 2
+    language = 10000.0 ** -(torch.arange(0, 2 * pairs, 2).float() / (head_dim // 3))
+    pixel = torch.linspace(1.0, 5.0, pairs) * math.pi
+    position = torch.arange(layout.length)
+    is_code = position >= layout.text
+    axis = torch.linspace(-1.0, 1.0, layout.grid)
+    row, col = (axis[u.clamp(0, layout.grid - 1)] for u in layout.place(position))
+    along = torch.where(is_code, 8192, position).float()[:, None] * language
+    down = torch.where(is_code, row, -10.0)[:, None] * pixel
+    across = torch.where(is_code, col, -10.0)[:, None] * pixel
+    return torch.cat((along, down, across), -1).repeat_interleave(2, -1)
+
+
+def rotaries(config: TransformerConfig, layout: Layout) -> tuple[Rotary, Rotary]:
+    """What turns queries and keys, and what turns values (DALL-E 1 turned these too)."""
+    nothing = Rotary(torch.zeros(layout.length, 0))
+    if config.positions == "rotary":
+        return Rotary(angles_2d(layout, config.head_dim)), nothing
+    if config.positions == "rotary_dalle1":
+        both = Rotary(angles_dalle1(layout, config.head_dim))
+        return both, both
+    return nothing, nothing
+
+
+class Visibility(nn.Module):
+    """Attention restricted to a pattern: softmax(q k / sqrt(E)) v over the keys each query may see."""
+
+    def __init__(self, name: str, layout: Layout):
+        super().__init__()
+        self.register_buffer("mask", dense(pattern(name, layout), layout.length), persistent=False)
+        # A plain causal mask need not be read from memory: a third faster on CPU.
+        self.at_once = self._causal if name == "full" else self._masked
+
+    def forward(self, q: Tensor, k: Tensor, v: Tensor, where: Where) -> Tensor:
+        if isinstance(where, slice):
+            return self.at_once(q, k, v)
+        return F.scaled_dot_product_attention(q, k, v, self.mask[where])
+
+    def _causal(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        return F.scaled_dot_product_attention(q, k, v, is_causal=True)
+
+    def _masked(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        t = q.shape[2]
+        return F.scaled_dot_product_attention(q, k, v, self.mask[:t, :t])
+
+
+class Attention(nn.Module):
+    """Multi-head self-attention over a layout."""
+
+    def __init__(self, config: TransformerConfig, sight: Visibility, turn: Rotary, turn_values: Rotary):
+        super().__init__()
+        inner = config.heads * config.head_dim
+        self.heads = config.heads
+        self.qkv = nn.Linear(config.dim, 3 * inner, bias=False)
+        self.norm_q = nn.RMSNorm(config.head_dim) if config.qk_norm else nn.Identity()
+        self.norm_k = nn.RMSNorm(config.head_dim) if config.qk_norm else nn.Identity()
+        self.out = nn.Linear(inner, config.dim, bias=config.bias)
+        self.dropout = nn.Dropout(config.attn_dropout)
+        self.sight, self.turn, self.turn_values = sight, turn, turn_values
+
+    def forward(self, x: Float[Tensor, "B T D"], memory: Memory) -> Float[Tensor, "B T D"]:
+        q, k, v = self.qkv(x).unflatten(-1, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)  # 3 x [B, H, T, E]
+        q, k = self.norm_q(q).to(v.dtype), self.norm_k(k).to(v.dtype)
+        q, k, v = self.turn(q, memory.where), self.turn(k, memory.where), self.turn_values(v, memory.where)
+        k, v = memory.extend(k, v)
+        y = self.sight(q, k, v, memory.where)
+        return self.dropout(self.out(y.transpose(1, 2).flatten(2)))

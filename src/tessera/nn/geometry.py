@@ -1,0 +1,96 @@
+"""Where positions lie and which of them may see each other. It knows no weights."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn.attention.flex_attention import BlockMask, create_block_mask
+
+Predicate = Callable[[Tensor, Tensor], Tensor]
+"""(query positions, key positions), broadcast -> may the query see the key. The one definition behind every mask."""
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Text first, then a square grid of codes in reading order.
+
+    `text` counts <bos> and the text tokens: positions 0 ... text - 1. Code (r, c) stands at text + r * grid + c.
+    """
+
+    text: int
+    grid: int
+
+    @property
+    def codes(self) -> int:
+        return self.grid * self.grid
+
+    @property
+    def length(self) -> int:
+        return self.text + self.codes
+
+    def place(self, position: Tensor) -> tuple[Tensor, Tensor]:
+        """Row and column of code positions; meaningless for text positions."""
+        code = position - self.text
+        side = max(self.grid, 1)
+        return code.div(side, rounding_mode="floor"), code % side
+
+
+Near = Callable[[Tensor, Tensor], Tensor]
+"""(rows up, columns left) from the query's code to the key's -> may it be seen."""
+
+NEAR: dict[str, Near] = {
+    "axial_row": lambda up, left: up == 0,
+    "axial_col": lambda up, left: left == 0,
+    # The 5 x 5 window whose bottom right corner is the query; DALLE-pytorch 1.5 and later.
+    "conv_like": lambda up, left: (up >= 0) & (up < 5) & (left >= 0) & (left < 5),
+    # The window centred on the query; DALLE-pytorch before 1.5.
+    "conv_centred": lambda up, left: (up.abs() <= 2) & (left.abs() <= 2),
+}
+
+
+def pattern(name: str, layout: Layout) -> Predicate:
+    """The predicate called `name`. All are causal, and in all of them a code sees the whole text."""
+    if name == "full":
+        return lambda q, k: k <= q
+    if name == "sparse":
+        return blocks(sparse_table(layout), SPARSE_BLOCK)
+    near = NEAR[name]
+
+    def allowed(q: Tensor, k: Tensor) -> Tensor:
+        (row_q, col_q), (row_k, col_k) = layout.place(q), layout.place(k)
+        return (k <= q) & ((k < layout.text) | near(row_q - row_k, col_q - col_k))
+
+    return allowed
+
+
+SPARSE_BLOCK = 16
+
+
+def sparse_table(layout: Layout) -> Tensor:
+    """Blocks of 16 positions: four local ones, all of the text, and a fixed random quarter. Returns Bool[blocks, blocks].
+
+    The shape of DeepSpeed's VariableSparsityConfig as DALL-E 1 replications used it; which quarter is ours.
+    """
+    count = -(-layout.length // SPARSE_BLOCK)
+    q, k = torch.arange(count)[:, None], torch.arange(count)[None, :]
+    chance = torch.rand(count, count, generator=torch.Generator().manual_seed(0))
+    return (q // 4 == k // 4) | (k < -(-layout.text // SPARSE_BLOCK)) | (chance < 0.25)
+
+
+def blocks(table: Tensor, size: int) -> Predicate:
+    """A causal predicate from a table of blocks of `size` positions."""
+    return lambda q, k: (k <= q) & table.to(q.device)[q // size, k // size]
+
+
+def dense(allowed: Predicate, length: int) -> Tensor:
+    """Bool[length, length]: row q, column k, for scaled_dot_product_attention."""
+    position = torch.arange(length)
+    return allowed(position[:, None], position[None, :])
+
+
+def block(allowed: Predicate, length: int, device: str | torch.device = "cpu") -> BlockMask:
+    """The same predicate for FlexAttention, which skips blocks that nobody sees."""
+    return create_block_mask(lambda b, h, q, k: allowed(q, k), None, None, length, length, device=str(device))

@@ -1,0 +1,99 @@
+"""From an encoder's output to code vectors with a gradient, and from codes back to vectors. It knows no pictures."""
+
+from __future__ import annotations
+
+import math
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from tessera.config import DVAEConfig
+
+
+class Quantized(NamedTuple):
+    """Code vectors [B, D, h, w] and the KL divergence from uniform codes, in nats per picture."""
+
+    vectors: Tensor
+    kl: Tensor
+
+
+class Gumbel(nn.Module):
+    """A relaxed one-hot choice among `codes` vectors (Jang et al. 2017; Maddison et al. 2017).
+
+    The encoder gives logits. `straight_through` makes the choice one-hot in the forward pass; `reinmax` then corrects
+    its gradient to second order (Liu et al. 2023, algorithm 2).
+    """
+
+    def __init__(self, config: DVAEConfig):
+        super().__init__()
+        self.width_in, self.width_out = config.codes, config.code_dim
+        self.codebook = nn.Embedding(config.codes, config.code_dim)
+        self.straight_through, self.reinmax = config.straight_through, config.reinmax
+
+    def forward(self, logits: Float[Tensor, "B K h w"], temperature: float) -> Quantized:
+        logits = logits.float()
+        choice = F.gumbel_softmax(logits, tau=temperature, dim=1, hard=self.straight_through)
+        if self.reinmax:
+            choice = reinmax(logits, choice, temperature)
+        return Quantized(torch.einsum("b k h w, k d -> b d h w", choice, self.codebook.weight), divergence(logits))
+
+    def codes(self, logits: Float[Tensor, "B K h w"]) -> Int[Tensor, "B h w"]:
+        return logits.argmax(1)
+
+    def vectors(self, codes: Int[Tensor, "B h w"]) -> Float[Tensor, "B D h w"]:
+        return self.codebook(codes).permute(0, 3, 1, 2)
+
+
+def reinmax(logits: Tensor, choice: Tensor, temperature: float) -> Tensor:
+    """The one-hot `choice` with ReinMax's gradient."""
+    choice = choice.detach()
+    pi0 = logits.softmax(1)
+    pi1 = (choice + (logits / temperature).softmax(1)) / 2
+    pi1 = ((pi1.log() - logits).detach() + logits).softmax(1)
+    pi2 = 2 * pi1 - 0.5 * pi0
+    return pi2 - pi2.detach() + choice
+
+
+def divergence(logits: Float[Tensor, "B K h w"]) -> Float[Tensor, ""]:
+    """KL(codes of a picture || uniform), summed over places, averaged over the batch."""
+    logq = logits.log_softmax(1)
+    return (logq.exp() * (logq + math.log(logits.shape[1]))).sum((1, 2, 3)).mean()
+
+
+class FiniteScalar(nn.Module):
+    """Each channel is rounded to one of a few levels; a code is the combination (FSQ, Mentzer et al. 2023).
+
+    There is no codebook that could collapse: the choice for small data and short training.
+    """
+
+    def __init__(self, config: DVAEConfig):
+        super().__init__()
+        self.width_in = self.width_out = len(config.levels)
+        levels = torch.tensor(config.levels)[:, None, None]
+        offset = torch.where(levels % 2 == 0, 0.5, 0.0)
+        half = (levels - 1) * 1.001 / 2
+        bases = torch.tensor([math.prod(config.levels[:i]) for i in range(len(config.levels))])[:, None, None]
+        for name, value in (("levels", levels), ("offset", offset), ("reach", half), ("bases", bases)):
+            self.register_buffer(name, value, persistent=False)
+
+    def forward(self, z: Float[Tensor, "B D h w"], temperature: float) -> Quantized:
+        bounded = self._bound(z)
+        rounded = bounded + (bounded.round() - bounded).detach()
+        return Quantized(rounded / (self.levels // 2), z.new_zeros(()))
+
+    def _bound(self, z: Tensor) -> Tensor:
+        return (z.float() + (self.offset / self.reach).atanh()).tanh() * self.reach - self.offset
+
+    def codes(self, z: Float[Tensor, "B D h w"]) -> Int[Tensor, "B h w"]:
+        digits = self._bound(z).round().long() + self.levels // 2
+        return (digits * self.bases).sum(1)
+
+    def vectors(self, codes: Int[Tensor, "B h w"]) -> Float[Tensor, "B D h w"]:
+        digits = codes[:, None] // self.bases % self.levels
+        return (digits - self.levels // 2) / (self.levels // 2)
+
+
+QUANTIZERS = {"gumbel": Gumbel, "fsq": FiniteScalar}

@@ -1,0 +1,85 @@
+"""The named runs, one aligned table per kind. A preset's meaning never changes after release."""
+
+from __future__ import annotations
+
+from tessera.config import (
+    DVAEConfig,
+    OptimConfig,
+    TextToImageConfig,
+    TrainConfig,
+    TransformerConfig,
+    nearest,
+)
+from tessera.errors import ConfigError
+
+# name: pixels, layers, hidden, resblocks, levels, batch, steps
+DVAE = {
+    "dvae-xs-64":  ( 64, 3,  64, 1, (8, 5, 5, 5), 32,   2_000),
+    "dvae-s-64":   ( 64, 2,  64, 1, (8, 8, 8),    32,   4_000),
+    "dvae-s-128":  (128, 3,  96, 2, (8, 5, 5, 5), 32,  20_000),
+    "dvae-m-128":  (128, 3, 160, 3, (8, 5, 5, 5), 64,  40_000),
+    "dvae-m-256":  (256, 3, 192, 3, (8, 8, 8, 8), 64, 100_000),
+    "dvae-l-256":  (256, 3, 256, 4, (8, 8, 8, 6, 5), 128, 200_000),
+}  # fmt: skip
+
+# name: dim, depth, heads, learning rate, batch, steps
+T2I = {
+    "t2i-xs-64":  ( 192,  4,  3,   2e-3,  32,   4_000),
+    "t2i-s-64":   ( 256,  6,  4, 1.5e-3,  32,  10_000),
+    "t2i-s-128":  ( 384,  8,  6,   1e-3,  64,  40_000),
+    "t2i-m-128":  ( 512, 12,  8,   8e-4,  64, 100_000),
+    "t2i-m-256":  ( 768, 12, 12,   5e-4, 128, 200_000),
+    "t2i-l-256":  (1024, 24, 16,   3e-4, 256, 400_000),
+    "t2i-xl-256": (1536, 32, 24,   2e-4, 512, 600_000),
+}  # fmt: skip
+
+
+def dvae(name: str) -> TrainConfig:
+    pixels, layers, hidden, resblocks, levels, batch, steps = DVAE[name]
+    model = DVAEConfig(pixels=pixels, layers=layers, hidden=hidden, resblocks=resblocks, levels=levels)
+    return TrainConfig(preset=name, steps=steps, model=model, optim=OptimConfig(batch=batch, weight_decay=0.0))
+
+
+def t2i(name: str) -> TrainConfig:
+    dim, depth, heads, lr, batch, steps = T2I[name]
+    transformer = TransformerConfig(dim=dim, depth=depth, heads=heads)
+    optim = OptimConfig(batch=batch, lr=lr)
+    return TrainConfig(preset=name, steps=steps, model=TextToImageConfig(transformer=transformer), optim=optim)
+
+
+def dvae_dalle1(name: str) -> TrainConfig:
+    """train_vae.py's defaults, at 256 pixels as the notebook used them."""
+    model = DVAEConfig(
+        pixels=256, layers=3, resblocks=2, hidden=256, quantizer="gumbel", codes=8192, code_dim=512,
+        temperature=1.0, temperature_end=0.5,
+    )  # fmt: skip
+    optim = OptimConfig(name="adam", lr=1e-3, betas=(0.9, 0.999), schedule="exponential", warmup=0, clip=0.0, batch=8)
+    return TrainConfig(preset=name, steps=30_000, model=model, optim=optim)
+
+
+def t2i_dalle1(name: str) -> TrainConfig:
+    """The configuration of the 2021 notebook: text 256 + picture 1,024 positions, image weight 7."""
+    transformer = TransformerConfig(
+        dim=512, depth=2, heads=4, head_dim=64, positions="rotary_dalle1", norm="layer", qk_norm=False, ff="geglu",
+        ff_mult=4.0, bias=True, shift=True, layer_scale=True, reversible=True, zero_init=False,
+    )  # fmt: skip
+    model = TextToImageConfig(text_len=256, learn_padding=True, transformer=transformer)
+    optim = OptimConfig(
+        name="adam", lr=3e-4, betas=(0.9, 0.999), schedule="constant", warmup=0, clip=0.5, batch=4, drop_condition=0.0
+    )
+    return TrainConfig(preset=name, steps=60_000, model=model, optim=optim)
+
+
+PRESETS = {
+    **dict.fromkeys(DVAE, dvae),
+    "dvae-dalle1-256": dvae_dalle1,
+    **dict.fromkeys(T2I, t2i),
+    "t2i-dalle1-256": t2i_dalle1,
+}
+
+
+def preset(name: str) -> TrainConfig:
+    """The TrainConfig called `name`. Raises ConfigError with the nearest name."""
+    if name not in PRESETS:
+        raise ConfigError(f"There is no preset '{name}'{nearest(name, PRESETS)} Known: {', '.join(PRESETS)}.")
+    return PRESETS[name](name)

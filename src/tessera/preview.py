@@ -1,0 +1,38 @@
+"""Sample pictures during training: where `train` and `generate` meet, as a callable that the loop is handed."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+
+from tessera.config import SampleConfig
+from tessera.data.pictures import grid_image
+from tessera.generate.pipeline import Pipeline, contact_sheet
+from tessera.train.objectives import Objective, TrainDVAE, TrainTextToImage, floats
+
+COUNT = 8
+
+
+def preview(objective: Objective, path: Path) -> None:
+    """Write a PNG: reconstructions below their originals, or drawings with their held-out captions."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if isinstance(objective, TrainDVAE):
+        reconstructions(objective, path)
+    elif isinstance(objective, TrainTextToImage):
+        drawings(objective, path)
+
+
+def reconstructions(objective: TrainDVAE, path: Path) -> None:
+    pairs, source = (objective.held, objective.held_source) if objective.held else (objective.pairs, objective.source)
+    originals = torch.stack([source.plain(i)[1] for i in range(min(COUNT, len(pairs)))])
+    pixels = floats(originals.to(objective.model.mean.device))
+    again = objective.model.decode(objective.model.encode(pixels))
+    grid_image(torch.cat((pixels, again)), len(pixels)).save(path)
+
+
+def drawings(objective: TrainTextToImage, path: Path) -> None:
+    pairs = (objective.held or objective.pairs)[:COUNT]
+    pipeline = Pipeline(objective.model, objective.text, objective.image)
+    drawn = pipeline.draw([p.captions[0] for p in pairs], list(range(len(pairs))), SampleConfig())
+    contact_sheet(drawn).save(path)

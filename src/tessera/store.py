@@ -1,0 +1,194 @@
+"""A run folder: config, checkpoints, metrics. Whatever is in it was written whole or not at all. It knows no training.
+
+runs/birds/  config.json  metrics.jsonl  samples/  latest  best
+             step-000500/{config.json, weights.safetensors, image_tokenizer/, text_tokenizer/, state/}
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from tessera.config import TrainConfig, differences, to_dict, train_config
+from tessera.data.codes import write_whole
+from tessera.errors import CheckpointError, ConfigError
+
+MAY_CHANGE = (
+    "steps",
+    "budget",
+    "save_every",
+    "keep",
+    "preview_every",
+    "patience",
+    "out",
+    "data.workers",
+    "machine.threads",
+)
+"""Settings that a run may be continued with."""
+
+
+class Run:
+    """One run's folder."""
+
+    def __init__(self, folder: str | Path):
+        self.folder = Path(folder)
+        self.metrics = self.folder / "metrics.jsonl"
+        self.samples = self.folder / "samples"
+
+    def exists(self) -> bool:
+        return (self.folder / "config.json").is_file()
+
+    def config(self) -> TrainConfig:
+        """The settings of the run. Raises CheckpointError where the folder is no run."""
+        try:
+            return train_config(json.loads((self.folder / "config.json").read_text("utf-8")))
+        except (OSError, ValueError) as error:
+            raise CheckpointError(
+                f"{self.folder} is no run folder: its config.json cannot be read ({error})."
+            ) from error
+
+    def open(self, config: TrainConfig) -> None:
+        """Begin the run, or go on with it. Raises ConfigError where the folder holds a run with other settings."""
+        if self.exists():
+            changed = [d for d in differences(self.config(), config) if d.split(":")[0] not in MAY_CHANGE]
+            if changed:
+                raise ConfigError(
+                    f"{self.folder} holds a run with other settings ({'; '.join(changed[:4])}). "
+                    "Give the same settings to go on with it, or another --out to begin a new one."
+                )
+        try:
+            self.samples.mkdir(parents=True, exist_ok=True)
+            write_whole(self.folder / "config.json", json.dumps(to_dict(config), indent=1).encode())
+        except OSError as error:
+            raise CheckpointError(
+                f"The run folder {self.folder} cannot be written: {error.strerror}. Set --out."
+            ) from error
+        for left_over in self.folder.glob(".step-*"):
+            shutil.rmtree(left_over)
+
+    # Checkpoints.
+
+    def checkpoints(self) -> list[Path]:
+        """Oldest first. A checkpoint under its own name is whole: it was renamed only when it was."""
+        return sorted(p for p in self.folder.glob("step-*") if (p / "weights.safetensors").is_file())
+
+    def latest(self) -> Path | None:
+        return next(reversed(self.checkpoints()), None)
+
+    def best(self) -> Path:
+        """The checkpoint to draw from: the best on held-out pairs where that was measured, else the newest."""
+        pointer = self.folder / "best"
+        named = self.folder / pointer.read_text().strip() if pointer.is_file() else None
+        chosen = named if named and named.is_dir() else self.latest()
+        if chosen is None:
+            raise CheckpointError(f"{self.folder} holds no checkpoint. Is it a run folder, and did its run begin?")
+        return chosen
+
+    def save(self, step: int, write: Callable[[Path], None], keep: int, best: bool = False) -> Path:
+        """Let `write` fill a checkpoint, then give it its name; afterwards remove the old ones.
+
+        Raises CheckpointError on a full or read-only disk; the checkpoints before it stay as they are.
+        """
+        name = f"step-{step:06d}"
+        target, fresh = self.folder / name, self.folder / f".{name}.{os.getpid()}"
+        try:
+            shutil.rmtree(fresh, ignore_errors=True)
+            fresh.mkdir(parents=True)
+            write(fresh)
+            for path in [*fresh.rglob("*"), fresh]:
+                _sync(path)
+            if target.exists():
+                shutil.rmtree(target)  # the same step again: the same command with nothing left to do
+            fresh.rename(target)
+            write_whole(self.folder / "latest", name.encode())
+            if best:
+                write_whole(self.folder / "best", name.encode())
+            _sync(self.folder)
+        except (OSError, SafetensorError, RuntimeError) as error:
+            shutil.rmtree(fresh, ignore_errors=True)
+            last = self.latest()
+            raise CheckpointError(
+                f"The checkpoint of step {step} cannot be written in {self.folder}: {error}. "
+                f"The last good one is {last.name if last else 'none'}; make room and give the same command again."
+            ) from error
+        protected = {target, self.best()}
+        for old in self.checkpoints()[:-keep]:
+            if old not in protected:
+                shutil.rmtree(old)
+        return target
+
+    # Metrics.
+
+    def forget_after(self, step: int) -> None:
+        """Drop metrics beyond `step`: a resumed run writes them again."""
+        rows = [row for row in self.read_metrics() if row.get("step", 0) <= step]
+        write_whole(self.metrics, "".join(json.dumps(row) + "\n" for row in rows).encode())
+
+    def read_metrics(self) -> list[dict[str, Any]]:
+        """All rows; a last line that was cut off by a kill is left out."""
+        rows = []
+        for line in self.metrics.read_text().splitlines() if self.metrics.is_file() else []:
+            try:
+                rows.append(json.loads(line))
+            except ValueError:
+                continue
+        return rows
+
+
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+# Training state: tensors in safetensors, everything else in JSON. Nothing that could be executed.
+
+
+def write_state(folder: Path, tree: Any) -> None:
+    """Save nested dicts and lists of tensors, numbers and strings."""
+    folder.mkdir(parents=True)
+    tensors: dict[str, Tensor] = {}
+    plain = _pack(tree, tensors)
+    save_file(tensors, folder / "state.safetensors")
+    (folder / "state.json").write_text(json.dumps(plain))
+
+
+def read_state(folder: Path) -> Any:
+    """What `write_state` saved. Raises CheckpointError where it is missing or damaged."""
+    try:
+        return _unpack(json.loads((folder / "state.json").read_text()), load_file(folder / "state.safetensors"))
+    except (OSError, ValueError, SafetensorError, KeyError) as error:
+        raise CheckpointError(f"{folder} holds no readable training state: {error}") from error
+
+
+def _pack(tree: Any, tensors: dict[str, Tensor]) -> Any:
+    if isinstance(tree, Tensor):
+        name = str(len(tensors))
+        tensors[name] = tree.detach().cpu().clone().contiguous()
+        return {"tensor": name}
+    if isinstance(tree, dict):
+        return {"items": [[key, _pack(value, tensors)] for key, value in tree.items()]}
+    if isinstance(tree, list | tuple):
+        return {"list": [_pack(value, tensors) for value in tree]}
+    return {"value": tree}
+
+
+def _unpack(plain: Any, tensors: dict[str, Tensor]) -> Any:
+    ((kind, value),) = plain.items()
+    if kind == "tensor":
+        return tensors[value]
+    if kind == "items":
+        return {key: _unpack(part, tensors) for key, part in value}
+    if kind == "list":
+        return [_unpack(part, tensors) for part in value]
+    return value

@@ -1,0 +1,1 @@
+"""Words <-> ints and pixels <-> ints."""

@@ -1,0 +1,63 @@
+"""Pixels <-> ints, frozen: an image tokenizer as the prior and the pipeline see it. It knows no training."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+from typing import Protocol
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from tessera.errors import CheckpointError
+from tessera.models import saved
+from tessera.models.dvae import DiscreteVAE
+
+
+class ImageTokenizer(Protocol):
+    """Pictures with values 0 ... 1 become a square grid of codes 0 ... vocab - 1, and back."""
+
+    vocab: int
+    grid: int
+    pixels: int
+    channels: int
+
+    def encode(self, pixels: Float[Tensor, "B C S S"]) -> Int[Tensor, "B N"]: ...
+    def decode(self, codes: Int[Tensor, "B N"]) -> Float[Tensor, "B C S S"]: ...
+    def fingerprint(self) -> str: ...
+    def save(self, folder: Path) -> None: ...
+
+
+class FrozenDVAE:
+    """A trained DiscreteVAE that no longer learns."""
+
+    def __init__(self, model: DiscreteVAE):
+        self.model = model.eval().requires_grad_(False)
+        c = model.config
+        self.vocab, self.grid, self.pixels, self.channels = c.vocab, c.grid, c.pixels, c.channels
+
+    def encode(self, pixels: Tensor) -> Tensor:
+        return self.model.encode(pixels.to(self.model.mean.device))
+
+    def decode(self, codes: Tensor) -> Tensor:
+        return self.model.decode(codes)
+
+    def fingerprint(self) -> str:
+        """Equal for equal weights."""
+        digest = hashlib.blake2b(digest_size=12)
+        for name, value in sorted(self.model.state_dict().items()):
+            digest.update(name.encode())
+            digest.update(value.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes())
+        return digest.hexdigest()
+
+    def save(self, folder: Path) -> None:
+        saved.write(folder, self.model)
+
+
+def load(folder: Path) -> FrozenDVAE:
+    """The image tokenizer in a folder. Raises CheckpointError where there is none."""
+    model = saved.read(folder)
+    if not isinstance(model, DiscreteVAE):
+        raise CheckpointError(f"{folder} holds a {type(model).__name__}, which is no image tokenizer.")
+    return FrozenDVAE(model)

@@ -1,0 +1,172 @@
+"""Words <-> ints: a BPE trained on your captions, CLIP's BPE, or any tokenizer.json. It knows no pictures."""
+
+from __future__ import annotations
+
+import gzip
+import html
+import importlib.util
+import json
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import Protocol
+
+import torch
+from jaxtyping import Int
+from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
+from torch import Tensor
+
+from tessera.errors import ConfigError, DataError
+
+CLIP_VOCAB = 49408
+
+
+class TextTokenizer(Protocol):
+    """Ids lie in 0 ... vocab - 1; the prior adds its own padding ids above them."""
+
+    vocab: int
+
+    def encode(self, text: str) -> list[int]: ...
+    def decode(self, ids: Iterable[int]) -> str: ...
+    def save(self, folder: Path) -> None: ...
+
+
+class BPE:
+    """A HuggingFace `tokenizers` model behind a cleaning of the text."""
+
+    def __init__(self, inner: Tokenizer, cleaning: str = "none"):
+        self.inner, self.cleaning = inner, cleaning
+        self.clean = CLEANINGS[cleaning]
+        self.vocab = inner.get_vocab_size()
+
+    def encode(self, text: str) -> list[int]:
+        return self.inner.encode(self.clean(text), add_special_tokens=False).ids
+
+    def decode(self, ids: Iterable[int]) -> str:
+        """The caption; padding ids, which lie beyond the vocabulary, are left out."""
+        return self.inner.decode([i for i in map(int, ids) if i < self.vocab]).strip()
+
+    def save(self, folder: Path) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / "tokenizer.json").write_text(self.inner.to_str(), "utf-8")
+        (folder / "config.json").write_text(json.dumps({"kind": "bpe", "cleaning": self.cleaning}), "utf-8")
+
+
+def clip_clean(text: str) -> str:
+    """What CLIP does to a caption first: mend its encoding, unescape it twice, fold white space, lower case."""
+    try:
+        import ftfy
+    except ImportError as error:
+        raise ConfigError("CLIP's tokenizer needs ftfy: pip install 'tessera[clip]'.") from error
+    return " ".join(html.unescape(html.unescape(ftfy.fix_text(text))).split()).lower()
+
+
+CLEANINGS: dict[str, Callable[[str], str]] = {"none": str, "clip": clip_clean}
+
+
+def train_bpe(captions: Iterable[str], vocab: int) -> BPE:
+    """A byte-level BPE learned from the captions, lower-cased. Id 0 is <bos>; no text is unknown to it."""
+    inner = Tokenizer(models.BPE())
+    inner.normalizer = normalizers.Sequence([normalizers.NFC(), normalizers.Lowercase()])
+    inner.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=True)
+    inner.decoder = decoders.ByteLevel()
+    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+    trainer = trainers.BpeTrainer(
+        vocab_size=max(vocab, 257),
+        min_frequency=2,
+        special_tokens=["<bos>"],
+        initial_alphabet=alphabet,
+        show_progress=False,
+    )
+    inner.train_from_iterator(captions, trainer)
+    return BPE(inner)
+
+
+def clip_bpe(merges: Path) -> BPE:
+    """CLIP's 49,408-entry BPE from its merges file (bpe_simple_vocab_16e6.txt, gzipped or not)."""
+    raw = merges.read_bytes()
+    text = (gzip.decompress(raw) if raw[:2] == b"\x1f\x8b" else raw).decode("utf-8")
+    pairs = [tuple(line.split()) for line in text.split("\n")[1 : CLIP_VOCAB - 512 - 2 + 1]]
+    if len(pairs) != CLIP_VOCAB - 514 or any(len(p) != 2 for p in pairs):
+        raise ConfigError(f"{merges} is not CLIP's merges file: it does not hold {CLIP_VOCAB - 514} pairs of symbols.")
+    letters = list(_byte_letters().values())
+    symbols = letters + [s + "</w>" for s in letters] + ["".join(p) for p in pairs]
+    symbols += ["<|startoftext|>", "<|endoftext|>"]
+    vocab = {symbol: i for i, symbol in enumerate(symbols)}
+    inner = Tokenizer(models.BPE(vocab=vocab, merges=pairs, end_of_word_suffix="</w>"))
+    words = Regex(r"<\|startoftext\|>|<\|endoftext\|>|'s|'t|'re|'ve|'m|'ll|'d|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+")
+    inner.pre_tokenizer = pre_tokenizers.Sequence(
+        [
+            pre_tokenizers.Split(words, "removed", invert=True),
+            pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
+        ]
+    )
+    inner.decoder = decoders.Sequence([decoders.ByteLevel(), decoders.Replace("</w>", " ")])
+    return BPE(inner, "clip")
+
+
+def _byte_letters() -> dict[int, str]:
+    """GPT-2's letters for bytes, in the order in which CLIP numbers them: the printable ones first."""
+    plain = [*range(ord("!"), ord("~") + 1), *range(ord("¡"), ord("¬") + 1), *range(ord("®"), ord("ÿ") + 1)]
+    others = [b for b in range(256) if b not in plain]
+    return {b: chr(b) for b in plain} | {b: chr(256 + i) for i, b in enumerate(others)}
+
+
+def find_clip_merges() -> Path:
+    """CLIP's merges inside an installed package that carries them; the package itself is not imported."""
+    for package, place in (("open_clip", "."), ("dalle_pytorch", "data"), ("clip", ".")):
+        spec = importlib.util.find_spec(package)
+        for root in (spec.submodule_search_locations or []) if spec else []:
+            for name in ("bpe_simple_vocab_16e6.txt.gz", "bpe_simple_vocab_16e6.txt"):
+                if (path := Path(root, place, name)).is_file():
+                    return path
+    raise ConfigError(
+        "CLIP's merges were not found. Give their file (--tokens.text .../bpe_simple_vocab_16e6.txt.gz), or install a "
+        "package that carries them: pip install --no-deps open_clip_torch."
+    )
+
+
+def choose(name: str, captions: Iterable[str], vocab: int) -> BPE:
+    """The tokenizer that a run asks for: bpe, clip, a tokenizer.json, or a file of CLIP's merges."""
+    if name == "bpe":
+        return train_bpe(captions, vocab)
+    if name == "clip":
+        return clip_bpe(find_clip_merges())
+    path = Path(name)
+    if path.is_dir():
+        return load(path)
+    if not path.is_file():
+        raise ConfigError(f"The text tokenizer '{name}' is neither bpe, nor clip, nor a file. Set tokens.text.")
+    if path.suffix == ".json":
+        return BPE(_read(path))
+    return clip_bpe(path)
+
+
+def load(folder: Path) -> BPE:
+    """The tokenizer that `save` wrote."""
+    config = json.loads((folder / "config.json").read_text("utf-8"))
+    return BPE(_read(folder / "tokenizer.json"), config["cleaning"])
+
+
+def _read(path: Path) -> Tokenizer:
+    try:
+        return Tokenizer.from_file(str(path))
+    except Exception as error:  # the library raises bare Exception
+        raise ConfigError(f"{path} is no tokenizer.json of HuggingFace tokenizers: {error}") from error
+
+
+def pad(
+    ids: Sequence[Sequence[int]], length: int, vocab: int, truncate: bool, names: Sequence[str]
+) -> Int[Tensor, "B T"]:
+    """Ids side by side, each place's own padding id (vocab + place) behind them.
+
+    Raises DataError that names the caption (`names`) where one is longer than `length`, unless `truncate`.
+    """
+    rows = torch.arange(vocab, vocab + length).repeat(len(ids), 1)
+    for row, caption, name in zip(rows, ids, names, strict=True):
+        if len(caption) > length and not truncate:
+            raise DataError(
+                f"{name}: the caption has {len(caption)} tokens, more than model.text-len {length}. "
+                "Raise it, or cut such captions with --data.truncate."
+            )
+        row[: len(caption)] = torch.tensor(caption[:length], dtype=torch.long)
+    return rows

@@ -1,0 +1,1 @@
+"""Training: one loop, whatever is trained and whatever it runs on."""

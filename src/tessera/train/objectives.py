@@ -1,0 +1,206 @@
+"""What is trained: a model with its data, its loss and what a checkpoint of it holds. It knows no engine and no loop."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from typing import Protocol
+
+import torch
+from torch import Tensor, nn
+
+from tessera.config import DVAEConfig, TextToImageConfig, TrainConfig
+from tessera.data.batches import Batch, Captions, NoCaptions, Packed, Pictures, plain_batches, split, stream
+from tessera.data.check import Health, check
+from tessera.data.codes import Codes
+from tessera.data.folder import Pair
+from tessera.errors import ConfigError, DataError
+from tessera.models import saved
+from tessera.models.dvae import DiscreteVAE
+from tessera.models.text_to_image import TextToImage
+from tessera.store import Run
+from tessera.tokens import image as image_tokens
+from tessera.tokens import text as text_tokens
+from tessera.tokens.image import ImageTokenizer
+from tessera.tokens.text import BPE, TextTokenizer
+
+Parts = dict[str, Tensor]
+
+
+class Objective(Protocol):
+    """`model` is called through the engine, which may have wrapped it; `loss` gets it as an argument."""
+
+    model: nn.Module
+    config: TrainConfig
+    pairs: list[Pair]
+    held: list[Pair]
+
+    def batches(self, start: int) -> Iterator[Batch]: ...
+    def held_batches(self) -> Iterator[Batch]: ...
+    def loss(self, model: nn.Module, batch: Batch, done: float) -> tuple[Tensor, Parts]: ...
+    def held_loss(self, model: nn.Module, batch: Batch) -> Parts: ...
+    def save(self, folder: Path) -> None: ...
+
+
+class TrainDVAE:
+    """Reconstruct pictures through their codes. The held-out "loss" is that of the hard codes, without noise."""
+
+    def __init__(self, config: TrainConfig, pairs: list[Pair], held: list[Pair]):
+        assert isinstance(config.model, DVAEConfig)
+        self.config, self.pairs, self.held = config, pairs, held
+        torch.manual_seed(config.seed)
+        self.model = DiscreteVAE(config.model)
+        sources = [
+            _pictures(config, p, NoCaptions(), config.model.pixels, config.model.channels) for p in (pairs, held)
+        ]
+        self.source, self.held_source = sources
+
+    def batches(self, start: int) -> Iterator[Batch]:
+        return stream(
+            self.source, len(self.pairs), self.config.optim.batch, self.config.seed, start, self.config.data.workers
+        )
+
+    def held_batches(self) -> Iterator[Batch]:
+        return plain_batches(self.held_source, len(self.held), self.config.optim.batch)
+
+    def loss(self, model: nn.Module, batch: Batch, done: float) -> tuple[Tensor, Parts]:
+        total, reconstruction, kl = model(floats(batch.pixels), self.temperature(done))
+        return total, {"reconstruction": reconstruction, "kl": kl}
+
+    def temperature(self, done: float) -> float:
+        """Geometrically from temperature to temperature_end, as a function of progress alone."""
+        c = self.model.config
+        return c.temperature * (c.temperature_end / c.temperature) ** done
+
+    def held_loss(self, model: nn.Module, batch: Batch) -> Parts:
+        pixels = floats(batch.pixels)
+        wrong = (self.model.decode(self.model.encode(pixels)) - pixels) / self.model.std
+        return {"loss": wrong.square().mean()}
+
+    def save(self, folder: Path) -> None:
+        saved.write(folder, self.model)
+
+
+class TrainTextToImage:
+    """Predict captions and codes. The held-out "loss" is the image part: nats per code."""
+
+    def __init__(
+        self,
+        config: TrainConfig,
+        pairs: list[Pair],
+        held: list[Pair],
+        text: TextTokenizer,
+        image: ImageTokenizer,
+        codes: Codes | None,
+    ):
+        m = config.model
+        assert isinstance(m, TextToImageConfig)
+        self.pairs, self.held, self.text, self.image = pairs, held, text, image
+        captions = [Captions(p, text, m.text_len, config.data.truncate) for p in (pairs, held)]
+        self.config = config
+        torch.manual_seed(config.seed)
+        self.model = TextToImage(m)
+        if codes:
+            sources = [Packed(codes.only(p), c, config.seed) for p, c in zip((pairs, held), captions, strict=True)]
+            self.workers = 0  # packed codes need no work
+        else:
+            both = zip((pairs, held), captions, strict=True)
+            sources = [_pictures(config, p, c, image.pixels, image.channels) for p, c in both]
+            self.workers = config.data.workers
+        self.source, self.held_source = sources
+
+    def batches(self, start: int) -> Iterator[Batch]:
+        return stream(self.source, len(self.pairs), self.config.optim.batch, self.config.seed, start, self.workers)
+
+    def held_batches(self) -> Iterator[Batch]:
+        return plain_batches(self.held_source, len(self.held), self.config.optim.batch)
+
+    def loss(self, model: nn.Module, batch: Batch, done: float) -> tuple[Tensor, Parts]:
+        forgotten = torch.rand(len(batch.tokens)).to(batch.tokens.device) < self.config.optim.drop_condition
+        tokens = self.model.forget(batch.tokens, forgotten)
+        total, text, image = model(tokens, self.codes(batch))
+        return total, {"text": text, "image": image}
+
+    def held_loss(self, model: nn.Module, batch: Batch) -> Parts:
+        _, text, image = model(batch.tokens, self.codes(batch))
+        return {"loss": image, "text": text}
+
+    def codes(self, batch: Batch) -> Tensor:
+        return batch.codes if len(batch.codes) else self.image.encode(floats(batch.pixels))
+
+    def save(self, folder: Path) -> None:
+        saved.write(folder, self.model)
+        self.image.save(folder / "image_tokenizer")
+        self.text.save(folder / "text_tokenizer")
+
+
+def floats(pixels: Tensor) -> Tensor:
+    """uint8 -> 0 ... 1, channels last."""
+    return pixels.to(torch.float32, memory_format=torch.channels_last) / 255
+
+
+def _pictures(config: TrainConfig, pairs: list[Pair], captions: Captions, pixels: int, channels: int) -> Pictures:
+    return Pictures(pairs, config.data, pixels, channels, config.seed, captions)
+
+
+Progress = Callable[[Iterable, int], Iterable]
+
+
+def build(config: TrainConfig, health: Health | None = None, progress: Progress | None = None) -> Objective:
+    """Read the data and the tokenizers, fill in what the config left to them, and make the model.
+
+    Everything that can be wrong with them raises here, before the first step.
+    """
+    run = Run(config.out)
+    codes = Codes(Path(config.data.codes)) if config.data.codes else None
+    if codes:
+        pairs = codes.pairs
+    else:
+        pairs = (health or check(config.data.path, config.data.captions, run.folder / "data.json", progress)).pairs
+    learned, held = split(pairs, config.data.holdout)
+    if not learned:
+        raise DataError(
+            f"All {len(pairs)} pairs fell to the held-out share; lower data.holdout ({config.data.holdout})."
+        )
+    if isinstance(config.model, DVAEConfig):
+        return TrainDVAE(config, learned, held)
+    image = _image_tokenizer(config, run)
+    text = _text_tokenizer(config, run, learned)
+    resolved = dataclasses.replace(config, model=resolve(config.model, text, image, learned + held))
+    return TrainTextToImage(resolved, learned, held, text, image, codes)
+
+
+def _image_tokenizer(config: TrainConfig, run: Run) -> ImageTokenizer:
+    if latest := run.latest():
+        return image_tokens.load(latest / "image_tokenizer")
+    folder = Path(config.tokens.image)
+    if not folder.is_dir():
+        raise ConfigError(
+            f"tokens.image {config.tokens.image!r} is no folder: name a run with a trained image tokenizer."
+        )
+    return image_tokens.load(folder if (folder / "weights.safetensors").is_file() else Run(folder).best())
+
+
+def _text_tokenizer(config: TrainConfig, run: Run, pairs: list[Pair]) -> BPE:
+    if latest := run.latest():
+        return text_tokens.load(latest / "text_tokenizer")
+    return text_tokens.choose(config.tokens.text, [c for p in pairs for c in p.captions], config.tokens.vocab)
+
+
+LONGEST = 256
+"""Text positions that are chosen without being asked for."""
+
+
+def resolve(
+    model: TextToImageConfig, text: TextTokenizer, image: ImageTokenizer, pairs: list[Pair]
+) -> TextToImageConfig:
+    """The config with vocabularies, grid and text length filled in. Raises ConfigError where they contradict it."""
+    found = {"text_vocab": text.vocab, "image_vocab": image.vocab, "grid": image.grid}
+    for name, value in found.items():
+        if (asked := getattr(model, name)) not in (0, value):
+            raise ConfigError(
+                f"model.{name.replace('_', '-')} is {asked}, but the tokenizer has {value}; leave it at 0."
+            )
+    longest = max(len(text.encode(c)) for p in pairs for c in p.captions) if not model.text_len else 0
+    return dataclasses.replace(model, **found, text_len=model.text_len or min(-(-longest // 8) * 8, LONGEST))
