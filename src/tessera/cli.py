@@ -84,7 +84,12 @@ def demo(args: list[str]) -> None:
 
     out = Path(config.out)
     learning = LearnConfig(
-        pictures=str(out / "pictures"), out=config.out, budget=config.budget, seed=config.seed, device=config.device
+        pictures=str(out / "pictures"),
+        out=config.out,
+        budget=config.budget,
+        seed=config.seed,
+        device=config.device,
+        grid=8,
     )
     demonstration.run(learning, config.birds, config.questions, bar, say)
 
@@ -128,7 +133,8 @@ def train(args: list[str]) -> None:
     objective = build(config, progress=bar("Checking the pictures"))
     run.open(objective.config)
     say(
-        f"{len(objective.pairs)} pairs to learn, {len(objective.held)} held out; {parameters(objective.model):,} parameters."
+        f"{len(objective.pairs)} pairs to learn, {len(objective.held)} held out; "
+        f"{parameters(objective.model):,} parameters."
     )
     tracker = Several([JSONL(run), Screen(name)])
     try:
@@ -184,7 +190,8 @@ def show(args: list[str]) -> None:
     with torch.device("meta"):
         count = parameters(NETWORKS[to_dict(config)["model"]["kind"]](model))
     say(
-        f"{count:,} parameters: {count * 4 / 1e6:,.1f} MB of float32 weights, {count * 16 / 1e6:,.1f} MB with gradients and Adam."
+        f"{count:,} parameters: {count * 4 / 1e6:,.1f} MB of float32 weights, "
+        f"{count * 16 / 1e6:,.1f} MB with gradients and Adam."
     )
 
 
@@ -209,7 +216,8 @@ def data(args: list[str]) -> None:
         say(f"  {shown(skip.path)}: {skip.reason}")
     say(f"Sizes: {sizes[0][0]} x {sizes[0][1]} ... {sizes[-1][0]} x {sizes[-1][1]}")
     say(
-        f"Captions per picture: {counts[0]} ... {counts[-1]}; words per caption: {words[0]} ... {words[len(words) // 2]} (median) ... {words[-1]}"
+        f"Captions per picture: {counts[0]} ... {counts[-1]}; "
+        f"words per caption: {words[0]} ... {words[len(words) // 2]} (median) ... {words[-1]}"
     )
     for keys in health.duplicates()[:20]:
         say(f"  equal pictures: {', '.join(map(shown, keys))}")
@@ -269,7 +277,8 @@ def positionals(
     asks = {"-h", "--help"} & set(args)
     if asks and more and not words:
         say(
-            f"usage: tessera {usage} [options]\n\n{more}\n\nOptions of a preset: tessera {usage.split()[0]} {next(iter(PRESETS))} --help"
+            f"usage: tessera {usage} [options]\n\n{more}\n\n"
+            f"Options of a preset: tessera {usage.split()[0]} {next(iter(PRESETS))} --help"
         )
         sys.exit(0)
     if asks and len(words) < count:

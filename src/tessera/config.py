@@ -1,4 +1,4 @@
-"""Every setting, as frozen dataclasses, and the strict merge that builds them. It knows no torch and no files but TOML."""
+"""Every setting, as frozen dataclasses, and the strict merge that builds them. It knows no torch."""
 
 from __future__ import annotations
 
@@ -376,6 +376,8 @@ class LearnConfig:
     """All randomness is a function of it."""
     pixels: int = 0
     """Side of the pictures; 0 chooses 64 on a CPU, up to 256 on a GPU."""
+    grid: int = 0
+    """Side of the grid of codes; 0 chooses 16. Fewer codes are learned faster and keep less of a picture."""
     device: str = "auto"
     """auto, cpu, cuda, cuda:1 or mps."""
     samples: int = 16
@@ -390,6 +392,8 @@ class LearnConfig:
             raise ConfigError("learn needs a budget, for example --budget 30m.")
         if self.pixels and (self.pixels % 16 or self.pixels < 16):
             raise ConfigError(f"pixels is {self.pixels}; it must be a multiple of 16.")
+        if self.grid not in (0, 8, 16, 32) or (self.pixels and self.grid > self.pixels // 2):
+            raise ConfigError(f"grid is {self.grid}; it must be 8, 16 or 32, and at most half of pixels.")
 
 
 def seconds(text: str) -> float:

@@ -42,6 +42,7 @@ def run(
         say(f"  {part:<12} {share:6.1%}  {'█' * round(share * 30)}")
     say(f"\nContact sheet: {out / 'contact-sheet.png'}   Report: {out / 'report.html'}")
     say(
-        f'Try: tessera generate {out} "a small blue bird with yellow wings, a white belly and a red beak on a branch, pink background"'
+        f'Try: tessera generate {out} "a small blue bird with yellow wings, a white belly and a red beak on a branch, '
+        'pink background"'
     )
     return shares

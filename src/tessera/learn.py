@@ -123,10 +123,10 @@ def choose(config: LearnConfig, health: Health, machine: MachineConfig) -> Choic
     fitting = lengths[min(len(lengths) - 1, int(CAPTION_SHARE * len(lengths)))]
     return Choice(
         pixels=pixels,
-        layers=2 if pixels <= 64 else 3,
+        layers=max(1, (pixels // (config.grid or 16)).bit_length() - 1),
         channels=3,
         hidden=hidden,
-        levels=(6, 6, 6) if not gpu else (8, 5, 5, 5),
+        levels=(6, 6, 6) if not gpu and config.grid != 8 else (8, 5, 5, 5),
         dim=dim,
         depth=depth,
         batch=batch,

@@ -1,4 +1,4 @@
-"""Batches whose order is a function of (seed, step, rank), so that resuming needs no saved position. It knows no model."""
+"""Batches whose order is a function of (seed, step, rank), so resuming needs no saved position. It knows no model."""
 
 from __future__ import annotations
 

@@ -212,10 +212,10 @@ PERCHED = {
 TEMPLATES = (
     "a {size} {body} bird with {wings} wings, a {belly} belly and a {beak} beak {perched}, {background} background",
     "this bird has a {body} body, {wings} wings, a {belly} belly and a {beak} beak, and the background is {background}",
-    "the {size} bird is {body} with {wings} wings and a {belly} belly, it has a {beak} beak and the background is {background}",
-    "{background} background, a {body} bird {perched}, its wings are {wings}, its belly is {belly} and its beak is {beak}",
-    "a {size} bird that is {body} all over, with {wings} wings, {belly} on its belly, and a {beak} beak, {perched} in front of a {background} background",
-    "this {size} {body} bird {perched} has a {belly} belly, {wings} wings and a {beak} beak against a {background} background",
+    "the {size} bird is {body} with {wings} wings and a {belly} belly, its beak is {beak} and the background {background}",
+    "{background} background, a {body} bird {perched}, its wings are {wings}, its belly is {belly}, its beak is {beak}",
+    "a {size} bird that is {body}, with {wings} wings, a {belly} belly, and a {beak} beak, {perched}, {background} sky",
+    "this {size} {body} bird {perched} has a {belly} belly, {wings} wings and a {beak} beak, {background} background",
 )
 SHORT = (
     "a {body} bird with {wings} wings",

@@ -60,8 +60,8 @@ def scan(path: str, captions: str = "") -> Folder:
     if not folder.pairs:
         first = "".join(f" {s.path}: {s.reason}." for s in folder.skipped[:1])
         raise DataError(
-            f"{path} holds no captioned picture ({len(folder.skipped)} left out).{first} A picture needs a text file of "
-            "the same name, a metadata.csv, .jsonl or .parquet with file_name and text, or a COCO captions JSON."
+            f"{path} holds no captioned picture ({len(folder.skipped)} left out).{first} A picture needs a text file "
+            "of the same name, a metadata.csv, .jsonl or .parquet with file_name and text, or a COCO captions JSON."
         )
     return folder
 

@@ -93,7 +93,7 @@ def resized(picture: UInt8[Tensor, "C H W"], square: tuple[int, int, int], pixel
 def grid_image(pixels: Tensor, columns: int, gap: int = 2) -> Image.Image:
     """Pictures [B, C, S, S] in 0 ... 1 side by side, on white."""
     pixels = pixels.detach().float().cpu().clamp(0, 1)
-    b, c, s = pixels.shape[:3]
+    b, _, s = pixels.shape[:3]
     rows = -(-b // columns)
     sheet = Image.new("RGB", (columns * (s + gap) + gap, rows * (s + gap) + gap), "white")
     for i, picture in enumerate(pixels):

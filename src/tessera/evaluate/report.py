@@ -25,7 +25,8 @@ from tessera.store import Run
 STYLE = """
 body{font:16px/1.5 system-ui,sans-serif;max-width:1040px;margin:2rem auto;padding:0 1rem;color:#222;background:#fdfcfa}
 h1{font-size:1.7rem}h2{font-size:1.2rem;margin-top:2.2rem;border-bottom:1px solid #ddd}img{max-width:100%}
-table{border-collapse:collapse}td{padding:.2rem 1.2rem .2rem 0;vertical-align:top}td:last-child{font-variant-numeric:tabular-nums}
+table{border-collapse:collapse}td{padding:.2rem 1.2rem .2rem 0;vertical-align:top}
+td:last-child{font-variant-numeric:tabular-nums}
 .tiles{display:grid;grid-template-columns:repeat(auto-fill,minmax(150px,1fr));gap:14px}figure{margin:0}
 .tiles img{width:100%;border-radius:6px}figcaption{font-size:.8rem;color:#555}
 .pixel{image-rendering:pixelated}

@@ -116,7 +116,8 @@ class Pipeline:
             seeds = range(request.seed + first, request.seed + min(first + request.batch, request.count))
             before = first * self.model.layout.codes
             tokens, begun = self.tokens([request.prompt] * len(seeds)), prime.expand(len(seeds), -1)
-            step = lambda done, _, before=before, n=len(seeds): on_step(before + done * n, total)
+            rows = len(seeds)
+            step = lambda done, _, before=before, rows=rows: on_step(before + done * rows, total)
             drawn = sample.codes(self.model, tokens, seeds, request.sampling, begun, step)
             yield from self.pictures(drawn, [request.prompt] * len(seeds), seeds)
 

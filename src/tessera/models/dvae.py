@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import NamedTuple
 
 import torch
@@ -36,7 +37,7 @@ class DiscreteVAE(nn.Module):
         widths = [c.channels] + [c.hidden] * c.layers
         self.quantize = QUANTIZERS[c.quantizer](c)
         self.encoder = nn.Sequential(
-            *(down(a, b) for a, b in zip(widths[:-1], widths[1:], strict=True)),
+            *(down(a, b) for a, b in pairwise(widths)),
             *(ResBlock(c.hidden) for _ in range(c.resblocks)),
             nn.Conv2d(c.hidden, self.quantize.width_in, 1),
         )

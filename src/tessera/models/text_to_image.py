@@ -43,7 +43,7 @@ class TextToImage(nn.Module):
 
     def __init__(self, config: TextToImageConfig):
         super().__init__()
-        assert config.text_vocab and config.image_vocab and config.grid, "resolve the config first"
+        assert min(config.text_vocab, config.image_vocab, config.grid) > 0, "resolve the config first"
         c, t = config, config.transformer
         self.config = config
         self.layout = Layout(text=c.text_len + 1, grid=c.grid)

@@ -1,4 +1,4 @@
-"""Attention over a fixed layout, and what earlier positions leave behind for it. It knows no depth and no vocabulary."""
+"""Attention over a fixed layout, and what earlier positions leave behind for it. It knows no vocabulary."""
 
 from __future__ import annotations
 
@@ -83,28 +83,38 @@ class Past:
 
 
 class Rotary(nn.Module):
-    """Turns pairs of channels by an angle per position (Su et al. 2021). Angles [L, R], both of a pair the same.
+    """Turns pairs of neighbouring channels by an angle per position (Su et al. 2021). Angles [L, R / 2].
 
     Channels beyond R pass through; a table with R = 0 turns nothing.
     """
 
     def __init__(self, angles: Float[Tensor, "L R"]):
         super().__init__()
-        self.register_buffer("cos", angles.cos(), persistent=False)
-        self.register_buffer("sin", angles.sin(), persistent=False)
-        self.turned = angles.shape[-1]
+        self.register_buffer("turns", torch.stack((angles.cos(), angles.sin()), -1), persistent=False)  # [L, R / 2, 2]
+        self.turned = 2 * angles.shape[-1]
 
     def forward(self, u: Float[Tensor, "B H T E"], where: Where) -> Float[Tensor, "B H T E"]:
         if not self.turned:
             return u
-        pairs = u[..., : self.turned]
-        other = torch.stack((-pairs[..., 1::2], pairs[..., ::2]), -1).flatten(-2)
-        turned = pairs * self.cos[where] + other * self.sin[where]
-        return torch.cat((turned.to(u.dtype), u[..., self.turned :]), -1)
+        pairs = u[..., : self.turned].float().unflatten(-1, (-1, 2)).contiguous()
+        turned = torch.view_as_complex(pairs) * torch.view_as_complex(self.turns[where])
+        turned = torch.view_as_real(turned).flatten(-2).to(u.dtype)
+        return turned if self.turned == u.shape[-1] else torch.cat((turned, u[..., self.turned :]), -1)
+
+
+class HeadNorm(nn.Module):
+    """RMSNorm over a head's channels, in the type of its input."""
+
+    def __init__(self, head_dim: int):
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(head_dim))
+
+    def forward(self, u: Float[Tensor, "B H T E"]) -> Float[Tensor, "B H T E"]:
+        return F.rms_norm(u, self.weight.shape, self.weight.to(u.dtype))
 
 
 def angles_2d(layout: Layout, head_dim: int) -> Tensor:
-    """2-D rotary angles [L, E]: a quarter of the pairs turn with the place in the text, the rest with row and column."""
+    """2-D rotary angles [L, E / 2]: a quarter of the pairs turn with the place in the text, the rest by row and column."""
     text = head_dim // 8
     rows = (head_dim // 2 - text) // 2
     position = torch.arange(layout.length)
@@ -117,12 +127,12 @@ def angles_2d(layout: Layout, head_dim: int) -> Tensor:
     along = turn(torch.where(is_code, layout.text, position).float(), text, 1000.0)
     down = turn(torch.where(is_code, row + 1, 0).float(), rows, 50.0)
     across = turn(torch.where(is_code, col + 1, 0).float(), head_dim // 2 - text - rows, 50.0)
-    return torch.cat((along, down, across), -1).repeat_interleave(2, -1)
+    return torch.cat((along, down, across), -1)
 
 
 def angles_dalle1(layout: Layout, head_dim: int) -> Tensor:
-    """DALLE-pytorch's table [L, 6 * (rot // 2)], rot = head_dim // 3: language frequencies by text position (codes stand
-    at 8192), then pixel frequencies by row and by column in -1 ... 1 (text stands at -10)."""
+    """DALLE-pytorch's table [L, 3 * (rot // 2)], rot = head_dim // 3: language frequencies by text position (codes
+    stand at 8192), then pixel frequencies by row and by column in -1 ... 1 (text stands at -10)."""
     pairs = (head_dim // 3) // 2
     language = 10000.0 ** -(torch.arange(0, 2 * pairs, 2).float() / (head_dim // 3))
     pixel = torch.linspace(1.0, 5.0, pairs) * math.pi
@@ -133,7 +143,7 @@ def angles_dalle1(layout: Layout, head_dim: int) -> Tensor:
     along = torch.where(is_code, 8192, position).float()[:, None] * language
     down = torch.where(is_code, row, -10.0)[:, None] * pixel
     across = torch.where(is_code, col, -10.0)[:, None] * pixel
-    return torch.cat((along, down, across), -1).repeat_interleave(2, -1)
+    return torch.cat((along, down, across), -1)
 
 
 def rotaries(config: TransformerConfig, layout: Layout) -> tuple[Rotary, Rotary]:
@@ -177,15 +187,15 @@ class Attention(nn.Module):
         inner = config.heads * config.head_dim
         self.heads = config.heads
         self.qkv = nn.Linear(config.dim, 3 * inner, bias=False)
-        self.norm_q = nn.RMSNorm(config.head_dim) if config.qk_norm else nn.Identity()
-        self.norm_k = nn.RMSNorm(config.head_dim) if config.qk_norm else nn.Identity()
+        self.norm_q = HeadNorm(config.head_dim) if config.qk_norm else nn.Identity()
+        self.norm_k = HeadNorm(config.head_dim) if config.qk_norm else nn.Identity()
         self.out = nn.Linear(inner, config.dim, bias=config.bias)
         self.dropout = nn.Dropout(config.attn_dropout)
         self.sight, self.turn, self.turn_values = sight, turn, turn_values
 
     def forward(self, x: Float[Tensor, "B T D"], memory: Memory) -> Float[Tensor, "B T D"]:
         q, k, v = self.qkv(x).unflatten(-1, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)  # 3 x [B, H, T, E]
-        q, k = self.norm_q(q).to(v.dtype), self.norm_k(k).to(v.dtype)
+        q, k = self.norm_q(q), self.norm_k(k)
         q, k, v = self.turn(q, memory.where), self.turn(k, memory.where), self.turn_values(v, memory.where)
         k, v = memory.extend(k, v)
         y = self.sight(q, k, v, memory.where)

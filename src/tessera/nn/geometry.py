@@ -70,7 +70,7 @@ SPARSE_BLOCK = 16
 
 
 def sparse_table(layout: Layout) -> Tensor:
-    """Blocks of 16 positions: four local ones, all of the text, and a fixed random quarter. Returns Bool[blocks, blocks].
+    """Bool[blocks, blocks] over blocks of 16 positions: four local ones, all of the text, and a fixed random quarter.
 
     The shape of DeepSpeed's VariableSparsityConfig as DALL-E 1 replications used it; which quarter is ours.
     """

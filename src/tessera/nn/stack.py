@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import Any
 
 import torch
@@ -38,7 +39,7 @@ class TokenShift(nn.Module):
             code = above if start < quarter else left if start < 2 * quarter else position
             text = position - 1 if start < half else position
             sources.append(torch.where(is_code, code, text))
-        self.spans = list(zip(cuts[:-1], cuts[1:], strict=True))
+        self.spans = list(pairwise(cuts))
         self.rest = cuts[-1]
         self.register_buffer("sources", torch.stack(sources), persistent=False)  # [spans, L]; -1 is the row of zeros
 

@@ -173,8 +173,8 @@ class Window:
         loss = float(torch.stack(self.losses).mean())
         if not (math.isfinite(loss) and math.isfinite(float(self.norm))):
             raise TesseraError(
-                f"The loss is {loss} and the gradient norm {float(self.norm)} at step {at.step}. The last checkpoint is "
-                "good. Try a lower --optim.lr, a longer --optim.warmup, or --machine.precision float32 in a new --out."
+                f"The loss is {loss} and the gradient norm {float(self.norm)} at step {at.step}. The last checkpoint "
+                "is good. Try a lower --optim.lr, a longer --optim.warmup, or --machine.precision float32 in a new --out."
             )
         now = time.monotonic()
         speed = (at.step - self.step) * batch / max(now - self.since, 1e-9)

@@ -1,4 +1,4 @@
-"""What is trained: a model with its data, its loss and what a checkpoint of it holds. It knows no engine and no loop."""
+"""What is trained: a model with its data, its loss and what a checkpoint of it holds. It knows no engine."""
 
 from __future__ import annotations
 

@@ -22,16 +22,15 @@ class JSONL:
     """metrics.jsonl in the run folder: one row a line, always written."""
 
     def __init__(self, run: Run):
-        self.file = run.metrics.open("a", encoding="utf-8")
+        self.path = run.metrics
 
     def log(self, row: dict[str, Any]) -> None:
-        self.file.write(json.dumps(row) + "\n")
-        self.file.flush()
+        with self.path.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(row) + "\n")
 
     def notice(self, text: str) -> None: ...
 
-    def close(self) -> None:
-        self.file.close()
+    def close(self) -> None: ...
 
 
 class Screen:

@@ -1,0 +1,49 @@
+"""Small models and small data that every test may use."""
+
+from __future__ import annotations
+
+import os
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # two threads on two busy cores are slower than one
+
+from pathlib import Path
+
+import pytest
+import torch
+from jaxtyping import install_import_hook
+
+with install_import_hook("tessera.nn", "beartype.beartype"):  # shapes at the seams are enforced here and only here
+    import tessera.nn.attention
+    import tessera.nn.quantize
+    import tessera.nn.stack  # noqa: F401
+
+from tessera.config import DVAEConfig, TextToImageConfig, TransformerConfig
+from tessera.data import birds
+from tessera.models.text_to_image import TextToImage
+
+torch.set_num_threads(1)
+
+MODERN = TransformerConfig(dim=32, depth=3, heads=2, head_dim=16)
+CLASSIC = TransformerConfig(
+    dim=30, depth=3, heads=2, head_dim=12, positions="rotary_dalle1", norm="layer", qk_norm=False, ff="geglu",
+    ff_mult=4.0, bias=True, layer_scale=True, zero_init=False,
+)  # fmt: skip
+TINY_DVAE = DVAEConfig(pixels=16, layers=2, hidden=8, resblocks=1, levels=(3, 3, 3))
+
+
+def prior(transformer: TransformerConfig, seed: int = 0, **changes: object) -> TextToImage:
+    """A TextToImage with random weights everywhere, so that no branch is silent."""
+    torch.manual_seed(seed)
+    settings = {"text_vocab": 20, "text_len": 5, "image_vocab": 11, "grid": 4, **changes}
+    model = TextToImage(TextToImageConfig(**settings, transformer=transformer)).eval()
+    with torch.no_grad():
+        for name, p in model.named_parameters():
+            p.copy_(torch.randn_like(p) * (0.3 if "scale" not in name else 0.1) + ("scale" in name) * 0.5)
+    return model
+
+
+@pytest.fixture(scope="session")
+def bird_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("birds")
+    birds.draw_folder(folder, 40, pixels=32, seed=1)
+    return folder

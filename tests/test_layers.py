@@ -1,0 +1,61 @@
+"""Each part of the house imports only parts to its left."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import tessera
+
+ROOT = Path(tessera.__file__).parent
+ORDER = ["errors", "device", "config", "presets", "nn", "models", "tokens", "data", "store", "generate", "train",
+         "evaluate", "preview", "learn", "demonstration", "cli", "__main__"]  # fmt: skip
+STRANGERS = {("train", "generate"), ("generate", "train")}
+
+
+def imports(file: Path) -> set[str]:
+    found = set()
+    for node in ast.walk(ast.parse(file.read_text())):
+        if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("tessera"):
+            parts = node.module.split(".")
+            found |= {parts[1]} if len(parts) > 1 else {alias.name for alias in node.names}
+    return found - {"__version__"}
+
+
+def test_imports_point_left():
+    wrong = []
+    for file in sorted(ROOT.rglob("*.py")):
+        part = file.relative_to(ROOT).parts[0].removesuffix(".py")
+        if part == "__init__":
+            continue
+        for other in imports(file):
+            if ORDER.index(other) > ORDER.index(part) or (part, other) in STRANGERS:
+                wrong.append(f"{file.relative_to(ROOT)} imports {other}")
+    assert not wrong
+
+
+def test_only_the_command_line_knows_tyro():
+    users = [f.name for f in ROOT.rglob("*.py") if "tyro" in f.read_text() and f.name != "cli.py"]
+    assert users == []
+
+
+def test_importing_tessera_and_asking_for_help_load_no_torch():
+    code = "import sys, tessera, tessera.cli; tessera.cli.main(['--help']); print('torch' in sys.modules)"
+    out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert out.stdout.splitlines()[-1] == "False"
+
+
+def test_nobody_opens_a_pickle():
+    for file in ROOT.rglob("*.py"):
+        text = file.read_text()
+        assert "torch.load" not in text, file
+        assert "import pickle" not in text, file
+        assert "allow_pickle=True" not in text, file
+
+
+def test_the_core_is_read_in_one_sitting():
+    core = ["config.py", "nn", "models/text_to_image.py", "generate/sample.py", "generate/pipeline.py", "store.py", "train/engine.py", "train/loop.py"]  # fmt: skip
+    files = [
+        f for name in core for f in ([ROOT / name] if name.endswith(".py") else sorted((ROOT / name).glob("*.py")))
+    ]
+    assert sum(len(f.read_text().splitlines()) for f in files) < 2200

@@ -1,0 +1,238 @@
+"""The prior: cached decoding equals recomputation, nothing sees the future, wirings and losses equal the obvious ones."""
+
+import dataclasses
+import itertools
+import math
+
+import pytest
+import torch
+from torch.testing import assert_close
+
+from conftest import CLASSIC, MODERN, prior
+from tessera.config import SampleConfig, TextToImageConfig, TransformerConfig
+from tessera.generate import sample
+from tessera.models.text_to_image import MaxNorm, TextToImage
+from tessera.nn.attention import Nothing
+from tessera.nn.geometry import Layout
+from tessera.nn.loss import IGNORE, Head
+from tessera.nn.stack import TokenShift, reversible_streams
+
+PATTERNS = [
+    ("full",),
+    ("axial_row", "axial_col"),
+    ("conv_like",),
+    ("conv_centred", "full"),
+    ("sparse",),
+    ("full", "axial_row", "axial_col", "conv_like"),
+]
+TOKENS = torch.tensor([[3, 4, 7, 23, 24], [1, 9, 2, 8, 24]])
+CODES = torch.randint(0, 11, (2, 16), generator=torch.Generator().manual_seed(5))
+
+
+def vary(base: TransformerConfig, **changes: object) -> TransformerConfig:
+    return dataclasses.replace(base, **changes)
+
+
+@pytest.mark.parametrize("base", [MODERN, CLASSIC], ids=["modern", "classic"])
+@pytest.mark.parametrize("patterns", PATTERNS, ids="-".join)
+@pytest.mark.parametrize(("reverse", "shift"), itertools.product((False, True), repeat=2))
+def test_cached_decoding_is_recomputation(base, patterns, reverse, shift):
+    model = prior(vary(base, patterns=patterns, reversible=reverse, shift=shift))
+    past = model.past(2)
+    with torch.inference_mode():
+        logits = [model.begin(TOKENS, CODES[:, :3], past)]
+        logits += [model.step(CODES[:, i], past) for i in range(3, 15)]
+        whole = model.image_logits(TOKENS, CODES)[:, 3:]
+    assert_close(torch.stack(logits, 1), whole, atol=2e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("extra", [{"positions": "axial"}, {"positions": "none"}, {"stable": True}, {"sandwich": True}, {"ff": "relu2"}, {"shared_attn": ("a", "b"), "shared_ff": ("x",)}], ids=str)  # fmt: skip
+def test_cached_decoding_with_every_other_option(extra):
+    test_cached_decoding_is_recomputation(vary(CLASSIC, **extra), ("full",), False, True)
+
+
+@pytest.mark.parametrize("guidance", [1.0, 3.0])
+@pytest.mark.parametrize("patterns", PATTERNS, ids="-".join)
+@pytest.mark.parametrize("primed", [0, 4, 6])
+def test_drawing_greedily_is_recomputing_every_step(guidance, patterns, primed):
+    model = prior(vary(CLASSIC, patterns=patterns, reversible=True))
+    given = TOKENS.clone()
+    drawn = sample.codes(model, TOKENS, (0, 1), SampleConfig(temperature=0, guidance=guidance), CODES[:, :primed])
+    slow = CODES[:, :primed]
+    with torch.no_grad():
+        while slow.shape[1] < 16:
+            caption = model.image_logits(TOKENS, slow)[:, -1]
+            empty = model.image_logits(model.unconditional(TOKENS), slow)[:, -1]
+            slow = torch.cat((slow, (empty + guidance * (caption - empty)).argmax(-1, keepdim=True)), 1)
+    assert torch.equal(drawn, slow)
+    assert torch.equal(TOKENS, given), "the caller's tokens must stay as they are"
+
+
+@pytest.mark.parametrize("base", [MODERN, CLASSIC], ids=["modern", "classic"])
+@pytest.mark.parametrize("patterns", PATTERNS, ids="-".join)
+def test_nothing_before_a_change_moves(base, patterns):
+    model = prior(vary(base, patterns=patterns))
+    with torch.no_grad():
+        before = model.hidden(TOKENS, CODES)
+        for position in (1, 4, 6, 9, 17):
+            tokens, codes = TOKENS.clone(), CODES.clone()
+            if position <= 5:
+                tokens[:, position - 1] = 12
+            else:
+                codes[:, position - 6] = (codes[:, position - 6] + 1) % 11
+            after = model.hidden(tokens, codes)
+            assert torch.equal(after[:, :position], before[:, :position])
+            assert not torch.equal(after[:, position], before[:, position])
+
+
+def test_token_shift_is_its_definition():
+    layout, dim = Layout(text=4, grid=3), 30  # 30 does not divide by 4: quarters of 8, 8, 8, 6
+    x = torch.randn(2, layout.length, dim)
+    expected = x.clone()
+    for p in range(layout.length):
+        if p < layout.text:
+            expected[:, p, :15] = x[:, p - 1, :15] if p else 0
+        else:
+            r, c = divmod(p - layout.text, 3)
+            expected[:, p, :8] = x[:, p - 3, :8] if r else 0
+            expected[:, p, 8:16] = x[:, p - 1, 8:16] if c else 0
+    assert torch.equal(TokenShift(layout, dim)(x, Nothing(layout.length)), expected)
+
+
+@pytest.mark.parametrize("dropout", [0.0, 0.3])
+def test_reversible_gradients_are_those_of_plain_autograd(dropout):
+    config = vary(CLASSIC, reversible=True, attn_dropout=dropout, ff_dropout=dropout)
+    model = prior(config).train()
+    stack, x = model.transformer, torch.randn(2, 12, 30, requires_grad=True)
+    weight = torch.randn(2, 12, 30)
+
+    def gradients(forward):
+        model.zero_grad()
+        x.grad = None
+        torch.manual_seed(3)
+        out = forward()
+        (out * weight).sum().backward()
+        return out.detach(), x.grad.clone(), {n: p.grad.clone() for n, p in stack.named_parameters()}
+
+    def obvious():
+        y1, y2 = reversible_streams(stack.pairs, x, Nothing(12))
+        return (y1 + y2) / 2
+
+    fast, slow = gradients(lambda: stack(x)), gradients(obvious)
+    assert_close(fast[0], slow[0])
+    assert_close(fast[1], slow[1], atol=1e-4, rtol=1e-4)
+    for name in slow[2]:
+        assert_close(fast[2][name], slow[2][name], atol=1e-3, rtol=1e-3, msg=name)
+
+
+def test_reversible_gradients_exist_in_eval_mode():
+    model = prior(vary(CLASSIC, reversible=True)).eval()
+    model(TOKENS, CODES).total.backward()
+    assert all(p.grad is not None for p in model.transformer.parameters())
+
+
+def test_reversible_memory_is_flat_in_depth():
+    """Bytes kept for the backward pass by a deep stack are those of a shallow one."""
+
+    def kept(depth):
+        model = prior(vary(CLASSIC, reversible=True, depth=depth)).train()
+        seen = {}
+        with torch.autograd.graph.saved_tensors_hooks(
+            lambda t: seen.setdefault(t.data_ptr(), t) is None or t, lambda t: t
+        ):
+            model.transformer(torch.randn(2, 12, 30, requires_grad=True))
+        return sum(t.numel() for t in seen.values())
+
+    assert kept(8) == kept(1)
+
+
+@pytest.mark.parametrize("rows", [1, 5, 1000])
+def test_chunked_loss_is_cross_entropy(rows):
+    torch.manual_seed(0)
+    head = Head(8, 13, bias=True)
+    head.rows = rows
+    hidden, targets = torch.randn(3, 7, 8, requires_grad=True), torch.randint(0, 13, (3, 7))
+    targets[0, :4] = IGNORE
+    obvious = torch.nn.functional.cross_entropy(
+        head.logits(hidden).flatten(0, 1), targets.flatten(), ignore_index=IGNORE
+    )
+    leaves = [hidden, head.weight, head.bias]
+    expected = torch.autograd.grad(obvious * 3, leaves)
+    loss = head(hidden, targets)
+    assert_close(loss, obvious)
+    for found, wanted in zip(torch.autograd.grad(loss * 3, leaves), expected, strict=True):
+        assert_close(found, wanted)
+    with torch.no_grad():
+        assert_close(head(hidden, targets), obvious)
+
+
+def test_loss_is_that_of_the_joint_vocabulary():
+    """Two heads give what DALLE-pytorch's masked joint logits give."""
+    model = prior(CLASSIC, learn_padding=True)
+    loss = model(TOKENS, CODES)
+    with torch.no_grad():
+        hidden = model.hidden(TOKENS, CODES)
+        joint = torch.cat((model.text_head.logits(hidden), model.image_head.logits(hidden)), -1)
+        vocab = 25
+        joint[:, :5, vocab:] = -torch.inf
+        joint[:, 5:, :vocab] = -torch.inf
+        text = torch.nn.functional.cross_entropy(joint[:, :5].flatten(0, 1), TOKENS.flatten())
+        image = torch.nn.functional.cross_entropy(joint[:, 5:].flatten(0, 1), (CODES + vocab).flatten())
+    assert_close(loss.text, text)
+    assert_close(loss.image, image)
+    assert_close(loss.total, (text + 7 * image) / 8)
+
+
+def test_padding_counts_only_where_it_is_learned():
+    silent, learned = prior(MODERN), prior(MODERN, learn_padding=True)
+    nothing = silent.unconditional(TOKENS)
+    assert silent(nothing, CODES).text == 0
+    assert learned(nothing, CODES).text > 0
+
+
+def test_forgetting_leaves_the_batch_alone():
+    model = prior(MODERN)
+    before = TOKENS.clone()
+    forgotten = model.forget(TOKENS, torch.tensor([True, False]))
+    assert torch.equal(TOKENS, before)
+    assert forgotten.tolist() == [[20, 21, 22, 23, 24], TOKENS[1].tolist()]
+
+
+def test_tied_embeddings_are_the_heads():
+    model = TextToImage(
+        TextToImageConfig(text_vocab=20, text_len=5, image_vocab=11, grid=4, tied=True, transformer=MODERN)
+    )
+    assert model.text_embedding.weight is model.text_head.weight
+    assert model.image_embedding.weight is model.image_head.weight
+
+
+def test_shared_ids_share_weights_but_not_norms():
+    model = prior(vary(CLASSIC, depth=4, shared_attn=("a", "b"), shared_ff=("x",)))
+    pairs = model.transformer.pairs
+    assert pairs[0][0].fn is pairs[2][0].fn
+    assert pairs[0][0].fn is not pairs[1][0].fn
+    assert len({pair[1].fn for pair in pairs}) == 1
+    assert pairs[0][0].norm is not pairs[2][0].norm
+
+
+def test_stable_divides_by_the_largest_channel():
+    x = torch.randn(3, 8)
+    assert_close(MaxNorm()(x).amax(-1), torch.ones(3))
+    plain, stable = prior(CLASSIC), prior(vary(CLASSIC, stable=True))
+    damped = torch.autograd.grad(stable.embed(TOKENS, CODES).sum(), stable.text_embedding.weight)[0]
+    whole = torch.autograd.grad(plain.embed(TOKENS, CODES).sum(), plain.text_embedding.weight)[0]
+    assert_close(damped, whole * 0.1)
+
+
+def test_first_loss_of_the_notebook():
+    """9.40: (ln 49664 + 7 ln 8192) / 8 + 1/6, as the 2021 notebook printed (9.397)."""
+    from tessera.presets import preset
+
+    config = dataclasses.replace(preset("t2i-dalle1-256").model, text_vocab=49408, image_vocab=8192, grid=32)
+    torch.manual_seed(0)
+    model = TextToImage(config)
+    tokens, codes = torch.randint(1, 49408, (1, 256)), torch.randint(0, 8192, (1, 1024))
+    with torch.no_grad():
+        total = model(tokens, codes).total.item()
+    assert total == pytest.approx((math.log(49664) + 7 * math.log(8192)) / 8 + 1 / 6, abs=0.03)
+    assert total == pytest.approx(9.40, abs=0.03)

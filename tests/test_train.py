@@ -1,0 +1,336 @@
+"""Training: resuming is the uninterrupted run, a kill loses nothing, accumulation is the whole batch, schedules, errors."""
+
+import dataclasses
+import json
+import math
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from tessera.config import (
+    DataConfig,
+    DVAEConfig,
+    MachineConfig,
+    OptimConfig,
+    TextToImageConfig,
+    TokensConfig,
+    TrainConfig,
+    TransformerConfig,
+)
+from tessera.errors import CheckpointError, ConfigError, TesseraError
+from tessera.models.dvae import DiscreteVAE
+from tessera.preview import preview
+from tessera.store import Run, read_state, write_state
+from tessera.train.engine import Single
+from tessera.train.loop import forward_backward, train
+from tessera.train.objectives import build
+from tessera.train.optim import Schedule, optimizer_of, tagged
+from tessera.train.track import JSONL
+
+PLAIN = MachineConfig(device="cpu", precision="float32", threads=1)
+DVAE = DVAEConfig(pixels=16, layers=2, hidden=8, quantizer="gumbel", codes=12, code_dim=8)
+PRIOR = TextToImageConfig(
+    transformer=TransformerConfig(dim=32, depth=2, heads=2, head_dim=16, ff_dropout=0.1, attn_dropout=0.1)
+)
+
+
+def dvae_config(folder: Path, out: Path, **changes) -> TrainConfig:
+    data = DataConfig(path=str(folder), holdout=0.2, flip=True, workers=0)
+    base = TrainConfig(
+        out=str(out), steps=6, save_every=3, valid_every=2, preview_every=0, model=DVAE, data=data, machine=PLAIN,
+        optim=OptimConfig(batch=4, warmup=2),
+    )  # fmt: skip
+    return dataclasses.replace(base, **changes)
+
+
+def go(config: TrainConfig, show=lambda objective, path: None):
+    config.check()
+    objective, run = build(config), Run(config.out)
+    run.open(objective.config)
+    tracker = JSONL(run)
+    try:
+        at = train(objective.config, objective, Single(config.machine), run, tracker, show)
+    finally:
+        tracker.close()
+    return run, at
+
+
+def weights(run: Run) -> dict[str, torch.Tensor]:
+    return load_file(run.latest() / "weights.safetensors")
+
+
+def assert_same(a: dict, b: dict) -> None:
+    assert a.keys() == b.keys()
+    for name in a:
+        assert torch.equal(a[name], b[name]), name
+
+
+@pytest.fixture(scope="module")
+def tokenizer(bird_folder, tmp_path_factory) -> Path:
+    return go(dvae_config(bird_folder, tmp_path_factory.mktemp("vae")))[0].folder
+
+
+def prior_config(folder: Path, out: Path, tokenizer: Path, **changes) -> TrainConfig:
+    return dvae_config(folder, out, model=PRIOR, tokens=TokensConfig(image=str(tokenizer), vocab=300), **changes)
+
+
+@pytest.mark.parametrize("kind", ["dvae", "t2i"])
+def test_three_steps_and_three_more_are_six(bird_folder, tmp_path, tokenizer, kind):
+    """Dropout, augmentation, Gumbel noise and condition dropout included, to the last bit."""
+    make = dvae_config if kind == "dvae" else lambda f, o, **c: prior_config(f, o, tokenizer, **c)
+    whole, _ = go(make(bird_folder, tmp_path / "whole"))
+    go(make(bird_folder, tmp_path / "parts", steps=6, budget=""), show=lambda o, p: None)
+    parts = Run(tmp_path / "parts2")
+    stopper = {"count": 0}
+
+    class Stop(Exception):
+        pass
+
+    def stop(objective, path):
+        stopper["count"] += 1
+        raise Stop
+
+    with pytest.raises(Stop):  # dies in the middle of step 4, after the checkpoint of step 3
+        go(make(bird_folder, parts.folder, preview_every=4), show=stop)
+    assert parts.latest().name == "step-000003" or parts.latest().name == "step-000002"
+    go(make(bird_folder, parts.folder, preview_every=4))
+    assert_same(weights(whole), weights(parts))
+    state_a, state_b = (read_state(r.latest() / "state") for r in (whole, parts))
+    assert_same(
+        load_file(whole.latest() / "state/state.safetensors"), load_file(parts.latest() / "state/state.safetensors")
+    )
+    assert state_a["at"]["step"] == state_b["at"]["step"] == 6
+    steps = [row["step"] for row in parts.read_metrics() if "held_loss" in row]
+    assert steps == [2, 4, 6], "a resumed run writes no row twice"
+
+
+def test_a_run_killed_at_any_moment_goes_on(bird_folder, tmp_path):
+    """SIGKILL at growing delays, in the middle of checkpoint writes too; the end is that of the run left in peace."""
+    sizes = [
+        "--model.pixels",
+        "16",
+        "--model.layers",
+        "2",
+        "--model.hidden",
+        "8",
+        "--optim.batch",
+        "4",
+        "--data.workers",
+        "0",
+    ]
+    command = [sys.executable, "-m", "tessera", "train", "dvae-xs-64", "--data.path", str(bird_folder), "--steps", "60",
+               "--save-every", "1", "--valid-every", "0", "--preview-every", "0", *sizes,
+               "--machine.device", "cpu", "--machine.threads", "1", "--machine.precision", "float32", "--out"]  # fmt: skip
+    quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+    subprocess.run([*command, str(tmp_path / "peace")], check=True, **quiet)
+    run, kills = Run(tmp_path / "killed"), 0
+    for extra in (0.05, 0.21, 0.33, 0.47):
+        process = subprocess.Popen([*command, str(run.folder)], **quiet)
+        seen = len(run.checkpoints()) and run.latest().name
+        deadline = time.monotonic() + 60
+        while process.poll() is None and time.monotonic() < deadline:
+            if run.latest() and run.latest().name != seen:
+                break
+            time.sleep(0.01)
+        time.sleep(extra)
+        if process.poll() is None:
+            kills += 1
+            process.send_signal(signal.SIGKILL)
+        process.wait()
+    assert kills >= 2
+    subprocess.run([*command, str(run.folder)], check=True, **quiet)
+    assert_same(weights(Run(tmp_path / "peace")), weights(run))
+    assert not list(run.folder.glob(".*")), "no temporary files are left over"
+
+
+def test_ctrl_c_saves_and_says_how_to_go_on(bird_folder, tmp_path):
+    config = dvae_config(bird_folder, tmp_path, preview_every=2)
+
+    def interrupt(objective, path):
+        os.kill(os.getpid(), signal.SIGINT)
+
+    with pytest.raises(TesseraError, match="Interrupted at step 2; everything is saved"):
+        go(config, interrupt)
+    assert Run(tmp_path).latest().name == "step-000002"
+
+
+def test_accumulated_micro_batches_give_the_gradient_of_the_batch(bird_folder, tmp_path, tokenizer):
+    config = prior_config(bird_folder, tmp_path, tokenizer)
+    still = dataclasses.replace(PRIOR.transformer, ff_dropout=0.0, attn_dropout=0.0)
+    config = dataclasses.replace(config, model=dataclasses.replace(PRIOR, transformer=still, learn_padding=True))
+    config = dataclasses.replace(config, optim=OptimConfig(batch=4, drop_condition=0.0))
+    gradients = []
+    for accumulate in (1, 4):
+        objective, engine = build(config), Single(PLAIN)
+        engine.prepare(objective.model, optimizer_of(config.optim))
+        _loss, _ = forward_backward(objective, engine, next(objective.batches(0)), accumulate, 0.0)
+        gradients.append({n: p.grad for n, p in objective.model.named_parameters() if p.grad is not None})
+    for name, wanted in gradients[0].items():
+        torch.testing.assert_close(gradients[1][name], wanted, atol=1e-5, rtol=1e-4, msg=name)
+
+
+def test_only_matrices_decay(bird_folder, tmp_path, tokenizer):
+    objective = build(prior_config(bird_folder, tmp_path, tokenizer))
+    tags = tagged(objective.model)
+    named = {id(p): n for n, p in objective.model.named_parameters()}
+    assert all("embedding" in named[id(p)] for p in tags["embedding"])
+    assert not any("norm" in named[id(p)] or "bias" in named[id(p)] for p in tags["matrix"])
+    assert sum(map(len, tags.values())) == sum(1 for p in objective.model.parameters() if p.numel())
+    groups = optimizer_of(OptimConfig(weight_decay=0.3))(objective.model).param_groups
+    assert [g["weight_decay"] for g in groups] == [0.3, 0.0, 0.0]
+
+
+def test_schedules():
+    rate = lambda name, step, done: Schedule(OptimConfig(lr=1.0, warmup=9, schedule=name, lr_end=0.1)).rate(step, done)
+    assert rate("constant", 0, 0.0) == pytest.approx(0.1)
+    assert rate("constant", 50, 0.9) == 1.0
+    assert rate("cosine", 50, 0.5) == pytest.approx(0.55)
+    assert rate("cosine", 50, 1.0) == pytest.approx(0.1)
+    assert rate("exponential", 50, 0.5) == pytest.approx(math.sqrt(0.1))
+
+
+def test_plateau_halves_and_its_state_survives():
+    schedule = Schedule(OptimConfig(lr=1.0, warmup=0, schedule="plateau", plateau_patience=2, lr_end=0.2))
+    for loss in (3.0, 2.0, 2.5, 2.5):
+        schedule.observe(loss)
+    assert schedule.rate(5, 0.1) == 0.5
+    again = Schedule(schedule.config)
+    again.restore(json.loads(json.dumps(schedule.state())))
+    for _ in range(8):
+        again.observe(9.0)
+    assert again.rate(5, 0.1) == 0.2
+
+
+def test_early_stop_keeps_the_best(bird_folder, tmp_path):
+    config = dvae_config(bird_folder, tmp_path, steps=500, valid_every=1, patience=2, save_every=50, keep=1)
+    config = dataclasses.replace(config, optim=OptimConfig(batch=4, lr=3.0, warmup=0, clip=0.0, schedule="constant"))
+    run, at = go(config)
+    assert at.step < 500
+    assert at.stale == 2
+    rows = {r["step"]: r["held_loss"] for r in run.read_metrics() if "held_loss" in r}
+    best = min(rows, key=rows.get)
+    assert run.best().name == f"step-{best:06d}" or min(rows.values()) == math.inf
+
+
+def test_a_budget_ends_the_run_and_the_schedule(bird_folder, tmp_path):
+    config = dvae_config(bird_folder, tmp_path, steps=10**9, budget="2s", save_every=10**6, valid_every=0)
+    began = time.monotonic()
+    run, at = go(config)
+    assert 2 <= at.elapsed < 4
+    assert time.monotonic() - began < 20
+    last = [r for r in run.read_metrics() if "lr" in r][-1]
+    assert last["done"] == 1
+    assert last["lr"] < 0.1 * config.optim.lr
+    assert run.latest().name == f"step-{at.step:06d}"
+
+
+def test_keeps_n_checkpoints_and_the_best(bird_folder, tmp_path):
+    run, _ = go(dvae_config(bird_folder, tmp_path, save_every=1, keep=2, valid_every=0))
+    assert [c.name for c in run.checkpoints()] == ["step-000005", "step-000006"]
+    assert (tmp_path / "latest").read_text() == "step-000006"
+
+
+def test_other_settings_in_the_same_folder_are_refused(bird_folder, tmp_path):
+    go(dvae_config(bird_folder, tmp_path, steps=1))
+    with pytest.raises(ConfigError, match=r"other settings \(seed: 0 -> 1\)"):
+        go(dvae_config(bird_folder, tmp_path, steps=1, seed=1))
+    go(dvae_config(bird_folder, tmp_path, steps=2))
+    assert Run(tmp_path).latest().name == "step-000002"
+
+
+def test_the_first_checkpoint_comes_before_the_first_step(bird_folder, tmp_path, monkeypatch):
+    monkeypatch.setattr("tessera.train.loop.forward_backward", None)
+    with pytest.raises(TypeError):
+        go(dvae_config(bird_folder, tmp_path))
+    assert Run(tmp_path).latest().name == "step-000000"
+
+
+def test_a_full_disk_is_a_sentence_and_the_last_checkpoint_stays(bird_folder, tmp_path, monkeypatch):
+    config = dvae_config(bird_folder, tmp_path)
+    real = DiscreteVAE.state_dict
+    go(dataclasses.replace(config, steps=3))
+
+    def full(*args, **kwargs):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("tessera.store.write_whole", full)
+    monkeypatch.setattr("tessera.models.saved.save_file", full)
+    with pytest.raises(CheckpointError, match=r"cannot be written"):
+        go(config)
+    monkeypatch.undo()
+    assert Run(tmp_path).latest().name == "step-000003"
+    assert not list(tmp_path.glob(".step*"))
+    go(config)
+    assert Run(tmp_path).latest().name == "step-000006"
+    assert DiscreteVAE.state_dict is real
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
+def test_an_unwritable_folder_is_a_sentence(bird_folder, tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(CheckpointError, match="cannot be written"):
+        go(dvae_config(bird_folder, tmp_path / "file" / "run"))
+
+
+def test_nan_stops_with_advice(bird_folder, tmp_path, monkeypatch):
+    config = dvae_config(bird_folder, tmp_path, steps=10, save_every=100, valid_every=0)
+    monkeypatch.setattr(
+        DiscreteVAE,
+        "forward",
+        lambda self, x, t: tuple(x.sum() * math.nan + p.sum() for p in list(self.parameters())[:3]),
+    )
+    with pytest.raises(TesseraError, match=r"loss is nan.*--optim\.lr"):
+        go(config)
+    assert Run(tmp_path).latest().name == "step-000000"
+
+
+def test_previews_are_written(bird_folder, tmp_path, tokenizer):
+    go(dvae_config(bird_folder, tmp_path / "a", steps=2, preview_every=2), preview)
+    go(prior_config(bird_folder, tmp_path / "b", tokenizer, steps=2, preview_every=2), preview)
+    for name in ("a", "b"):
+        assert (tmp_path / name / "samples/step-000002.png").stat().st_size > 1000
+
+
+def test_packed_codes_train_like_pictures(bird_folder, tmp_path, tokenizer):
+    """Without augmentation, a run on packed codes sees what a run on pictures sees."""
+    from tessera.data.codes import encode
+    from tessera.data.folder import scan
+    from tessera.tokens import image
+
+    still = DataConfig(path=str(bird_folder), holdout=0.2, crop=1.0, workers=0)
+    encode(scan(str(bird_folder)).pairs, image.load(Run(tokenizer).best()), tmp_path / "codes", 1, still, 0)
+    losses = []
+    for name, data in (("a", still), ("b", dataclasses.replace(still, path="", codes=str(tmp_path / "codes")))):
+        run, _ = go(prior_config(bird_folder, tmp_path / name, tokenizer, data=data, steps=4))
+        losses.append([r["held_loss"] for r in run.read_metrics() if "held_loss" in r])
+    assert losses[0] == pytest.approx(losses[1], abs=0.02)
+
+
+def test_training_learns(bird_folder, tmp_path):
+    config = dvae_config(bird_folder, tmp_path, steps=60, valid_every=20, preview_every=0)
+    run, _ = go(
+        dataclasses.replace(
+            config, optim=OptimConfig(batch=8, lr=5e-3, warmup=5), model=dataclasses.replace(DVAE, quantizer="fsq")
+        )
+    )
+    held = [r["held_loss"] for r in run.read_metrics() if "held_loss" in r]
+    assert held[-1] < 0.6 * held[0]
+
+
+def test_state_survives_the_trip(tmp_path):
+    tree = {"a": [1, 2.5, "x", None, True, {3: torch.arange(4), "t": (torch.ones(()), [])}]}
+    write_state(tmp_path / "s", tree)
+    again = read_state(tmp_path / "s")
+    assert again["a"][:5] == tree["a"][:5]
+    assert torch.equal(again["a"][5][3], torch.arange(4))
+    assert again["a"][5]["t"][0] == 1
+    (tmp_path / "s/state.json").write_text("{")
+    with pytest.raises(CheckpointError, match="no readable training state"):
+        read_state(tmp_path / "s")
