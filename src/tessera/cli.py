@@ -90,6 +90,7 @@ def demo(args: list[str]) -> None:
         seed=config.seed,
         device=config.device,
         grid=8,
+        crop=1.0,
     )
     demonstration.run(learning, config.birds, config.questions, bar, say)
 
@@ -120,6 +121,7 @@ def train(args: list[str]) -> None:
     say(json.dumps(to_dict(config), indent=1))
     if start.dry_run:
         return
+    from tessera.evaluate import report
     from tessera.models.saved import parameters
     from tessera.preview import preview
     from tessera.store import Run
@@ -141,7 +143,10 @@ def train(args: list[str]) -> None:
         loop.train(objective.config, objective, engine, run, tracker, preview)
     finally:
         tracker.close()
-    say(f"Done: {run.best()}")
+    figures = report.write(run, objective, [], ())
+    for title, value in figures.items():
+        say(f"  {title:<50} {value}")
+    say(f"Done: {run.best()}   Report: {run.folder / 'report.html'}")
 
 
 def generate(args: list[str]) -> None:

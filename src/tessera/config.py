@@ -378,6 +378,8 @@ class LearnConfig:
     """Side of the pictures; 0 chooses 64 on a CPU, up to 256 on a GPU."""
     grid: int = 0
     """Side of the grid of codes; 0 chooses 16. Fewer codes are learned faster and keep less of a picture."""
+    crop: float = 0.75
+    """Smallest area share of the random crops; 1 where pictures must be taken whole."""
     device: str = "auto"
     """auto, cpu, cuda, cuda:1 or mps."""
     samples: int = 16

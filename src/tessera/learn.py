@@ -25,7 +25,6 @@ from tessera.config import (
     TransformerConfig,
     seconds,
 )
-from tessera.data.batches import split
 from tessera.data.check import Health, check
 from tessera.data.codes import encode, write_whole
 from tessera.device import choose_device
@@ -36,15 +35,15 @@ from tessera.store import Run
 from tessera.tokens import image as image_tokens
 from tessera.tokens import text as text_tokens
 from tessera.train.engine import Single
-from tessera.train.loop import Position, train
-from tessera.train.objectives import build
+from tessera.train.loop import train
+from tessera.train.objectives import Objective, build
 from tessera.train.track import JSONL, Screen, Several
 
 Progress = Callable[[str], Callable[[Iterable, int], Iterable]]
 """A title -> something that shows how far an iteration has come."""
 
 
-TOKENIZER_SHARE, PRIOR_SHARE = 0.32, 0.52
+TOKENIZER_SHARE, PRIOR_SHARE = 0.3, 0.58
 """Of the budget; the rest is for checking, encoding, drawing and the report."""
 CAPTION_SHARE = 0.995
 """The text length fits this share of the captions; the others are cut."""
@@ -60,28 +59,21 @@ def learn(config: LearnConfig, progress: Progress, say: Callable[[str], None]) -
     say(f"{len(health.good)} captioned pictures ({health.layout}), {len(health.skipped)} left out.")
     for skip in health.skipped[:10]:
         say(f"  left out: {skip.path.encode('utf-8', 'backslashreplace').decode()}: {skip.reason}")
-    chosen = remembered(out / "learn.json", choose(config, health, machine), say)
+    chosen = remembered(out / "learn.json", lambda: choose(config, health, machine))
 
     tokenizer_config, prior_config = stages(config, chosen, machine, out)
     say(
         f"Chosen: {chosen.pixels} px, {chosen.grid} x {chosen.grid} codes, a prior of width {chosen.dim} and depth "
         f"{chosen.depth}; {config.budget} in all."
     )
-    run_stage("Image tokenizer", tokenizer_config, health, say)
+    run_stage("Image tokenizer", tokenizer_config, health)
     if not (out / "codes" / "index.json").is_file():
         tokenizer = image_tokens.load(Run(tokenizer_config.out).best())
-        tokenizer.model.to(choose_device(config.device))
-        encode(
-            health.pairs,
-            tokenizer,
-            out / "codes",
-            chosen.views,
-            prior_config.data,
-            config.seed,
-            progress("Encoding the pictures"),
-        )
-    at = run_stage("Prior", prior_config, health, say)
-    draw_and_report(config, run, Run(tokenizer_config.out), health, at, progress, say)
+        tokenizer.to(choose_device(config.device))
+        ahead = progress("Encoding the pictures")
+        encode(health.pairs, tokenizer, out / "codes", chosen.views, prior_config.data, config.seed, ahead)
+    objective = run_stage("Prior", prior_config, health)
+    draw_and_report(config, run, objective, health, progress, say)
     return run
 
 
@@ -132,20 +124,21 @@ def choose(config: LearnConfig, health: Health, machine: MachineConfig) -> Choic
         batch=batch,
         text_len=min(-(-fitting // 4) * 4, 128),
         vocab=4096,
-        views=16 if few else 4,
+        views=(16 if few else 4) if config.crop < 1 else 2 if found["flip"] else 1,
         flip=found["flip"],
-        crop=0.75,
+        crop=config.crop,
         holdout=found["holdout"],
         dropout=0.1 if few else 0.0,
     )
 
 
-def remembered(path: Path, choice: Choice, say: Callable[[str], None]) -> Choice:
+def remembered(path: Path, make: Callable[[], Choice]) -> Choice:
     """The choice of the first call, where there was one."""
     if path.is_file():
         plain = json.loads(path.read_text("utf-8"))
         return Choice(**{**plain, "levels": tuple(plain["levels"])})
     path.parent.mkdir(parents=True, exist_ok=True)
+    choice = make()
     write_whole(path, json.dumps(dataclasses.asdict(choice), indent=1).encode())
     return choice
 
@@ -186,39 +179,33 @@ def stages(config: LearnConfig, c: Choice, machine: MachineConfig, out: Path) ->
     return tokenizer, prior
 
 
-def run_stage(title: str, config: TrainConfig, health: Health, say: Callable[[str], None]) -> Position:
+def run_stage(title: str, config: TrainConfig, health: Health) -> Objective:
     """Train one model to the end of its budget."""
     run = Run(config.out)
     objective = build(config, health)
     run.open(objective.config)
     tracker = Several([JSONL(run), Screen(title)])
     try:
-        return train(objective.config, objective, Single(config.machine), run, tracker, preview)
+        train(objective.config, objective, Single(config.machine), run, tracker, preview)
     finally:
         tracker.close()
+    return objective
 
 
 def draw_and_report(
-    config: LearnConfig,
-    run: Run,
-    tokenizer: Run,
-    health: Health,
-    at: Position,
-    progress: Progress,
-    say: Callable[[str], None],
+    config: LearnConfig, run: Run, objective: Objective, health: Health, progress: Progress, say: Callable[[str], None]
 ) -> None:
     """Held-out captions drawn, and report.html."""
     pipeline = Pipeline.load(run.folder, config.device)
-    held = split(health.pairs, run.config().data.holdout)[1]
+    held = objective.held or objective.pairs
     asked = held[:: max(1, len(held) // config.samples)][: config.samples]
     drawn: list[Picture] = []
     sampling = SampleConfig(guidance=config.guidance)
-    for pair in progress("Drawing held-out captions")(asked, len(asked)):
-        drawn += pipeline.draw([pair.captions[0]], [config.seed], sampling)
+    for i, pair in enumerate(progress("Drawing held-out captions")(asked, len(asked))):
+        drawn += pipeline.draw([pair.captions[0]], [config.seed + i], sampling)
     contact_sheet(drawn).save(run.folder / "contact-sheet.png")
-    figures = report.write(run, tokenizer, pipeline, held, drawn, health)
     say("")
-    for name, value in figures.items():
-        say(f"  {name:<52} {value}")
+    for name, value in report.write(run, objective, drawn, health.skipped).items():
+        say(f"  {name:<50} {value}")
     say(f"\nReport: {run.folder / 'report.html'}   Pictures: {run.folder / 'contact-sheet.png'}")
-    say(f'Draw: tessera generate {run.folder} "{asked[0].captions[0] if asked else "..."}"')
+    say(f'Draw: tessera generate {run.folder} "{asked[0].captions[0]}"')

@@ -8,15 +8,17 @@ import torch
 
 from tessera.config import SampleConfig
 from tessera.data.pictures import grid_image
+from tessera.evaluate import report
 from tessera.generate.pipeline import Pipeline, contact_sheet
+from tessera.store import Run
 from tessera.train.objectives import Objective, TrainDVAE, TrainTextToImage, floats
 
 COUNT = 8
 
 
 def preview(objective: Objective, path: Path) -> None:
-    """Write a PNG: reconstructions below their originals, or drawings with their held-out captions."""
-    path.parent.mkdir(parents=True, exist_ok=True)
+    """Write a PNG: reconstructions below their originals, or drawings with their held-out captions; and loss.png."""
+    report.save_plot(Run(objective.config.out))
     if isinstance(objective, TrainDVAE):
         reconstructions(objective, path)
     elif isinstance(objective, TrainTextToImage):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import signal
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
@@ -165,9 +166,14 @@ def stream(source: Pictures | Packed, count: int, batch: int, seed: int, start: 
         collate_fn=source.gather,
         num_workers=workers,
         prefetch_factor=4 if workers else None,
+        worker_init_fn=_leave_interrupts_to_the_loop,
         generator=torch.Generator(),  # the loader seeds its workers from here, not from the noise of the training step
     )
     return iter(loader)
+
+
+def _leave_interrupts_to_the_loop(worker: int) -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 def plain_batches(source: Pictures | Packed, count: int, batch: int) -> Iterator[Batch]:

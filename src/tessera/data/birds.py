@@ -79,9 +79,9 @@ def random_bird(noise: np.random.Generator, wanted: Callable[[Bird], bool]) -> B
             size=str(noise.choice(list(SIZES))),
             perch=str(noise.choice(PERCHES)),
             facing=int(noise.choice((-1, 1))),
-            tilt=float(noise.uniform(-9, 9)),
-            dx=float(noise.uniform(-0.05, 0.05)),
-            dy=float(noise.uniform(-0.03, 0.03)),
+            tilt=float(noise.uniform(-7, 7)),
+            dx=float(noise.uniform(-0.04, 0.04)),
+            dy=float(noise.uniform(-0.02, 0.02)),
         )
         if bird.body not in (bird.wings, bird.belly) and bird.wings != bird.belly and wanted(bird):
             return bird
@@ -212,7 +212,7 @@ PERCHED = {
 TEMPLATES = (
     "a {size} {body} bird with {wings} wings, a {belly} belly and a {beak} beak {perched}, {background} background",
     "this bird has a {body} body, {wings} wings, a {belly} belly and a {beak} beak, and the background is {background}",
-    "the {size} bird is {body} with {wings} wings and a {belly} belly, its beak is {beak} and the background {background}",
+    "the {size} bird is {body} with {wings} wings and a {belly} belly, its beak is {beak}, {background} background",
     "{background} background, a {body} bird {perched}, its wings are {wings}, its belly is {belly}, its beak is {beak}",
     "a {size} bird that is {body}, with {wings} wings, a {belly} belly, and a {beak} beak, {perched}, {background} sky",
     "this {size} {body} bird {perched} has a {belly} belly, {wings} wings and a {beak} beak, {background} background",

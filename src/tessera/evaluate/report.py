@@ -1,4 +1,4 @@
-"""report.html: one self-contained page about a run. It knows no training."""
+"""report.html: one self-contained page about a run. It knows no engine and no loop."""
 
 from __future__ import annotations
 
@@ -7,20 +7,23 @@ import html
 import io
 import json
 from collections.abc import Sequence
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import torch
 from PIL import Image
+from torch import Tensor
 
-from tessera.data.check import Health, show
-from tessera.data.codes import Codes, write_whole
-from tessera.data.folder import Pair
+from tessera.data.check import show
+from tessera.data.codes import write_whole
+from tessera.data.folder import Skip
 from tessera.data.pictures import grid_image, middle_square, read, resized
 from tessera.evaluate import metrics
-from tessera.generate.pipeline import Picture, Pipeline
+from tessera.generate.pipeline import Picture
 from tessera.models.saved import parameters
 from tessera.store import Run
+from tessera.train.objectives import Objective
 
 STYLE = """
 body{font:16px/1.5 system-ui,sans-serif;max-width:1040px;margin:2rem auto;padding:0 1rem;color:#222;background:#fdfcfa}
@@ -29,61 +32,87 @@ table{border-collapse:collapse}td{padding:.2rem 1.2rem .2rem 0;vertical-align:to
 td:last-child{font-variant-numeric:tabular-nums}
 .tiles{display:grid;grid-template-columns:repeat(auto-fill,minmax(150px,1fr));gap:14px}figure{margin:0}
 .tiles img{width:100%;border-radius:6px}figcaption{font-size:.8rem;color:#555}
-.pixel{image-rendering:pixelated}
+.pixel{image-rendering:pixelated}.wide{width:100%}
 """
+SHOWN = 10
+"""Reconstructions on the page."""
 
 
-def write(
-    run: Run, tokenizer: Run, pipeline: Pipeline, held: Sequence[Pair], drawn: Sequence[Picture], health: Health
-) -> dict[str, str]:
+@torch.no_grad()
+def write(run: Run, objective: Objective, drawn: Sequence[Picture], skipped: Sequence[Skip]) -> dict[str, str]:
     """Write report.html and figures.json into the run folder; returns the figures that stand at its top."""
-    shown = [_small(p.image, pipeline) for p in list(held)[:12]]
-    pixels = torch.stack(shown).float() / 255 if shown else torch.zeros(0, pipeline.image.channels, 8, 8)
-    codes = _held_codes(run, held)
-    figures, sections = {}, []
-    rows, tokenizer_rows = run.read_metrics(), tokenizer.read_metrics()
-    figures["captioned pictures"] = f"{len(health.good)} ({len(health.skipped)} left out, {len(held)} held out)"
-    figures["parameters of the prior"] = f"{parameters(pipeline.model):,}"
-    if len(codes):
-        best = min((r["held_loss"] for r in rows if "held_loss" in r), default=float("nan"))
-        used, perplexity = metrics.usage(codes, pipeline.image.vocab)
-        figures["held-out loss, nats per code"] = f"{best:.4f}"
-        figures["best context-free predictor (unigram entropy)"] = f"{metrics.unigram_entropy(codes):.4f}"
-        figures["codes in use on held-out pictures"] = f"{used} of {pipeline.image.vocab}, perplexity {perplexity:.0f}"
-    if len(pixels):
-        again = pipeline.image.decode(pipeline.image.encode(pixels)).cpu()
-        figures["reconstruction of held-out pictures"] = f"{metrics.psnr(again, pixels):.1f} dB"
-        pair = grid_image(torch.cat((pixels, again)), len(pixels))
-        sections.append(("Held-out pictures (above) and what their codes keep of them (below)", _img(pair, "pixel")))
-    curves = [("Prior", rows, "nats"), ("Image tokenizer", tokenizer_rows, "squared error")]
-    sections.insert(0, ("Losses", "".join(_img(plot(title, r, unit)) for title, r, unit in curves if r)))
-    sections.insert(0, ("Held-out captions, drawn", _tiles(drawn)))
-    if len(codes):
-        sections.append(
-            ("How often each code is used on held-out pictures", _img(_histogram(codes, pipeline.image.vocab)))
-        )
-    left_out = "".join(
-        f"<tr><td>{html.escape(show(s.path))}</td><td>{html.escape(s.reason)}</td></tr>" for s in health.skipped
-    )
-    if left_out:
-        sections.append((f"Left out ({len(health.skipped)})", f"<table>{left_out}</table>"))
-    settings = html.escape((run.folder / "config.json").read_text("utf-8"))
-    sections.append(("Settings", f"<details><summary>config.json</summary><pre>{settings}</pre></details>"))
-    write_whole(run.folder / "report.html", page(f"Tessera: {run.folder.name}", figures, sections).encode())
+    objective.model.eval()
+    rows = run.read_metrics()
+    codes = [objective.codes(batch) for batch in objective.held_batches()]
+    sections = [
+        ("Held-out captions, drawn", _tiles(drawn)),
+        ("Losses", "".join(map(_img, plots(run)))),
+        ("Held-out pictures (above) and what their codes keep of them (below)", _reconstructions(objective)),
+        ("How often each code is used on held-out pictures", _usage(codes, objective)),
+        (f"Left out ({len(skipped)})", _left_out(skipped)),
+        ("Settings", _settings(run)),
+    ]
+    figures = numbers(rows, objective, torch.cat(codes) if codes else torch.zeros(0, 0, dtype=torch.long))
+    shown = [(name, content) for name, content in sections if content]
+    write_whole(run.folder / "report.html", page(f"Tessera: {run.folder.name}", figures, shown).encode())
     write_whole(run.folder / "figures.json", json.dumps(figures, indent=1).encode())
     return figures
 
 
-def _held_codes(run: Run, held: Sequence[Pair]) -> torch.Tensor:
-    if not held or not (run.folder / "codes" / "index.json").is_file():
-        return torch.zeros(0, 0, dtype=torch.long)
-    packed = Codes(run.folder / "codes").only(held)
-    return torch.stack([packed.views(i)[0] for i in range(len(held))])
+def numbers(rows: Sequence[dict[str, Any]], objective: Objective, codes: Tensor) -> dict[str, str]:
+    """What a reader asks first."""
+    counts = f"{len(objective.pairs)} learned, {len(objective.held)} held out, {objective.skipped} left out"
+    figures = {"captioned pictures": counts, "parameters": f"{parameters(objective.model):,}"}
+    held = [(r["held_loss"], r["step"]) for r in rows if "held_loss" in r]
+    if held:
+        unit = "nats per code" if any("held_text" in r for r in rows) else "squared error"
+        figures[f"best held-out loss, {unit}"] = f"{min(held)[0]:.4f} at step {min(held)[1]}"
+    if len(codes):
+        used, perplexity = metrics.usage(codes, objective.image.vocab)
+        figures["best context-free predictor (unigram entropy)"] = f"{metrics.unigram_entropy(codes):.4f}"
+        figures["codes in use on held-out pictures"] = f"{used} of {objective.image.vocab}, perplexity {perplexity:.0f}"
+        pixels = _originals(objective, 64)
+        figures["reconstruction of held-out pictures"] = f"{metrics.psnr(_again(objective, pixels), pixels):.1f} dB"
+    return figures
 
 
-def _small(path: Path, pipeline: Pipeline) -> torch.Tensor:
-    picture = read(path, pipeline.image.channels)
-    return resized(picture, middle_square(*picture.shape[1:]), pipeline.image.pixels)
+def _originals(objective: Objective, count: int) -> Tensor:
+    """The middle squares of the first held-out pictures, [B, C, S, S] in 0 ... 1."""
+    image = objective.image
+    pictures = [read(pair.image, image.channels) for pair in islice(objective.held, count)]
+    return torch.stack([resized(p, middle_square(*p.shape[1:]), image.pixels) for p in pictures]).float() / 255
+
+
+def _again(objective: Objective, pixels: Tensor) -> Tensor:
+    return objective.image.decode(objective.image.encode(pixels)).float().cpu()
+
+
+def _reconstructions(objective: Objective) -> str:
+    if not objective.held:
+        return ""
+    pixels = _originals(objective, SHOWN)
+    return _img(grid_image(torch.cat((pixels, _again(objective, pixels))), len(pixels)), "pixel wide")
+
+
+def _usage(codes: Sequence[Tensor], objective: Objective) -> str:
+    return _img(_histogram(torch.cat(list(codes)), objective.image.vocab)) if codes else ""
+
+
+def _left_out(skipped: Sequence[Skip]) -> str:
+    rows = (f"<tr><td>{html.escape(show(s.path))}</td><td>{html.escape(s.reason)}</td></tr>" for s in skipped)
+    return f"<table>{''.join(rows)}</table>" if skipped else ""
+
+
+def _settings(run: Run) -> str:
+    settings = html.escape((run.folder / "config.json").read_text("utf-8"))
+    return f"<details><summary>config.json</summary><pre>{settings}</pre></details>"
+
+
+def _tiles(drawn: Sequence[Picture]) -> str:
+    tiles = (
+        f"<figure>{_img(p.image, 'pixel')}<figcaption>{html.escape(p.prompt)}</figcaption></figure>" for p in drawn
+    )
+    return f"<div class=tiles>{''.join(tiles)}</div>" if drawn else ""
 
 
 def page(title: str, figures: dict[str, str], sections: Sequence[tuple[str, str]]) -> str:
@@ -95,39 +124,44 @@ def page(title: str, figures: dict[str, str], sections: Sequence[tuple[str, str]
     )
 
 
-def _tiles(drawn: Sequence[Picture]) -> str:
-    tiles = (
-        f"<figure>{_img(p.image, 'pixel')}<figcaption>{html.escape(p.prompt)}</figcaption></figure>" for p in drawn
-    )
-    return f"<div class=tiles>{''.join(tiles)}</div>"
-
-
 def _img(picture: Image.Image, kind: str = "") -> str:
     buffer = io.BytesIO()
     picture.save(buffer, "PNG")
     return f'<img class="{kind}" alt="" src="data:image/png;base64,{base64.b64encode(buffer.getvalue()).decode()}">'
 
 
-def plot(title: str, rows: Sequence[dict[str, Any]], unit: str) -> Image.Image:
+# Plots.
+
+CURVES = (
+    ("reconstruction", "training", "-"),
+    ("image", "training, codes", "-"),
+    ("text", "training, text", "-"),
+    ("held_loss", "held out", "o-"),
+)
+
+
+def plots(run: Run) -> list[Image.Image]:
+    """The loss curves of a run, and of the image tokenizer that `learn` trained for it."""
+    runs = [(run, "")] + [(Run(f), "image tokenizer") for f in [run.folder / "tokenizer"] if f.is_dir()]
+    return [plot(title, r.read_metrics()) for r, title in runs]
+
+
+def plot(title: str, rows: Sequence[dict[str, Any]]) -> Image.Image:
     """Training and held-out loss over steps."""
     figure, axes = _figure(title)
-    for key, label, style in (
-        ("image", "training, codes", "-"),
-        ("text", "training, text", "-"),
-        ("reconstruction", "training", "-"),
-        ("held_loss", "held out", "o-"),
-    ):
+    for key, label, style in CURVES:
         points = [(r["step"], r[key]) for r in rows if key in r]
         if points:
             axes.plot(*zip(*points, strict=True), style, label=label, markersize=3, linewidth=1.2)
     axes.set_xlabel("step")
-    axes.set_ylabel(unit)
-    axes.legend(frameon=False)
+    axes.set_ylabel("loss")
+    if axes.lines:
+        axes.legend(frameon=False)
     axes.grid(alpha=0.3)
     return _drawn(figure)
 
 
-def _histogram(codes: torch.Tensor, vocab: int) -> Image.Image:
+def _histogram(codes: Tensor, vocab: int) -> Image.Image:
     figure, axes = _figure("")
     counts = torch.bincount(codes.flatten(), minlength=vocab).sort(descending=True).values
     axes.fill_between(range(vocab), counts.tolist(), step="mid", alpha=0.7)
@@ -152,3 +186,8 @@ def _drawn(figure: Any) -> Image.Image:
     figure.savefig(buffer, format="png")
     buffer.seek(0)
     return Image.open(buffer)
+
+
+def save_plot(run: Run) -> None:
+    """loss.png in the run folder."""
+    plot(run.folder.name, run.read_metrics()).save(Path(run.folder) / "loss.png")

@@ -98,7 +98,7 @@ class Pipeline:
             raise CheckpointError(f"{run} holds an image tokenizer, which draws nothing by itself; name a t2i run.")
         place = choose_device(device)
         tokenizer = image_tokens.load(checkpoint / "image_tokenizer")
-        tokenizer.model.to(place)
+        tokenizer.to(place)
         return Pipeline(model.to(place), text_tokens.load(checkpoint / "text_tokenizer"), tokenizer, str(run))
 
     def __call__(self, prompt: str, count: int = 1, seed: int = 0, **sampling: float) -> list[Picture]:

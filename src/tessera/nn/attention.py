@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import torch
 import torch.nn.functional as F
@@ -18,6 +18,7 @@ Where = slice | Tensor
 """The absolute positions of the inputs, as an index into tables that have a row per position."""
 
 
+@runtime_checkable
 class Memory(Protocol):
     """What one branch remembers of earlier positions."""
 
@@ -114,7 +115,7 @@ class HeadNorm(nn.Module):
 
 
 def angles_2d(layout: Layout, head_dim: int) -> Tensor:
-    """2-D rotary angles [L, E / 2]: a quarter of the pairs turn with the place in the text, the rest by row and column."""
+    """2-D rotary angles [L, E / 2]: one pair in four turns with the place in the text, the others by row and column."""
     text = head_dim // 8
     rows = (head_dim // 2 - text) // 2
     position = torch.arange(layout.length)

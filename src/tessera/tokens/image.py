@@ -26,6 +26,7 @@ class ImageTokenizer(Protocol):
     def encode(self, pixels: Float[Tensor, "B C S S"]) -> Int[Tensor, "B N"]: ...
     def decode(self, codes: Int[Tensor, "B N"]) -> Float[Tensor, "B C S S"]: ...
     def fingerprint(self) -> str: ...
+    def to(self, device: torch.device) -> None: ...
     def save(self, folder: Path) -> None: ...
 
 
@@ -50,6 +51,9 @@ class FrozenDVAE:
             digest.update(name.encode())
             digest.update(value.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes())
         return digest.hexdigest()
+
+    def to(self, device: torch.device) -> None:
+        self.model.to(device)
 
     def save(self, folder: Path) -> None:
         saved.write(folder, self.model)

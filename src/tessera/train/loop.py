@@ -67,13 +67,16 @@ def train(
     else:
         save()  # before the first step, so that a run that cannot save fails now
     run.forget_after(at.step)
+    counts = {"pairs": len(objective.pairs), "held": len(objective.held), "skipped": objective.skipped}
+    tracker.log({"step": at.step, **counts})
+    objective.place(engine.device)
     batches = objective.batches(at.step)
     began = time.monotonic() - at.elapsed
     window = Window(at.step)
 
     def done() -> float:
         """Share of the training that lies behind: by steps, or by time where that runs out first."""
-        return min(1.0, max(at.step / max(config.steps, 1), at.elapsed / budget))
+        return min(1.0, max(at.step / config.steps if config.steps else 1.0, at.elapsed / budget))
 
     def held_out() -> bool:
         """Measure the held-out loss; returns whether it is the best so far."""
@@ -106,8 +109,9 @@ def train(
             at.elapsed = time.monotonic() - began
             if improved or at.step % config.save_every == 0 or over:
                 save(best=improved)
-        if (at.step and not (latest := run.latest())) or (latest and not latest.name.endswith(f"-{at.step:06d}")):
-            save()
+    newest = run.latest()
+    if newest is None or newest.name != f"step-{at.step:06d}":
+        save()
     if interrupted():
         raise Interrupted(f"Interrupted at step {at.step}; everything is saved. The same command goes on from there.")
     return at
@@ -174,7 +178,7 @@ class Window:
         if not (math.isfinite(loss) and math.isfinite(float(self.norm))):
             raise TesseraError(
                 f"The loss is {loss} and the gradient norm {float(self.norm)} at step {at.step}. The last checkpoint "
-                "is good. Try a lower --optim.lr, a longer --optim.warmup, or --machine.precision float32 in a new --out."
+                "is good. Try a lower --optim.lr, longer --optim.warmup, or --machine.precision float32."
             )
         now = time.monotonic()
         speed = (at.step - self.step) * batch / max(now - self.since, 1e-9)
@@ -191,7 +195,7 @@ def move(batch: Batch, device: torch.device) -> Batch:
 
 def step_seed(seed: int, rank: int, step: int) -> int:
     """A different stream of noise for every (seed, rank, step)."""
-    return (seed * 1_000_003 + rank) * 1_000_003 + step
+    return ((seed * 1_000_003 + rank) * 1_000_003 + step) % 2**63
 
 
 @contextmanager

@@ -22,7 +22,7 @@ from tessera.models.text_to_image import TextToImage
 from tessera.store import Run
 from tessera.tokens import image as image_tokens
 from tessera.tokens import text as text_tokens
-from tessera.tokens.image import ImageTokenizer
+from tessera.tokens.image import FrozenDVAE, ImageTokenizer
 from tessera.tokens.text import BPE, TextTokenizer
 
 Parts = dict[str, Tensor]
@@ -35,26 +35,36 @@ class Objective(Protocol):
     config: TrainConfig
     pairs: list[Pair]
     held: list[Pair]
+    skipped: int
+    image: ImageTokenizer
 
+    def place(self, device: torch.device) -> None: ...
     def batches(self, start: int) -> Iterator[Batch]: ...
     def held_batches(self) -> Iterator[Batch]: ...
     def loss(self, model: nn.Module, batch: Batch, done: float) -> tuple[Tensor, Parts]: ...
     def held_loss(self, model: nn.Module, batch: Batch) -> Parts: ...
+    def codes(self, batch: Batch) -> Tensor: ...
     def save(self, folder: Path) -> None: ...
 
 
 class TrainDVAE:
     """Reconstruct pictures through their codes. The held-out "loss" is that of the hard codes, without noise."""
 
-    def __init__(self, config: TrainConfig, pairs: list[Pair], held: list[Pair]):
+    def __init__(self, config: TrainConfig, pairs: list[Pair], held: list[Pair], skipped: int):
         assert isinstance(config.model, DVAEConfig)
-        self.config, self.pairs, self.held = config, pairs, held
+        self.config, self.pairs, self.held, self.skipped = config, pairs, held, skipped
         torch.manual_seed(config.seed)
         self.model = DiscreteVAE(config.model)
         sources = [
             _pictures(config, p, NoCaptions(), config.model.pixels, config.model.channels) for p in (pairs, held)
         ]
         self.source, self.held_source = sources
+
+    @property
+    def image(self) -> ImageTokenizer:
+        return FrozenDVAE(self.model)
+
+    def place(self, device: torch.device) -> None: ...
 
     def batches(self, start: int) -> Iterator[Batch]:
         return stream(
@@ -65,8 +75,9 @@ class TrainDVAE:
         return plain_batches(self.held_source, len(self.held), self.config.optim.batch)
 
     def loss(self, model: nn.Module, batch: Batch, done: float) -> tuple[Tensor, Parts]:
-        total, reconstruction, kl = model(floats(batch.pixels), self.temperature(done))
-        return total, {"reconstruction": reconstruction, "kl": kl}
+        temperature = self.temperature(done)
+        total, reconstruction, kl = model(floats(batch.pixels), temperature)
+        return total, {"reconstruction": reconstruction, "kl": kl, "temperature": torch.tensor(temperature)}
 
     def temperature(self, done: float) -> float:
         """Geometrically from temperature to temperature_end, as a function of progress alone."""
@@ -77,6 +88,9 @@ class TrainDVAE:
         pixels = floats(batch.pixels)
         wrong = (self.model.decode(self.model.encode(pixels)) - pixels) / self.model.std
         return {"loss": wrong.square().mean()}
+
+    def codes(self, batch: Batch) -> Tensor:
+        return self.model.encode(floats(batch.pixels))
 
     def save(self, folder: Path) -> None:
         saved.write(folder, self.model)
@@ -90,13 +104,14 @@ class TrainTextToImage:
         config: TrainConfig,
         pairs: list[Pair],
         held: list[Pair],
+        skipped: int,
         text: TextTokenizer,
         image: ImageTokenizer,
         codes: Codes | None,
     ):
         m = config.model
         assert isinstance(m, TextToImageConfig)
-        self.pairs, self.held, self.text, self.image = pairs, held, text, image
+        self.pairs, self.held, self.skipped, self.text, self.image = pairs, held, skipped, text, image
         captions = [Captions(p, text, m.text_len, config.data.truncate) for p in (pairs, held)]
         self.config = config
         torch.manual_seed(config.seed)
@@ -109,6 +124,9 @@ class TrainTextToImage:
             sources = [_pictures(config, p, c, image.pixels, image.channels) for p, c in both]
             self.workers = config.data.workers
         self.source, self.held_source = sources
+
+    def place(self, device: torch.device) -> None:
+        self.image.to(device)
 
     def batches(self, start: int) -> Iterator[Batch]:
         return stream(self.source, len(self.pairs), self.config.optim.batch, self.config.seed, start, self.workers)
@@ -154,21 +172,21 @@ def build(config: TrainConfig, health: Health | None = None, progress: Progress 
     """
     run = Run(config.out)
     codes = Codes(Path(config.data.codes)) if config.data.codes else None
-    if codes:
-        pairs = codes.pairs
-    else:
-        pairs = (health or check(config.data.path, config.data.captions, run.folder / "data.json", progress)).pairs
+    if not (codes or health):
+        health = check(config.data.path, config.data.captions, run.folder / "data.json", progress)
+    pairs = codes.pairs if codes else health.pairs if health else []
+    skipped = len(health.skipped) if health else 0
     learned, held = split(pairs, config.data.holdout)
     if not learned:
         raise DataError(
             f"All {len(pairs)} pairs fell to the held-out share; lower data.holdout ({config.data.holdout})."
         )
     if isinstance(config.model, DVAEConfig):
-        return TrainDVAE(config, learned, held)
+        return TrainDVAE(config, learned, held, skipped)
     image = _image_tokenizer(config, run)
     text = _text_tokenizer(config, run, learned)
     resolved = dataclasses.replace(config, model=resolve(config.model, text, image, learned + held))
-    return TrainTextToImage(resolved, learned, held, text, image, codes)
+    return TrainTextToImage(resolved, learned, held, skipped, text, image, codes)
 
 
 def _image_tokenizer(config: TrainConfig, run: Run) -> ImageTokenizer:
