@@ -12,10 +12,12 @@ import pytest
 import torch
 from jaxtyping import install_import_hook
 
-with install_import_hook("tessera.nn", "beartype.beartype"):  # shapes at the seams are enforced here and only here
-    import tessera.nn.attention
-    import tessera.nn.quantize
-    import tessera.nn.stack  # noqa: F401
+# Shapes at the seams are enforced here and only here; geometry is left out because FlexAttention traces it.
+SEAMS = ["tessera.nn.attention", "tessera.nn.stack", "tessera.nn.loss", "tessera.nn.quantize", "tessera.models.text_to_image", "tessera.models.dvae", "tessera.generate.sample"]
+with install_import_hook(SEAMS, "beartype.beartype"):
+    import tessera.generate.sample
+    import tessera.models.dvae
+    import tessera.models.text_to_image  # noqa: F401
 
 from tessera.config import DVAEConfig, TextToImageConfig, TransformerConfig
 from tessera.data import birds
@@ -26,7 +28,7 @@ torch.set_num_threads(1)
 MODERN = TransformerConfig(dim=32, depth=3, heads=2, head_dim=16)
 CLASSIC = TransformerConfig(
     dim=30, depth=3, heads=2, head_dim=12, positions="rotary_dalle1", norm="layer", qk_norm=False, ff="geglu",
-    ff_mult=4.0, bias=True, layer_scale=True, zero_init=False,
+    ff_mult=4.0, bias=True, shift=True, layer_scale=True, zero_init=False,
 )  # fmt: skip
 TINY_DVAE = DVAEConfig(pixels=16, layers=2, hidden=8, resblocks=1, levels=(3, 3, 3))
 

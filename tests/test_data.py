@@ -279,7 +279,7 @@ def test_order_is_a_function_of_step_epoch_and_rank():
     assert [next(late) for _ in range(5)] == [places(50, 12, 3, s) for s in range(7, 12)]
 
 
-@pytest.mark.parametrize("workers", [0, 2])
+@pytest.mark.parametrize("workers", [0, 1])
 def test_batches_resume_exactly_with_any_number_of_workers(bird_folder, workers):
     pairs = list(scan(str(bird_folder)).pairs)
     tokenizer = train_bpe([c for p in pairs for c in p.captions], 300)

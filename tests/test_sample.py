@@ -8,7 +8,7 @@ from tessera.config import SampleConfig
 from tessera.errors import ConfigError
 from tessera.generate import sample
 
-LOGITS = torch.tensor([[0.1, 3.0, 2.0, -1.0, 2.5], [5.0, 0.0, 0.0, 0.0, 0.0]])
+LOGITS = torch.tensor([[0.1, 3.0, 2.0, -1.0, 2.5], [5.0, 0.3, 0.0, -0.2, 0.1]])
 
 
 def test_keep_top_counts_exactly():

@@ -57,9 +57,9 @@ class DemoConfig:
 
     out: str = "runs/demo"
     """Folder for everything; the same command goes on in it."""
-    budget: str = "9m"
+    budget: str = "11m"
     """Time for learning."""
-    birds: int = 4000
+    birds: int = 6000
     """Pictures to draw and learn from."""
     questions: int = 200
     """Captions with untrained colour combinations that are drawn and measured."""

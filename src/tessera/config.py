@@ -117,7 +117,7 @@ class TransformerConfig:
     """Hidden width of the feed-forward branch, in multiples of dim."""
     bias: bool = False
     """Biases on the output projections and in the feed-forward branch."""
-    shift: bool = True
+    shift: bool = False
     """Token shift: part of each position's channels comes from the position before, above or left."""
     sandwich: bool = False
     """A second norm after each branch (CogView)."""
@@ -235,7 +235,8 @@ class TokensConfig:
 class OptimConfig:
     """How the weights move."""
 
-    name: Literal["adamw", "adam"] = "adamw"
+    name: Literal["adamw", "adam", "muon"] = "adamw"
+    """muon takes torch.optim.Muon for the matrices of the stack and AdamW for the rest."""
     lr: float = 1e-3
     """Peak learning rate."""
     betas: tuple[float, float] = (0.9, 0.95)

@@ -43,7 +43,7 @@ Progress = Callable[[str], Callable[[Iterable, int], Iterable]]
 """A title -> something that shows how far an iteration has come."""
 
 
-TOKENIZER_SHARE, PRIOR_SHARE = 0.3, 0.58
+TOKENIZER_SHARE, PRIOR_SHARE = 0.25, 0.64
 """Of the budget; the rest is for checking, encoding, drawing and the report."""
 CAPTION_SHARE = 0.995
 """The text length fits this share of the captions; the others are cut."""
@@ -54,6 +54,7 @@ def learn(config: LearnConfig, progress: Progress, say: Callable[[str], None]) -
     config.check()
     out = Path(config.out or f"runs/{Path(config.pictures).resolve().name}")
     run = Run(out)
+    run.make()
     machine = MachineConfig(device=config.device)
     health = check(config.pictures, config.captions, out / "data.json", progress("Checking the pictures"))
     say(f"{len(health.good)} captioned pictures ({health.layout}), {len(health.skipped)} left out.")
@@ -156,7 +157,7 @@ def stages(config: LearnConfig, c: Choice, machine: MachineConfig, out: Path) ->
         model=DVAEConfig(pixels=c.pixels, layers=c.layers, channels=c.channels, hidden=c.hidden, levels=c.levels),
         data=data,
         optim=OptimConfig(lr=2e-3, weight_decay=0.0, batch=c.batch, warmup=50, betas=(0.9, 0.99)),
-        save_every=100,
+        save_every=50,
         valid_every=200,
         preview_every=200,
         **common,
@@ -170,8 +171,8 @@ def stages(config: LearnConfig, c: Choice, machine: MachineConfig, out: Path) ->
         model=TextToImageConfig(text_len=c.text_len, transformer=transformer),
         data=dataclasses.replace(data, codes=str(out / "codes")),
         tokens=TokensConfig(image=str(out / "tokenizer"), vocab=c.vocab),
-        optim=OptimConfig(lr=2e-3 if c.dim <= 192 else 1.5e-3, batch=c.batch),
-        save_every=100,
+        optim=OptimConfig(lr=8e-3 if c.dim <= 192 else 5e-3 if c.dim <= 256 else 1.5e-3, batch=c.batch),
+        save_every=50,
         valid_every=200,
         preview_every=400,
         **common,

@@ -55,6 +55,15 @@ class Run:
                 f"{self.folder} is no run folder: its config.json cannot be read ({error})."
             ) from error
 
+    def make(self) -> None:
+        """Create the folder, so that a place that cannot be written is known before any work."""
+        try:
+            self.samples.mkdir(parents=True, exist_ok=True)
+            write_whole(self.folder / ".writable", b"")
+            (self.folder / ".writable").unlink()
+        except OSError as error:
+            raise CheckpointError(f"The run folder {self.folder} cannot be written: {error}. Set --out.") from error
+
     def open(self, config: TrainConfig) -> None:
         """Begin the run, or go on with it. Raises ConfigError where the folder holds a run with other settings."""
         if self.exists():
@@ -64,13 +73,8 @@ class Run:
                     f"{self.folder} holds a run with other settings ({'; '.join(changed[:4])}). "
                     "Give the same settings to go on with it, or another --out to begin a new one."
                 )
-        try:
-            self.samples.mkdir(parents=True, exist_ok=True)
-            write_whole(self.folder / "config.json", json.dumps(to_dict(config), indent=1).encode())
-        except OSError as error:
-            raise CheckpointError(
-                f"The run folder {self.folder} cannot be written: {error.strerror}. Set --out."
-            ) from error
+        self.make()
+        write_whole(self.folder / "config.json", json.dumps(to_dict(config), indent=1).encode())
         for left_over in self.folder.glob(".step-*"):
             shutil.rmtree(left_over)
 

@@ -211,10 +211,10 @@ PERCHED = {
 }
 TEMPLATES = (
     "a {size} {body} bird with {wings} wings, a {belly} belly and a {beak} beak {perched}, {background} background",
-    "this bird has a {body} body, {wings} wings, a {belly} belly and a {beak} beak, and the background is {background}",
-    "the {size} bird is {body} with {wings} wings and a {belly} belly, its beak is {beak}, {background} background",
-    "{background} background, a {body} bird {perched}, its wings are {wings}, its belly is {belly}, its beak is {beak}",
-    "a {size} bird that is {body}, with {wings} wings, a {belly} belly, and a {beak} beak, {perched}, {background} sky",
+    "this bird has a {body} body, {wings} wings, a {belly} belly and a {beak} beak, {background} background",
+    "the {size} bird has a {beak} beak, a {belly} belly, {wings} wings and a {body} body, {background} background",
+    "{background} background, a {body} bird {perched} with {wings} wings, a {beak} beak and a {belly} belly",
+    "{perched}, a {size} {body} bird with a {belly} belly, {wings} wings and a {beak} beak, {background} background",
     "this {size} {body} bird {perched} has a {belly} belly, {wings} wings and a {beak} beak, {background} background",
 )
 SHORT = (

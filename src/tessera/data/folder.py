@@ -105,7 +105,7 @@ def _matched(root: Path, text_root: Path, files: list[Path], texts: list[Path]) 
     """Text files beside their pictures or in a tree of their own, matched by as much of the path as agrees."""
     images = [f for f in files if f.suffix.lower() in SUFFIXES]
     texts = [f for f in texts if f.suffix.lower() == ".txt"]
-    beside = {(f.parent, f.stem): f for f in texts}
+    beside = {(f.parent, f.stem): f for f in [*texts, *files] if f.suffix.lower() == ".txt"}
     taken = {beside[key] for i in images if (key := (i.parent, i.stem)) in beside}
     by_stem: dict[str, list[Path]] = defaultdict(list)
     for text in texts:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from itertools import pairwise
 from typing import Any
 
@@ -118,14 +117,14 @@ class Branch(nn.Module):
         return self.scale(self.norm_out(self.fn(self.shift(self.norm(x), memory), memory)))
 
 
-def residual(pairs: Sequence[Sequence[nn.Module]], x: Tensor, past: Past | Nothing) -> Tensor:
+def residual(pairs: nn.ModuleList, x: Tensor, past: Past | Nothing) -> Tensor:
     for attend, feed in pairs:
         x = x + attend(x, past)
         x = x + feed(x, past)
     return x
 
 
-def reversible(pairs: Sequence[Sequence[nn.Module]], x: Tensor, past: Past | Nothing) -> Tensor:
+def reversible(pairs: nn.ModuleList, x: Tensor, past: Past | Nothing) -> Tensor:
     """y1 = x1 + f(x2), y2 = x2 + g(y1); the output is the mean of both streams (Gomez et al. 2017)."""
     if torch.is_grad_enabled() and x.requires_grad:
         y1, y2 = _Reversible.apply(x, pairs, past)
@@ -134,7 +133,7 @@ def reversible(pairs: Sequence[Sequence[nn.Module]], x: Tensor, past: Past | Not
     return (y1 + y2) / 2
 
 
-def reversible_streams(pairs: Sequence[Sequence[nn.Module]], x: Tensor, past: Past | Nothing) -> tuple[Tensor, Tensor]:
+def reversible_streams(pairs: nn.ModuleList, x: Tensor, past: Past | Nothing) -> tuple[Tensor, Tensor]:
     y1 = y2 = x
     for attend, feed in pairs:
         y1 = y1 + attend(y2, past)
@@ -150,7 +149,7 @@ class _Reversible(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, pairs: Sequence[Sequence[nn.Module]], past: Nothing) -> tuple[Tensor, Tensor]:
+    def forward(ctx: Any, x: Tensor, pairs: nn.ModuleList, past: Nothing) -> tuple[Tensor, Tensor]:
         ctx.pairs, ctx.past, ctx.device, ctx.states = pairs, past, x.device.type, []
         ctx.autocast = torch.is_autocast_enabled(ctx.device), torch.get_autocast_dtype(ctx.device)
         y1 = y2 = x

@@ -171,6 +171,7 @@ def build(config: TrainConfig, health: Health | None = None, progress: Progress 
     Everything that can be wrong with them raises here, before the first step.
     """
     run = Run(config.out)
+    run.make()
     codes = Codes(Path(config.data.codes)) if config.data.codes else None
     if not (codes or health):
         health = check(config.data.path, config.data.captions, run.folder / "data.json", progress)

@@ -3,41 +3,90 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
 from torch import nn
 
 from tessera.config import OptimConfig
+from tessera.nn.loss import Head
 
 
 def tagged(model: nn.Module) -> dict[str, list[nn.Parameter]]:
-    """Every parameter once, by what it is: "matrix" (linear and convolution weights), "embedding", "other"."""
-    tags: dict[str, list[nn.Parameter]] = {"matrix": [], "embedding": [], "other": []}
+    """Every parameter once, by what it is.
+
+    "matrix": weights of linear maps; "kernel": weights of convolutions; "head"; "embedding"; "other": norms, biases,
+    scales, positions.
+    """
+    kinds = {nn.Linear: "matrix", nn.Conv2d: "kernel", nn.ConvTranspose2d: "kernel", Head: "head"}
+    tags: dict[str, list[nn.Parameter]] = {t: [] for t in ("matrix", "kernel", "head", "embedding", "other")}
     seen: set[int] = set()
     for module in model.modules():
         for name, parameter in module.named_parameters(recurse=False):
             if id(parameter) in seen or not parameter.requires_grad or not parameter.numel():
                 continue
             seen.add(id(parameter))
-            is_matrix = name == "weight" and parameter.ndim >= 2
-            tag = "embedding" if isinstance(module, nn.Embedding) else "matrix" if is_matrix else "other"
-            tags[tag].append(parameter)
+            tag = "embedding" if isinstance(module, nn.Embedding) else kinds.get(type(module), "other")
+            tags[tag if name == "weight" else "other"].append(parameter)
     return tags
 
 
 def optimizer_of(config: OptimConfig) -> Callable[[nn.Module], torch.optim.Optimizer]:
-    """AdamW (Loshchilov & Hutter 2019) or Adam; only matrices decay."""
+    """Adam, AdamW (Loshchilov & Hutter 2019), or Muon (Jordan et al. 2024) with AdamW; only weights decay."""
+    return lambda model: OPTIMIZERS[config.name](config, tagged(model))
 
-    def make(model: nn.Module) -> torch.optim.Optimizer:
-        decays = {"matrix": config.weight_decay}
-        groups = [{"params": p, "weight_decay": decays.get(tag, 0.0)} for tag, p in tagged(model).items() if p]
-        if config.name == "adam":
-            return torch.optim.Adam([p for g in groups for p in g["params"]], lr=config.lr, betas=config.betas)
-        return torch.optim.AdamW(groups, lr=config.lr, betas=config.betas)
 
-    return make
+Tags = dict[str, list[nn.Parameter]]
+
+
+def _groups(config: OptimConfig, tags: Tags, names: Sequence[str]) -> list[dict[str, Any]]:
+    decays = {"embedding": 0.0, "other": 0.0}
+    return [{"params": tags[n], "weight_decay": decays.get(n, config.weight_decay)} for n in names if tags[n]]
+
+
+def _adamw(config: OptimConfig, tags: Tags) -> torch.optim.Optimizer:
+    return torch.optim.AdamW(_groups(config, tags, list(tags)), lr=config.lr, betas=config.betas)
+
+
+def _adam(config: OptimConfig, tags: Tags) -> torch.optim.Optimizer:
+    return torch.optim.Adam([p for group in tags.values() for p in group], lr=config.lr, betas=config.betas)
+
+
+def _muon(config: OptimConfig, tags: Tags) -> torch.optim.Optimizer:
+    """With updates as large as AdamW's (Liu et al. 2025), so that both take the same learning rate."""
+    muon = torch.optim.Muon(
+        tags["matrix"], lr=config.lr, weight_decay=config.weight_decay, momentum=0.95, adjust_lr_fn="match_rms_adamw"
+    )
+    rest = _groups(config, tags, [n for n in tags if n != "matrix"])
+    return Together([muon, torch.optim.AdamW(rest, lr=config.lr, betas=config.betas)])
+
+
+OPTIMIZERS = {"adamw": _adamw, "adam": _adam, "muon": _muon}
+
+
+class Together(torch.optim.Optimizer):
+    """Several optimisers as one."""
+
+    def __init__(self, parts: Sequence[torch.optim.Optimizer]):
+        self.parts = parts
+        self.param_groups = [group for part in parts for group in part.param_groups]
+
+    def step(self, closure: Any = None) -> None:
+        for part in self.parts:
+            part.step()
+
+    def zero_grad(self, set_to_none: bool = True) -> None:
+        for part in self.parts:
+            part.zero_grad(set_to_none)
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"parts": [part.state_dict() for part in self.parts]}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        for part, state in zip(self.parts, state_dict["parts"], strict=True):
+            part.load_state_dict(state)
+        self.param_groups = [group for part in self.parts for group in part.param_groups]
 
 
 Shape = Callable[[float, float], float]
