@@ -23,7 +23,7 @@ journeys: $(VENV)/ready
 check: $(VENV)/ready
 	$(BIN)/ruff format --check src tests bench
 	$(BIN)/ruff check src tests bench
-	$(BIN)/pyright
+	$(BIN)/pyright --pythonpath $(BIN)/python
 	$(BIN)/pytest tests/test_layers.py
 
 format: $(VENV)/ready

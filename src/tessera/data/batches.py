@@ -103,8 +103,8 @@ class Pictures(Dataset):
 
 def augmented(picture: Tensor, pixels: int, crop: float, flip: bool, noise: np.random.Generator) -> Tensor:
     """A random square of the picture, mirrored half the time if asked."""
-    shape = picture.shape[1:]
-    square = random_square(*shape, crop, noise) if crop < 1 else middle_square(*shape)
+    _, height, width = picture.shape
+    square = random_square(height, width, crop, noise) if crop < 1 else middle_square(height, width)
     small = resized(picture, square, pixels)
     return small.flip(-1) if flip and noise.random() < 0.5 else small
 

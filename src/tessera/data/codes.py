@@ -97,8 +97,9 @@ def _encode_one(
     """uint16 [V, N]."""
     picture = read(pair.image, tokenizer.channels)
     noise = np.random.default_rng([seed, 2, index])
-    shape = picture.shape[1:]
-    squares = [middle_square(*shape)] + [random_square(*shape, config.crop, noise) for _ in range(views - 1)]
+    _, height, width = picture.shape
+    squares = [middle_square(height, width)]
+    squares += [random_square(height, width, config.crop, noise) for _ in range(views - 1)]
     pixels = [resized(picture, square, tokenizer.pixels) for square in squares]
     pixels = [p.flip(-1) if config.flip and i % 2 else p for i, p in enumerate(pixels)]
     codes = tokenizer.encode(torch.stack(pixels).float() / 255)

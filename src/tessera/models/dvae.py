@@ -31,6 +31,9 @@ class DiscreteVAE(nn.Module):
     Pixels are 0 ... 1 on both sides. Encoder and decoder are DALLE-pytorch's layer by layer, so that its weights fit.
     """
 
+    mean: Tensor
+    std: Tensor
+
     def __init__(self, config: DVAEConfig):
         super().__init__()
         c = self.config = config

@@ -22,8 +22,8 @@ Where = slice | Tensor
 class Memory(Protocol):
     """What one branch remembers of earlier positions."""
 
-    where: Where
-
+    @property
+    def where(self) -> Where: ...
     def extend(self, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]: ...
     def recall(self, x: Tensor) -> Tensor: ...
 
@@ -49,7 +49,7 @@ class Slot:
 
     def __init__(self, keys: Tensor, values: Tensor, history: Tensor):
         self.keys, self.values, self.history = keys, values, history
-        self.where: Where = slice(0, 0)
+        self.where = torch.arange(0)  # set by Past.advance
 
     def extend(self, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
         """Store [B, H, t, E] at `where`; return everything, later positions still zero."""
@@ -88,6 +88,8 @@ class Rotary(nn.Module):
 
     Channels beyond R pass through; a table with R = 0 turns nothing.
     """
+
+    turns: Tensor
 
     def __init__(self, angles: Float[Tensor, "L R"]):
         super().__init__()
@@ -160,6 +162,8 @@ def rotaries(config: TransformerConfig, layout: Layout) -> tuple[Rotary, Rotary]
 
 class Visibility(nn.Module):
     """Attention restricted to a pattern: softmax(q k / sqrt(E)) v over the keys each query may see."""
+
+    mask: Tensor
 
     def __init__(self, name: str, layout: Layout):
         super().__init__()

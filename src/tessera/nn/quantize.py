@@ -69,6 +69,11 @@ class FiniteScalar(nn.Module):
     There is no codebook that could collapse: the choice for small data and short training.
     """
 
+    levels: Tensor
+    offset: Tensor
+    reach: Tensor
+    bases: Tensor
+
     def __init__(self, config: DVAEConfig):
         super().__init__()
         self.width_in = self.width_out = len(config.levels)

@@ -24,6 +24,8 @@ class TokenShift(nn.Module):
     code to the left. Beyond a border stands zero. One fixed table of source rows serves training and decoding.
     """
 
+    sources: Tensor
+
     def __init__(self, layout: Layout, dim: int):
         super().__init__()
         half, quarter = -(-dim // 2), -(-dim // 4)
@@ -118,7 +120,7 @@ class Branch(nn.Module):
 
 
 def residual(pairs: nn.ModuleList, x: Tensor, past: Past | Nothing) -> Tensor:
-    for attend, feed in pairs:
+    for attend, feed in pairs:  # type: ignore[misc]
         x = x + attend(x, past)
         x = x + feed(x, past)
     return x
@@ -135,7 +137,7 @@ def reversible(pairs: nn.ModuleList, x: Tensor, past: Past | Nothing) -> Tensor:
 
 def reversible_streams(pairs: nn.ModuleList, x: Tensor, past: Past | Nothing) -> tuple[Tensor, Tensor]:
     y1 = y2 = x
-    for attend, feed in pairs:
+    for attend, feed in pairs:  # type: ignore[misc]
         y1 = y1 + attend(y2, past)
         y2 = y2 + feed(y1, past)
     return y1, y2
@@ -153,7 +155,7 @@ class _Reversible(torch.autograd.Function):
         ctx.pairs, ctx.past, ctx.device, ctx.states = pairs, past, x.device.type, []
         ctx.autocast = torch.is_autocast_enabled(ctx.device), torch.get_autocast_dtype(ctx.device)
         y1 = y2 = x
-        for attend, feed in pairs:
+        for attend, feed in pairs:  # type: ignore[misc]
             ctx.states.append(_noise_state(x.device))
             y1 = y1 + attend(y2, past)
             ctx.states.append(_noise_state(x.device))
@@ -166,7 +168,7 @@ class _Reversible(torch.autograd.Function):
         y1, y2 = ctx.saved_tensors
         g1, g2 = grads
         after = _noise_state(y1.device)
-        for attend, feed in reversed(ctx.pairs):
+        for attend, feed in reversed(ctx.pairs):  # type: ignore[misc]
             y2, g1 = _undo(ctx, feed, y1, y2, g1, g2)
             y1, g2 = _undo(ctx, attend, y2, y1, g2, g1)
         _set_noise_state(after, y1.device)

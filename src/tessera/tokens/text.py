@@ -8,7 +8,7 @@ import importlib.util
 import json
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 from jaxtyping import Int
@@ -85,7 +85,7 @@ def clip_bpe(merges: Path) -> BPE:
     """CLIP's 49,408-entry BPE from its merges file (bpe_simple_vocab_16e6.txt, gzipped or not)."""
     raw = merges.read_bytes()
     text = (gzip.decompress(raw) if raw[:2] == b"\x1f\x8b" else raw).decode("utf-8")
-    pairs = [tuple(line.split()) for line in text.split("\n")[1 : CLIP_VOCAB - 512 - 2 + 1]]
+    pairs: list[Any] = [tuple(line.split()) for line in text.split("\n")[1 : CLIP_VOCAB - 512 - 2 + 1]]
     if len(pairs) != CLIP_VOCAB - 514 or any(len(p) != 2 for p in pairs):
         raise ConfigError(f"{merges} is not CLIP's merges file: it does not hold {CLIP_VOCAB - 514} pairs of symbols.")
     letters = list(_byte_letters().values())

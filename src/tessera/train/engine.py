@@ -50,7 +50,7 @@ class Single:
 
     def prepare(self, model: nn.Module, make_optimizer: MakeOptimizer) -> None:
         # Convolutions run faster with channels last; other weights are left alone by it.
-        self.model = model.to(self.device, memory_format=torch.channels_last).train()
+        self.model = model.to(self.device, memory_format=torch.channels_last).train()  # type: ignore[call-overload]
         self.optimizer = make_optimizer(self.model)
         if self.compiles:
             self.model.compile()

@@ -31,13 +31,15 @@ Parts = dict[str, Tensor]
 class Objective(Protocol):
     """`model` is called through the engine, which may have wrapped it; `loss` gets it as an argument."""
 
-    model: nn.Module
     config: TrainConfig
     pairs: list[Pair]
     held: list[Pair]
     skipped: int
-    image: ImageTokenizer
 
+    @property
+    def model(self) -> nn.Module: ...
+    @property
+    def image(self) -> ImageTokenizer: ...
     def place(self, device: torch.device) -> None: ...
     def batches(self, start: int) -> Iterator[Batch]: ...
     def held_batches(self) -> Iterator[Batch]: ...
