@@ -48,7 +48,7 @@ def main() -> None:
         seconds=sorted(steps)[1],
         spread=max(steps) - min(steps),
     )
-    model.eval()
+    sample.lay_out_for_decoding(model.eval())
     for threads in (1, 2):
         torch.set_num_threads(threads)
         seconds = []

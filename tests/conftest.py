@@ -13,7 +13,15 @@ import torch
 from jaxtyping import install_import_hook
 
 # Shapes at the seams are enforced here and only here; geometry is left out because FlexAttention traces it.
-SEAMS = ["tessera.nn.attention", "tessera.nn.stack", "tessera.nn.loss", "tessera.nn.quantize", "tessera.models.text_to_image", "tessera.models.dvae", "tessera.generate.sample"]
+SEAMS = [
+    "tessera.nn.attention",
+    "tessera.nn.stack",
+    "tessera.nn.loss",
+    "tessera.nn.quantize",
+    "tessera.models.text_to_image",
+    "tessera.models.dvae",
+    "tessera.generate.sample",
+]
 with install_import_hook(SEAMS, "beartype.beartype"):
     import tessera.generate.sample
     import tessera.models.dvae

@@ -54,6 +54,14 @@ def test_a_seed_is_the_same_picture_alone_and_in_any_batch():
     assert not torch.equal(alone[0], alone[1])
 
 
+def test_laying_out_for_decoding_changes_no_number():
+    model, tokens = prior(MODERN), torch.tensor([[3, 4, 7, 23, 24]])
+    before = sample.codes(model, tokens, [1], SampleConfig())
+    weights = {name: value.clone() for name, value in model.state_dict().items()}
+    assert torch.equal(sample.codes(sample.lay_out_for_decoding(model), tokens, [1], SampleConfig()), before)
+    assert all(torch.equal(value, weights[name]) for name, value in model.state_dict().items())
+
+
 @pytest.mark.parametrize("bad", [{"temperature": -1.0}, {"top_k": 2.5}, {"top_p": 0.0}])
 def test_impossible_sampling_is_refused(bad):
     with pytest.raises(ConfigError, match=next(iter(bad)).replace("_", "-")):

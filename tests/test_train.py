@@ -317,7 +317,9 @@ def test_training_learns(bird_folder, tmp_path):
     config = dvae_config(bird_folder, tmp_path, steps=150, valid_every=10, preview_every=0)
     run, _ = go(
         dataclasses.replace(
-            config, optim=OptimConfig(batch=8, lr=5e-3, warmup=5), model=dataclasses.replace(DVAE, quantizer="fsq", hidden=24)
+            config,
+            optim=OptimConfig(batch=8, lr=5e-3, warmup=5),
+            model=dataclasses.replace(DVAE, quantizer="fsq", hidden=24),
         )
     )
     held = [r["held_loss"] for r in run.read_metrics() if "held_loss" in r]

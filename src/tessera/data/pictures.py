@@ -11,7 +11,7 @@ import simplejpeg
 import torch
 import torch.nn.functional as F
 from jaxtyping import UInt8
-from PIL import Image, ImageFile, ImageOps
+from PIL import Image, ImageFile, ImageOps, UnidentifiedImageError
 from torch import Tensor
 
 from tessera.errors import DataError
@@ -39,7 +39,11 @@ def read(path: Path, channels: int = 3) -> UInt8[Tensor, "C H W"]:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             return torch.from_numpy(_decode(raw, channels)).permute(2, 0, 1)
-    except (OSError, ValueError, SyntaxError, EOFError, Image.DecompressionBombError, MemoryError) as error:
+    except UnidentifiedImageError as error:
+        raise DataError("not a picture, whatever its name says") from error
+    except Image.DecompressionBombError as error:
+        raise DataError(f"more than the {LARGEST:,} pixels that are accepted") from error
+    except (OSError, ValueError, SyntaxError, EOFError, MemoryError) as error:
         raise DataError(f"not a readable picture: {str(error) or type(error).__name__}") from error
 
 

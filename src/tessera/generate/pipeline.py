@@ -99,7 +99,8 @@ class Pipeline:
         place = choose_device(device)
         tokenizer = image_tokens.load(checkpoint / "image_tokenizer")
         tokenizer.to(place)
-        return Pipeline(model.to(place), text_tokens.load(checkpoint / "text_tokenizer"), tokenizer, str(run))
+        model = sample.lay_out_for_decoding(model.to(place))
+        return Pipeline(model, text_tokens.load(checkpoint / "text_tokenizer"), tokenizer, str(run))
 
     def __call__(self, prompt: str, count: int = 1, seed: int = 0, **sampling: float) -> list[Picture]:
         """`count` pictures of a prompt; keywords are those of SampleConfig: temperature, top_k, top_p, guidance."""

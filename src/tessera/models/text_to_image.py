@@ -100,7 +100,7 @@ class TextToImage(nn.Module):
 
     def _code_place(self) -> Tensor:
         place = (self.row_position + self.col_position).flatten(0, 1)  # [N, D], or no rows at all
-        return place if len(place) else place.new_zeros(self.layout.codes, 1)
+        return place if len(place) else place.new_zeros(1, 1).expand(self.layout.codes, 1)
 
     def _damp(self, x: Tensor) -> Tensor:
         # CogView's embedding-gradient shrink: the value is x, the slope 0.1 when `stable`.

@@ -25,7 +25,7 @@ class Memory(Protocol):
     @property
     def where(self) -> Where: ...
     def extend(self, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]: ...
-    def recall(self, x: Tensor) -> Tensor: ...
+    def recall(self, x: Tensor, rows: Tensor, spans: Sequence[tuple[int, int]]) -> list[Tensor]: ...
 
 
 class Nothing:
@@ -40,8 +40,11 @@ class Nothing:
     def extend(self, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
         return keys, values
 
-    def recall(self, x: Tensor) -> Tensor:
-        return F.pad(x, (0, 0, 0, 1))
+    def recall(self, x: Tensor, rows: Tensor, spans: Sequence[tuple[int, int]]) -> list[Tensor]:
+        """For each span of channels, the inputs at its `rows` [spans, t]; row -1 is zero."""
+        seen = F.pad(x, (0, 0, 0, 1))
+        rows = rows % seen.shape[1]
+        return [seen[..., a:b].index_select(1, rows[i]) for i, (a, b) in enumerate(spans)]
 
 
 class Slot:
@@ -57,10 +60,10 @@ class Slot:
         self.values.index_copy_(2, self.where, values.to(self.values.dtype))
         return self.keys, self.values
 
-    def recall(self, x: Tensor) -> Tensor:
-        """Store [B, t, D] at `where`; return [B, L + 1, D], whose last row stays zero."""
+    def recall(self, x: Tensor, rows: Tensor, spans: Sequence[tuple[int, int]]) -> list[Tensor]:
+        """Store [B, t, D] at `where`; return what Nothing would. The history's last row, -1, stays zero."""
         self.history.index_copy_(1, self.where, x.to(self.history.dtype))
-        return self.history
+        return [self.history[:, rows[i], a:b].to(x.dtype) for i, (a, b) in enumerate(spans)]
 
 
 class Past:

@@ -45,10 +45,7 @@ class TokenShift(nn.Module):
         self.register_buffer("sources", torch.stack(sources), persistent=False)  # [spans, L]; -1 is the row of zeros
 
     def forward(self, x: Float[Tensor, "B T D"], memory: Memory) -> Float[Tensor, "B T D"]:
-        seen = memory.recall(x)  # [B, S + 1, D]
-        rows = self.sources[:, memory.where] % seen.shape[1]
-        parts = [seen[..., a:b].index_select(1, rows[i]) for i, (a, b) in enumerate(self.spans)]
-        return torch.cat([*(p.to(x.dtype) for p in parts), x[..., self.rest :]], -1)
+        return torch.cat([*memory.recall(x, self.sources[:, memory.where], self.spans), x[..., self.rest :]], -1)
 
 
 class NoShift(nn.Module):

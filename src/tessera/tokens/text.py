@@ -101,6 +101,7 @@ def clip_bpe(merges: Path) -> BPE:
         ]
     )
     inner.decoder = decoders.Sequence([decoders.ByteLevel(), decoders.Replace("</w>", " ")])
+    inner.add_special_tokens(["<|startoftext|>", "<|endoftext|>"])  # both are in the vocabulary already
     return BPE(inner, "clip")
 
 
