@@ -81,32 +81,40 @@ def prior_config(folder: Path, out: Path, tokenizer: Path, **changes) -> TrainCo
     return dvae_config(folder, out, model=PRIOR, tokens=TokensConfig(image=str(tokenizer), vocab=300), **changes)
 
 
-@pytest.mark.parametrize("kind", ["dvae", "t2i"])
+class Died(Exception):
+    pass
+
+
+def die(objective, path):
+    raise Died
+
+
+@pytest.mark.parametrize("kind", ["dvae", "t2i", "t2i muon plateau", "t2i reversible"])
 def test_three_steps_and_three_more_are_six(bird_folder, tmp_path, tokenizer, kind):
     """Dropout, augmentation, Gumbel noise and condition dropout included, to the last bit."""
-    make = dvae_config if kind == "dvae" else lambda f, o, **c: prior_config(f, o, tokenizer, **c)
-    whole, _ = go(make(bird_folder, tmp_path / "whole"))
-    go(make(bird_folder, tmp_path / "parts", steps=6, budget=""), show=lambda o, p: None)
-    parts = Run(tmp_path / "parts2")
-    stopper = {"count": 0}
 
-    class Stop(Exception):
-        pass
+    def config(out: Path, **changes) -> TrainConfig:
+        if kind == "dvae":
+            return dvae_config(bird_folder, out, **changes)
+        made = prior_config(bird_folder, out, tokenizer, **changes)
+        if "muon" in kind:
+            optim = OptimConfig(name="muon", batch=4, warmup=2, schedule="plateau", plateau_patience=1, accumulate=2)
+            made = dataclasses.replace(made, optim=optim)
+        if "reversible" in kind:
+            stack = dataclasses.replace(PRIOR.transformer, reversible=True, shift=True)
+            made = dataclasses.replace(made, model=dataclasses.replace(PRIOR, transformer=stack))
+        return made
 
-    def stop(objective, path):
-        stopper["count"] += 1
-        raise Stop
-
-    with pytest.raises(Stop):  # dies in the middle of step 4, after the checkpoint of step 3
-        go(make(bird_folder, parts.folder, preview_every=4), show=stop)
-    assert parts.latest().name == "step-000003" or parts.latest().name == "step-000002"
-    go(make(bird_folder, parts.folder, preview_every=4))
+    whole, _ = go(config(tmp_path / "whole"))
+    with pytest.raises(Died):  # in step 5; the newest checkpoint is of step 3 or of a better held-out loss at step 4
+        go(config(tmp_path / "parts", preview_every=5), show=die)
+    parts = Run(tmp_path / "parts")
+    assert parts.latest().name in ("step-000003", "step-000004")
+    go(config(tmp_path / "parts", preview_every=5))
     assert_same(weights(whole), weights(parts))
-    state_a, state_b = (read_state(r.latest() / "state") for r in (whole, parts))
-    assert_same(
-        load_file(whole.latest() / "state/state.safetensors"), load_file(parts.latest() / "state/state.safetensors")
-    )
-    assert state_a["at"]["step"] == state_b["at"]["step"] == 6
+    a, b = (load_file(run.latest() / "state/state.safetensors") for run in (whole, parts))
+    assert_same(a, b)
+    assert read_state(parts.latest() / "state")["at"]["step"] == 6
     steps = [row["step"] for row in parts.read_metrics() if "held_loss" in row]
     assert steps == [2, 4, 6], "a resumed run writes no row twice"
 

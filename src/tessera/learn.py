@@ -173,7 +173,7 @@ def stages(config: LearnConfig, c: Choice, machine: MachineConfig, out: Path) ->
         tokens=TokensConfig(image=str(out / "tokenizer"), vocab=c.vocab),
         optim=OptimConfig(lr=8e-3 if c.dim <= 192 else 5e-3 if c.dim <= 256 else 1.5e-3, batch=c.batch),
         save_every=50,
-        valid_every=200,
+        valid_every=100,
         preview_every=400,
         **common,
     )
