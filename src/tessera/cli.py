@@ -52,14 +52,19 @@ class CheckConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
+class ShowConfig:
+    """The resolved settings of a preset or a run, and how large its model is."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class DemoConfig:
     """Draw birds, learn them on this machine, and measure what was learnt."""
 
     out: str = "runs/demo"
     """Folder for everything; the same command goes on in it."""
-    budget: str = "11m"
+    budget: str = "12m"
     """Time for learning."""
-    birds: int = 6000
+    birds: int = 8000
     """Pictures to draw and learn from."""
     questions: int = 200
     """Captions with untrained colour combinations that are drawn and measured."""
@@ -179,7 +184,7 @@ def generate(args: list[str]) -> None:
 def show(args: list[str]) -> None:
     """PRESET|RUN  The resolved settings and parameter counts."""
     (name,), args = positionals(args, "show PRESET|RUN")
-    options(CheckConfig(), args, "show PRESET|RUN") if args else None
+    options(ShowConfig(), args, "show PRESET|RUN")
     from tessera.models.saved import NETWORKS, parameters
     from tessera.store import Run
 
@@ -311,10 +316,11 @@ def take(default: StartConfig, args: list[str]) -> tuple[StartConfig, list[str]]
     """The start's own options, out of the others."""
     rest, values, words = [], {}, iter(args)
     for word in words:
-        if word == "--dry-run":
+        name, equals, value = word.partition("=")
+        if name == "--dry-run":
             values["dry_run"] = True
-        elif word == "--config":
-            values["config"] = next(words, "")
+        elif name == "--config":
+            values["config"] = value if equals else next(words, "")
         else:
             rest.append(word)
     return dataclasses.replace(default, **values), rest
