@@ -153,6 +153,8 @@ def test_a_run_killed_at_any_moment_goes_on(bird_folder, tmp_path):
             process.send_signal(signal.SIGKILL)
         process.wait()
     assert kills >= 2
+    (run.folder / ".latest.123").write_text("half")  # as a kill in the middle of a write leaves it
+    (run.folder / ".step-000099.123").mkdir()
     subprocess.run([*command, str(run.folder)], check=True, **quiet)
     assert_same(weights(Run(tmp_path / "peace")), weights(run))
     assert not list(run.folder.glob(".*")), "no temporary files are left over"

@@ -25,7 +25,7 @@ from tessera.config import (
     TransformerConfig,
     seconds,
 )
-from tessera.data.check import Health, check
+from tessera.data.check import Health, check, show
 from tessera.data.codes import encode, write_whole
 from tessera.device import choose_device
 from tessera.evaluate import report
@@ -58,8 +58,10 @@ def learn(config: LearnConfig, progress: Progress, say: Callable[[str], None]) -
     machine = MachineConfig(device=config.device)
     health = check(config.pictures, config.captions, out / "data.json", progress("Checking the pictures"))
     say(f"{len(health.good)} captioned pictures ({health.layout}), {len(health.skipped)} left out.")
-    for skip in health.skipped[:10]:
-        say(f"  left out: {skip.path.encode('utf-8', 'backslashreplace').decode()}: {skip.reason}")
+    for skip in health.skipped[:20]:
+        say(f"  left out: {show(skip.path)}: {skip.reason}")
+    if len(health.skipped) > 20:
+        say(f"  and {len(health.skipped) - 20} more: tessera data check {config.pictures} lists them all")
     chosen = remembered(out / "learn.json", lambda: choose(config, health, machine))
 
     tokenizer_config, prior_config = stages(config, chosen, machine, out)

@@ -75,8 +75,11 @@ class Run:
                 )
         self.make()
         write_whole(self.folder / "config.json", json.dumps(to_dict(config), indent=1).encode())
-        for left_over in self.folder.glob(".step-*"):
-            shutil.rmtree(left_over)
+        for left_over in self.folder.glob(".*"):  # of a process that was killed while it wrote
+            if left_over.is_dir():
+                shutil.rmtree(left_over)
+            else:
+                left_over.unlink()
 
     # Checkpoints.
 

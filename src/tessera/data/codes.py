@@ -66,6 +66,8 @@ def encode(
     folder.mkdir(parents=True, exist_ok=True)
     about = {"tokenizer": tokenizer.fingerprint(), "views": views, "seed": seed, "data": asdict(config)}
     about["keys"] = hashlib.blake2b("\n".join(p.key for p in pairs).encode("utf-8", "surrogateescape")).hexdigest()
+    for left_over in folder.glob(".*"):  # of a process that was killed while it wrote
+        left_over.unlink()
     started = folder / "started.json"
     if not started.is_file() or json.loads(started.read_text()) != about:
         for old in folder.iterdir():

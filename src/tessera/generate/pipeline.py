@@ -192,7 +192,7 @@ def contact_sheet(pictures: Sequence[Picture], columns: int = 0, tile: int = 128
 
     columns = columns or min(len(pictures), 8)
     font = ImageFont.load_default(10)
-    text_height = 38 if captions else 0
+    text_height = 62 if captions else 0
     cell = (tile + 8, tile + text_height + 8)
     sheet = Image.new("RGB", (columns * cell[0] + 8, -(-len(pictures) // columns) * cell[1] + 8), "white")
     pen = ImageDraw.Draw(sheet)
@@ -202,7 +202,7 @@ def contact_sheet(pictures: Sequence[Picture], columns: int = 0, tile: int = 128
         sheet.paste(big, (x, y), big)
         if captions:
             lines = wrap(picture.prompt, tile, lambda s: pen.textlength(s, font))
-            pen.multiline_text((x, y + tile + 2), "\n".join(lines[:3]), fill="#333333", font=font, spacing=1)
+            pen.multiline_text((x, y + tile + 2), "\n".join(lines[:5]), fill="#333333", font=font, spacing=1)
     return sheet
 
 
