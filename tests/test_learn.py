@@ -1,6 +1,7 @@
 """The main journey on a toy: a folder in, a model, pictures and a report out; killed on the way, it goes on."""
 
 import json
+import os
 import subprocess
 import sys
 import time
@@ -48,8 +49,12 @@ def test_learn_killed_in_every_stage_goes_on(bird_folder, tmp_path):
 
 
 @pytest.mark.slow
-def test_the_demo_learns_to_bind_colours(tmp_path, capsys):
-    """A short demo already draws far more of the asked colours than chance (0.17 on average)."""
-    main(["demo", "--out", str(tmp_path), "--budget", "4m", "--questions", "60"])
+def test_the_demo_learns_to_bind_colours(tmp_path):
+    """A demo cut to a third already draws twice as many of the asked colours as chance would (0.17 on average)."""
+    environment = {
+        k: v for k, v in os.environ.items() if k != "OMP_NUM_THREADS"
+    }  # alone on the machine, with all cores
+    command = [sys.executable, "-m", "tessera", "demo", "--out", str(tmp_path), "--budget", "4m", "--questions", "60"]
+    subprocess.run(command, check=True, env=environment)
     shares = json.loads((tmp_path / "colours.json").read_text())
-    assert shares["all"] > 0.4
+    assert shares["all"] > 0.35
