@@ -13,7 +13,7 @@ from tessera.evaluate.metrics import colours_right
 from tessera.generate.pipeline import Pipeline, contact_sheet
 from tessera.learn import Progress, learn
 
-SAMPLING = SampleConfig(guidance=1.5, top_p=0.9)
+SAMPLING = SampleConfig(guidance=2.0, top_p=0.6)
 
 
 def run(
