@@ -3,7 +3,6 @@
 import json
 import subprocess
 import sys
-import time
 
 import pytest
 from PIL import Image
@@ -20,29 +19,20 @@ def fails(capsys, *args: str) -> str:
     return captured.err + captured.out
 
 
-def test_help_is_quick_and_teaches():
-    for args in (
-        [],
-        ["--help"],
-        ["train", "--help"],
-        ["train", "t2i-s-64", "--help"],
-        ["generate", "--help"],
-        ["learn", "--help"],
-        ["demo", "--help"],
-    ):
-        best = 9.0
-        for _ in range(3):
-            began = time.monotonic()
-            out = subprocess.run(
-                [sys.executable, "-m", "tessera", *args], capture_output=True, text=True, check=True
-            ).stdout
-            best = min(best, time.monotonic() - began)
-        assert "tessera" in out
-        assert best < 2, "far above what it takes; the target of 0.5 s is measured in bench/"
-    assert (
-        "Draw the built-in birds"
-        in subprocess.run([sys.executable, "-m", "tessera"], capture_output=True, text=True, check=True).stdout
-    )
+@pytest.mark.parametrize("command", ["", "train", "train t2i-s-64", "generate", "learn", "demo", "show", "data check"])
+def test_help_teaches_and_loads_no_torch(command):
+    """What makes --help slow is importing torch; the seconds themselves are measured in bench/startup.py."""
+    code = f"""
+import sys, tessera.cli
+try:
+    tessera.cli.main({[*command.split(), "--help"]})
+except SystemExit as stopped:
+    assert stopped.code == 0
+print("torch" in sys.modules)
+"""
+    out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    assert f"usage: tessera {command.split()[0] if command else 'COMMAND'}" in out
+    assert out.splitlines()[-1] == "False"
 
 
 @pytest.mark.parametrize(
