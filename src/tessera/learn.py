@@ -111,7 +111,7 @@ def choose(config: LearnConfig, health: Health, machine: MachineConfig) -> Choic
     gpu = choose_device(machine.device).type == "cuda"
     hours = seconds(config.budget) / 3600
     pixels = config.pixels or (found["pixels"] if gpu else min(found["pixels"], 64 if hours < 6 else 128))
-    dim, depth, hidden, batch = (512, 12, 160, 64) if gpu else (192, 4, 64, 32) if hours < 0.4 else (256, 6, 64, 32)
+    dim, depth, hidden, batch = (512, 12, 160, 64) if gpu else (192, 4, 64, 32) if hours < 2 else (256, 6, 64, 32)
     few = len(health.good) < 3000
     tokenizer = text_tokens.train_bpe(health.captions, 4096)
     lengths = sorted(len(tokenizer.encode(c)) for c in health.captions)
@@ -173,7 +173,7 @@ def stages(config: LearnConfig, c: Choice, machine: MachineConfig, out: Path) ->
         model=TextToImageConfig(text_len=c.text_len, transformer=transformer),
         data=dataclasses.replace(data, codes=str(out / "codes")),
         tokens=TokensConfig(image=str(out / "tokenizer"), vocab=c.vocab),
-        optim=OptimConfig(lr=8e-3 if c.dim <= 192 else 5e-3 if c.dim <= 256 else 1.5e-3, batch=c.batch),
+        optim=OptimConfig(lr=8e-3 if c.dim <= 192 else 3e-3 if c.dim <= 256 else 1.5e-3, batch=c.batch),
         save_every=50,
         valid_every=100,
         preview_every=400,

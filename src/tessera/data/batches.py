@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 import signal
 from collections.abc import Iterator, Sequence
+from functools import lru_cache
 from typing import NamedTuple
 
 import numpy as np
@@ -44,7 +46,9 @@ def split(pairs: Sequence[Pair], share: float) -> tuple[list[Pair], list[Pair]]:
     return [p for p in pairs if not held(p)], [p for p in pairs if held(p)]
 
 
+@lru_cache(maxsize=2)
 def order(count: int, seed: int, epoch: int) -> np.ndarray:
+    """The permutation of an epoch."""
     return np.random.default_rng([seed, epoch]).permutation(count)
 
 
@@ -63,17 +67,8 @@ class Plan:
         self.count, self.batch, self.seed, self.start, self.rank, self.world = count, batch, seed, start, rank, world
 
     def __iter__(self) -> Iterator[list[Place]]:
-        step, epoch, permutation = self.start, -1, np.empty(0)
-        share = self.batch // self.world
-        while True:
-            first, chosen = step * self.batch + self.rank * share, []
-            for i in range(first, first + share):
-                if i // self.count != epoch:
-                    epoch = i // self.count
-                    permutation = order(self.count, self.seed, epoch)
-                chosen.append(Place(int(permutation[i % self.count]), epoch))
-            yield chosen
-            step += 1
+        for step in itertools.count(self.start):
+            yield places(self.count, self.batch, self.seed, step, self.rank, self.world)
 
 
 class Pictures(Dataset):
