@@ -11,7 +11,7 @@ import simplejpeg
 import torch
 import torch.nn.functional as F
 from jaxtyping import UInt8
-from PIL import Image, ImageFile, ImageOps, UnidentifiedImageError
+from PIL import Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
 
 from tessera.errors import DataError
@@ -21,8 +21,6 @@ LARGEST = 80_000_000
 """Pixels beyond which a file is refused as a decompression bomb."""
 MODES = {1: "L", 2: "LA", 3: "RGB", 4: "RGBA"}
 ORIENTATION = 274  # the EXIF tag
-
-ImageFile.LOAD_TRUNCATED_IMAGES = False
 
 
 def read(path: Path, channels: int = 3) -> UInt8[Tensor, "C H W"]:

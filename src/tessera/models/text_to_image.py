@@ -129,9 +129,6 @@ class TextToImage(nn.Module):
 
     # Whole logits, for reading, testing and parity; training never makes them.
 
-    def text_logits(self, tokens: Int[Tensor, "B T"]) -> Float[Tensor, "B T V"]:
-        return self.text_head.logits(self.hidden(tokens, tokens[:, :0])[:, : tokens.shape[1]])
-
     def image_logits(self, tokens: Int[Tensor, "B T"], codes: Int[Tensor, "B n"]) -> Float[Tensor, "B m K"]:
         """Position i predicts code i; m is n + 1 until the grid is full."""
         return self.image_head.logits(self.hidden(tokens, codes)[:, tokens.shape[1] :])

@@ -31,10 +31,10 @@ class ImageTokenizer(Protocol):
 
 
 class FrozenDVAE:
-    """A trained DiscreteVAE that no longer learns."""
+    """A DiscreteVAE seen as a tokenizer; looking at one that still learns changes nothing in it."""
 
     def __init__(self, model: DiscreteVAE):
-        self.model = model.eval().requires_grad_(False)
+        self.model = model
         c = model.config
         self.vocab, self.grid, self.pixels, self.channels = c.vocab, c.grid, c.pixels, c.channels
 
@@ -64,4 +64,4 @@ def load(folder: Path) -> FrozenDVAE:
     model = saved.read(folder)
     if not isinstance(model, DiscreteVAE):
         raise CheckpointError(f"{folder} holds a {type(model).__name__}, which is no image tokenizer.")
-    return FrozenDVAE(model)
+    return FrozenDVAE(model.requires_grad_(False))
