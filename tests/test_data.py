@@ -21,7 +21,7 @@ from tessera.data.folder import Pair, scan
 from tessera.data.pictures import read, resized
 from tessera.errors import ConfigError, DataError
 from tessera.models.dvae import DiscreteVAE
-from tessera.tokens.image import FrozenDVAE
+from tessera.tokens.image import Frozen
 from tessera.tokens.text import train_bpe
 
 
@@ -309,7 +309,7 @@ def test_packed_codes_are_what_encoding_gives_and_resume(bird_folder, tmp_path, 
     torch.manual_seed(0)
     monkeypatch.setattr("tessera.data.codes.PART", 16)
     pairs = list(scan(str(bird_folder)).pairs)
-    tokenizer = FrozenDVAE(DiscreteVAE(TINY_DVAE))
+    tokenizer = Frozen(DiscreteVAE(TINY_DVAE))
     config = DataConfig(flip=True)
     codes = encode(pairs, tokenizer, tmp_path, 4, config, 0)
     assert len(codes) == 40

@@ -104,9 +104,11 @@ class TransformerConfig:
     head_dim: int = 64
     """Width of a head."""
     patterns: tuple[str, ...] = ("full",)
-    """What a position may see, cycled over depth: full, axial_row, axial_col, conv_like, conv_centred, sparse."""
-    positions: Literal["none", "axial", "rotary", "rotary_dalle1"] = "rotary"
-    """axial: learned row + column tables; rotary: 2-D rotary; rotary_dalle1: DALLE-pytorch's, values turned too."""
+    """What a position may see, cycled over depth: full, axial_row, axial_col, conv_like, conv_centred, sparse; all (the
+    future too) is for encoders alone."""
+    positions: Literal["none", "axial", "rotary", "rotary_dalle1", "rotary_dalle1_half"] = "rotary"
+    """axial: learned row + column tables; rotary: 2-D rotary; rotary_dalle1: DALLE-pytorch's, values turned too; its
+    files in half precision rounded the angles, which the last repeats."""
     norm: Literal["rms", "layer"] = "rms"
     """RMSNorm or LayerNorm before each branch."""
     qk_norm: bool = True
@@ -139,7 +141,7 @@ class TransformerConfig:
     """Ids cycled over depth; layers with the same id share their feed-forward weights."""
 
     def check(self) -> None:
-        known = ("full", "axial_row", "axial_col", "conv_like", "conv_centred", "sparse")
+        known = ("full", "axial_row", "axial_col", "conv_like", "conv_centred", "sparse", "all")
         if isinstance(self.patterns, str) or not self.patterns:
             raise ConfigError(f"patterns is {self.patterns!r}; give a list of names, for example full axial_row.")
         for name in self.patterns:
@@ -150,8 +152,8 @@ class TransformerConfig:
                 raise ConfigError(f"{name} is {getattr(self, name)}; it must be at least 1.")
         if self.positions == "rotary" and self.head_dim % 8:
             raise ConfigError(f"head_dim is {self.head_dim}; rotary positions need a multiple of 8.")
-        if self.positions == "rotary_dalle1" and self.head_dim < 12:
-            raise ConfigError(f"head_dim is {self.head_dim}; rotary_dalle1 positions need at least 12.")
+        if self.positions.startswith("rotary_dalle1") and self.head_dim < 6:
+            raise ConfigError(f"head_dim is {self.head_dim}; rotary_dalle1 positions need at least 6.")
         for name in ("attn_dropout", "ff_dropout"):
             if not 0 <= getattr(self, name) < 1:
                 raise ConfigError(f"{name} is {getattr(self, name)}; it must lie in 0 ... 1.")
@@ -187,8 +189,48 @@ class TextToImageConfig:
 
     def check(self) -> None:
         self.transformer.check()
+        if "all" in self.transformer.patterns:
+            raise ConfigError("patterns names 'all', which shows a prior the codes it must predict; try 'full'.")
         if self.image_weight < 0:
             raise ConfigError(f"model.image-weight is {self.image_weight}; it must not be negative.")
+
+
+@dataclass(frozen=True, kw_only=True)
+class CLIPConfig:
+    """The judge: scores a picture against a sentence (CLIP, Radford et al. 2021), as DALLE-pytorch built it."""
+
+    text_vocab: int = 0
+    """Size of the text vocabulary without padding; 0 takes it from the text tokenizer."""
+    text_len: int = 0
+    """Text tokens per caption, padded; 0 chooses it from the captions."""
+    pixels: int = 64
+    """Side of the square pictures, a multiple of patch."""
+    patch: int = 8
+    """Side of a patch."""
+    channels: int = 3
+    """1 grey, 2 grey + alpha, 3 colour, 4 colour + alpha."""
+    dim_text: int = 256
+    """Width of the text encoder."""
+    dim_image: int = 256
+    """Width of the picture encoder."""
+    dim_latent: int = 256
+    """Width of what is compared."""
+    text_depth: int = 4
+    """Layers of the text encoder."""
+    image_depth: int = 4
+    """Layers of the picture encoder."""
+    text_heads: int = 4
+    image_heads: int = 4
+    head_dim: int = 64
+    """Width of a head."""
+
+    def check(self) -> None:
+        if self.patch < 1 or self.pixels % self.patch or self.pixels < 1:
+            raise ConfigError(f"model.pixels is {self.pixels}; it must be a multiple of model.patch ({self.patch}).")
+        sizes = ("dim_text", "dim_image", "dim_latent", "text_depth", "image_depth", "text_heads", "image_heads")
+        for name in (*sizes, "head_dim"):
+            if getattr(self, name) < 1:
+                raise ConfigError(f"model.{name.replace('_', '-')} is {getattr(self, name)}; it must be at least 1.")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -226,7 +268,8 @@ class TokensConfig:
     image: str = ""
     """A run folder with a trained image tokenizer."""
     text: str = "bpe"
-    """bpe trains one on your captions; clip is CLIP's (49,408 entries); or a tokenizer.json, or CLIP's merges file."""
+    """bpe trains one on your captions; clip is CLIP's (49,408 entries); chinese is bert-base-chinese; or a file: a
+    tokenizer.json, a YouTokenToMe .model, a BERT vocab.txt, CLIP's merges."""
     vocab: int = 4096
     """Largest vocabulary of a trained bpe."""
 
@@ -311,7 +354,7 @@ class TrainConfig:
     """Steps between sample pictures; 0 never."""
     patience: int = 0
     """Stop after this many held-out losses without a new best; 0 never."""
-    model: DVAEConfig | TextToImageConfig = field(default_factory=DVAEConfig)
+    model: DVAEConfig | TextToImageConfig | CLIPConfig = field(default_factory=DVAEConfig)
     data: DataConfig = field(default_factory=DataConfig)
     tokens: TokensConfig = field(default_factory=TokensConfig)
     optim: OptimConfig = field(default_factory=OptimConfig)
@@ -472,7 +515,7 @@ def to_dict(config: Any) -> dict[str, Any]:
     return plain
 
 
-MODELS: dict[str, type] = {"dvae": DVAEConfig, "t2i": TextToImageConfig}
+MODELS: dict[str, type] = {"dvae": DVAEConfig, "t2i": TextToImageConfig, "clip": CLIPConfig}
 
 
 def kind_of(model: Any) -> str:

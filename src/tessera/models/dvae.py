@@ -57,18 +57,29 @@ class DiscreteVAE(nn.Module):
 
     def forward(self, pixels: Float[Tensor, "B C S S"], temperature: float) -> DVAELoss:
         """The training loss, Gumbel noise included; the reconstruction is compared in normalised pixels."""
-        x = (pixels - self.mean) / self.std
+        return self.relaxed(pixels, temperature)[1]
+
+    def relaxed(self, pixels: Float[Tensor, "B C S S"], temperature: float) -> tuple[Tensor, DVAELoss]:
+        """The reconstruction in normalised pixels, through relaxed codes, and its loss."""
+        x = self.normalised(pixels)
         vectors, kl = self.quantize(self.encoder(x), temperature)
-        reconstruction = self.reconstruction(self.decoder(vectors).float(), x)
-        return DVAELoss(reconstruction + self.config.kl_weight * kl, reconstruction, kl)
+        again = self.decoder(vectors).float()
+        reconstruction = self.reconstruction(again, x)
+        return again, DVAELoss(reconstruction + self.config.kl_weight * kl, reconstruction, kl)
+
+    def normalised(self, pixels: Tensor) -> Tensor:
+        return (pixels - self.mean) / self.std
 
     @torch.no_grad()
     def encode(self, pixels: Float[Tensor, "B C S S"]) -> Int[Tensor, "B N"]:
         """The code at each place, in reading order; no noise."""
-        return self.quantize.codes(self.encoder((pixels - self.mean) / self.std)).flatten(1)
+        return self.quantize.codes(self.encoder(self.normalised(pixels))).flatten(1)
 
     @torch.no_grad()
     def decode(self, codes: Int[Tensor, "B N"]) -> Float[Tensor, "B C S S"]:
         """Pixels 0 ... 1."""
-        vectors = self.quantize.vectors(codes.unflatten(1, (self.config.grid, self.config.grid)))
-        return (self.decoder(vectors) * self.std + self.mean).clamp(0, 1)
+        return (self.decoded(codes) * self.std + self.mean).clamp(0, 1)
+
+    def decoded(self, codes: Int[Tensor, "B N"]) -> Float[Tensor, "B C S S"]:
+        """Normalised pixels."""
+        return self.decoder(self.quantize.vectors(codes.unflatten(1, (self.config.grid, self.config.grid))))

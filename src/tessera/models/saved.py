@@ -10,19 +10,34 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from tessera.config import MODELS, kind_of, merge, to_dict
-from tessera.errors import CheckpointError
+from tessera.config import CLIPConfig, DVAEConfig, TextToImageConfig, merge, to_dict
+from tessera.errors import CheckpointError, ConfigError
+from tessera.models.clip import CLIP
 from tessera.models.dvae import DiscreteVAE
+from tessera.models.openai_dvae import OpenAIDVAE, OpenAIDVAEConfig
 from tessera.models.text_to_image import TextToImage
+from tessera.models.vqgan import VQGAN, VQGANConfig
 
-NETWORKS: dict[str, Any] = {"dvae": DiscreteVAE, "t2i": TextToImage}
+NETWORKS: dict[str, tuple[type, Any]] = {
+    "dvae": (DVAEConfig, DiscreteVAE),
+    "t2i": (TextToImageConfig, TextToImage),
+    "clip": (CLIPConfig, CLIP),
+    "vqgan": (VQGANConfig, VQGAN),
+    "openai-dvae": (OpenAIDVAEConfig, OpenAIDVAE),
+}
+
+
+def network(config: Any) -> nn.Module:
+    """The model that a config describes, with fresh weights."""
+    return next(cls for kind, cls in NETWORKS.values() if type(config) is kind)(config)
 
 
 def write(folder: Path, model: nn.Module) -> None:
     """Save a model of this house; tied weights are written once."""
     folder.mkdir(parents=True, exist_ok=True)
     config: Any = model.config
-    about = {"kind": kind_of(config), **to_dict(config)}
+    kind = next(name for name, (cls, _) in NETWORKS.items() if type(config) is cls)
+    about = {"kind": kind, **to_dict(config)}
     (folder / "config.json").write_text(json.dumps(about, indent=1), "utf-8")
     tensors, seen = {}, set()
     for name, value in model.state_dict().items():
@@ -37,10 +52,10 @@ def read(folder: Path) -> nn.Module:
     """The model that `write` saved. Raises CheckpointError where the folder holds none or a damaged one."""
     try:
         about = json.loads((folder / "config.json").read_text("utf-8"))
-        kind = about.pop("kind")
-        model = NETWORKS[kind](merge(MODELS[kind](), about))
+        config, network = NETWORKS[about.pop("kind")]
+        model = network(merge(config(), about))
         fill(model, folder)
-    except (OSError, KeyError, ValueError, SafetensorError) as error:
+    except (OSError, KeyError, ValueError, SafetensorError, ConfigError) as error:
         raise CheckpointError(f"{folder} holds no readable model: {error}") from error
     return model.eval()
 

@@ -32,7 +32,7 @@ class Nothing:
     """The memory of a whole sequence seen at once: there is nothing before it."""
 
     def __init__(self, length: int):
-        self.where = slice(0, length)
+        self.where: Where = slice(0, length)
 
     def __getitem__(self, slot: int) -> Memory:
         return self
@@ -45,6 +45,13 @@ class Nothing:
         seen = F.pad(x, (0, 0, 0, 1))
         rows = rows % seen.shape[1]
         return [seen[..., a:b].index_select(1, rows[i]) for i, (a, b) in enumerate(spans)]
+
+
+class Readable(Nothing):
+    """The memory of an encoder, which reads a whole sequence at once: `where` says which positions count, [B, T]."""
+
+    def __init__(self, mask: Tensor):
+        self.where = mask
 
 
 class Slot:
@@ -152,13 +159,16 @@ def angles_dalle1(layout: Layout, head_dim: int) -> Tensor:
     return torch.cat((along, down, across), -1)
 
 
+ROUND_DALLE1 = {"rotary_dalle1": lambda angles: angles, "rotary_dalle1_half": lambda angles: angles.half().float()}
+
+
 def rotaries(config: TransformerConfig, layout: Layout) -> tuple[Rotary, Rotary]:
     """What turns queries and keys, and what turns values (DALL-E 1 turned these too)."""
     nothing = Rotary(torch.zeros(layout.length, 0))
     if config.positions == "rotary":
         return Rotary(angles_2d(layout, config.head_dim)), nothing
-    if config.positions == "rotary_dalle1":
-        both = Rotary(angles_dalle1(layout, config.head_dim))
+    if config.positions in ROUND_DALLE1:
+        both = Rotary(ROUND_DALLE1[config.positions](angles_dalle1(layout, config.head_dim)))
         return both, both
     return nothing, nothing
 
@@ -187,10 +197,21 @@ class Visibility(nn.Module):
         return F.scaled_dot_product_attention(q, k, v, self.mask[:t, :t])
 
 
+class Everyone(nn.Module):
+    """Attention of an encoder: every position sees all that count."""
+
+    def forward(self, q: Tensor, k: Tensor, v: Tensor, where: Tensor) -> Tensor:
+        return F.scaled_dot_product_attention(q, k, v, where[:, None, None])
+
+
+def sight(name: str, layout: Layout) -> nn.Module:
+    return Everyone() if name == "all" else Visibility(name, layout)
+
+
 class Attention(nn.Module):
     """Multi-head self-attention over a layout."""
 
-    def __init__(self, config: TransformerConfig, sight: Visibility, turn: Rotary, turn_values: Rotary):
+    def __init__(self, config: TransformerConfig, sight: nn.Module, turn: Rotary, turn_values: Rotary):
         super().__init__()
         inner = config.heads * config.head_dim
         self.heads = config.heads

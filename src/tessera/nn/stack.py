@@ -11,7 +11,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from tessera.config import TransformerConfig
-from tessera.nn.attention import Attention, Memory, Nothing, Past, Slot, Visibility, rotaries
+from tessera.nn.attention import Attention, Memory, Nothing, Past, Slot, rotaries, sight
 from tessera.nn.geometry import Layout
 
 NORMS = {"rms": nn.RMSNorm, "layer": nn.LayerNorm}
@@ -201,7 +201,7 @@ class Transformer(nn.Module):
         self.config, self.layout = config, layout
         self.wiring = reversible if config.reversible else residual
         turn, turn_values = rotaries(config, layout)
-        sights = {name: Visibility(name, layout) for name in config.patterns}
+        sights = {name: sight(name, layout) for name in config.patterns}
         attentions: dict[Any, nn.Module] = {}
         feeds: dict[Any, nn.Module] = {}
         self.pairs = nn.ModuleList()
@@ -209,8 +209,8 @@ class Transformer(nn.Module):
             attn_id = config.shared_attn[i % len(config.shared_attn)] if config.shared_attn else i
             ff_id = config.shared_ff[i % len(config.shared_ff)] if config.shared_ff else i
             if attn_id not in attentions:
-                sight = sights[config.patterns[i % len(config.patterns)]]
-                attentions[attn_id] = Attention(config, sight, turn, turn_values)
+                seen = sights[config.patterns[i % len(config.patterns)]]
+                attentions[attn_id] = Attention(config, seen, turn, turn_values)
             if ff_id not in feeds:
                 feeds[ff_id] = FeedForward(config)
             attend = Branch(config, layout, attentions[attn_id], i, 2 * i)
@@ -222,8 +222,8 @@ class Transformer(nn.Module):
                 if isinstance(module, Attention | FeedForward):
                     nn.init.zeros_(module.out.weight)
 
-    def forward(self, x: Float[Tensor, "B T D"], past: Past | None = None) -> Float[Tensor, "B T D"]:
-        return self.wiring(self.pairs, x, past or Nothing(x.shape[1]))  # type: ignore[arg-type]
+    def forward(self, x: Float[Tensor, "B T D"], past: Past | Nothing | None = None) -> Float[Tensor, "B T D"]:
+        return self.wiring(self.pairs, x, past or Nothing(x.shape[1]))
 
     def past(self, batch: int, device: torch.device, dtype: torch.dtype = torch.float32) -> Past:
         """An empty past for `batch` rows."""

@@ -13,6 +13,8 @@ from torch import Tensor
 from tessera.errors import CheckpointError
 from tessera.models import saved
 from tessera.models.dvae import DiscreteVAE
+from tessera.models.openai_dvae import OpenAIDVAE
+from tessera.models.vqgan import VQGAN
 
 
 class ImageTokenizer(Protocol):
@@ -30,16 +32,16 @@ class ImageTokenizer(Protocol):
     def save(self, folder: Path) -> None: ...
 
 
-class FrozenDVAE:
-    """A DiscreteVAE seen as a tokenizer; looking at one that still learns changes nothing in it."""
+class Frozen:
+    """A network with `encode` and `decode` seen as a tokenizer; looking at one that still learns changes nothing."""
 
-    def __init__(self, model: DiscreteVAE):
+    def __init__(self, model: DiscreteVAE | VQGAN | OpenAIDVAE):
         self.model = model
         c = model.config
         self.vocab, self.grid, self.pixels, self.channels = c.vocab, c.grid, c.pixels, c.channels
 
     def encode(self, pixels: Tensor) -> Tensor:
-        return self.model.encode(pixels.to(self.model.mean.device))
+        return self.model.encode(pixels.to(next(self.model.parameters()).device))
 
     def decode(self, codes: Tensor) -> Tensor:
         return self.model.decode(codes)
@@ -59,9 +61,9 @@ class FrozenDVAE:
         saved.write(folder, self.model)
 
 
-def load(folder: Path) -> FrozenDVAE:
+def load(folder: Path) -> Frozen:
     """The image tokenizer in a folder. Raises CheckpointError where there is none."""
     model = saved.read(folder)
-    if not isinstance(model, DiscreteVAE):
+    if not isinstance(model, DiscreteVAE | VQGAN | OpenAIDVAE):
         raise CheckpointError(f"{folder} holds a {type(model).__name__}, which is no image tokenizer.")
-    return FrozenDVAE(model.requires_grad_(False))
+    return Frozen(model.requires_grad_(False))

@@ -1,4 +1,4 @@
-"""Words <-> ints: a BPE trained on your captions, CLIP's BPE, or any tokenizer.json. It knows no pictures."""
+"""Words <-> ints: a BPE trained on your captions, CLIP's, or one of several file formats. It knows no pictures."""
 
 from __future__ import annotations
 
@@ -15,7 +15,8 @@ from jaxtyping import Int
 from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
 from torch import Tensor
 
-from tessera.errors import ConfigError, DataError
+from tessera.errors import CheckpointError, ConfigError, DataError
+from tessera.tokens.youtoken import YouToken
 
 CLIP_VOCAB = 49408
 
@@ -126,26 +127,92 @@ def find_clip_merges() -> Path:
     )
 
 
-def choose(name: str, captions: Iterable[str], vocab: int) -> BPE:
-    """The tokenizer that a run asks for: bpe, clip, a tokenizer.json, or a file of CLIP's merges."""
-    if name == "bpe":
-        return train_bpe(captions, vocab)
-    if name == "clip":
-        return clip_bpe(find_clip_merges())
-    path = Path(name)
+class Numbers:
+    """A model without a tokenizer of its own: its prompts are written as ids, "17 4 256"."""
+
+    def __init__(self, vocab: int):
+        self.vocab = vocab
+
+    def encode(self, text: str) -> list[int]:
+        words = text.replace(",", " ").split()
+        if bad := [w for w in words if not w.isdecimal() or int(w) >= self.vocab]:
+            raise ConfigError(
+                f"'{bad[0]}' is no token id below {self.vocab}. This model was imported without a text tokenizer, so its "
+                "prompts are token ids; import it again with --text to write words."
+            )
+        return [int(w) for w in words]
+
+    def decode(self, ids: Iterable[int]) -> str:
+        return " ".join(str(int(i)) for i in ids if i < self.vocab)
+
+    def save(self, folder: Path) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / "config.json").write_text(json.dumps({"kind": "numbers", "vocab": self.vocab}), "utf-8")
+
+
+def chinese() -> BPE:
+    """bert-base-chinese from the Hugging Face hub or its cache."""
+    try:
+        return BPE(Tokenizer.from_pretrained("bert-base-chinese"))
+    except Exception as error:  # the library raises bare Exception
+        raise ConfigError(
+            f"bert-base-chinese cannot be fetched ({str(error).splitlines()[0]}). Download its tokenizer.json or vocab.txt "
+            "where there is a network and name the file with --tokens.text (or --text)."
+        ) from error
+
+
+def wordpiece(path: Path) -> BPE:
+    """A BERT tokenizer from its vocab.txt, one entry a line, as bert-base-chinese has it."""
+    entries = path.read_text("utf-8").split("\n")
+    entries = entries[:-1] if entries[-1] == "" else entries
+    if "[UNK]" not in entries:
+        raise ConfigError(f"{path} is no BERT vocabulary: it has no [UNK].")
+    inner = Tokenizer(models.WordPiece({e: i for i, e in enumerate(entries)}, unk_token="[UNK]"))
+    inner.normalizer = normalizers.BertNormalizer(lowercase=False)
+    inner.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    inner.decoder = decoders.WordPiece()
+    inner.add_special_tokens([e for e in ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]") if e in entries])
+    return BPE(inner)
+
+
+def choose(name: str, captions: Iterable[str], vocab: int) -> TextTokenizer:
+    """The tokenizer that a run asks for: bpe (trained on the captions), or one that `find` knows."""
+    return train_bpe(captions, vocab) if name == "bpe" else find(name)
+
+
+def find(name: str) -> TextTokenizer:
+    """A tokenizer that exists already: clip, chinese, a tokenizer.json, a folder with one, a BERT vocab.txt, a
+    YouTokenToMe model, or a file of CLIP's merges. Raises ConfigError where it is none of them."""
+    if name in NAMED:
+        return NAMED[name]()
+    path = Path(name).expanduser()
     if path.is_dir():
-        return load(path)
+        return load(path) if (path / "config.json").is_file() else BPE(_read(path / "tokenizer.json"))
     if not path.is_file():
-        raise ConfigError(f"The text tokenizer '{name}' is neither bpe, nor clip, nor a file. Set tokens.text.")
-    if path.suffix == ".json":
-        return BPE(_read(path))
-    return clip_bpe(path)
+        raise ConfigError(f"The text tokenizer '{name}' is neither bpe, clip, chinese, nor a file.")
+    if path.suffix in FILES:
+        return FILES[path.suffix](path)
+    return wordpiece(path) if path.name.endswith("vocab.txt") else clip_bpe(path)
 
 
-def load(folder: Path) -> BPE:
-    """The tokenizer that `save` wrote."""
-    config = json.loads((folder / "config.json").read_text("utf-8"))
-    return BPE(_read(folder / "tokenizer.json"), config["cleaning"])
+NAMED: dict[str, Callable[[], TextTokenizer]] = {"clip": lambda: clip_bpe(find_clip_merges()), "chinese": chinese}
+FILES: dict[str, Callable[[Path], TextTokenizer]] = {".json": lambda path: BPE(_read(path)), ".model": YouToken}
+
+
+def load(folder: Path) -> TextTokenizer:
+    """The tokenizer that `save` wrote. Raises CheckpointError where there is none."""
+    try:
+        config = json.loads((folder / "config.json").read_text("utf-8"))
+        return KINDS[config["kind"]](folder, config)
+    except (OSError, ValueError, KeyError) as error:
+        raise CheckpointError(f"{folder} holds no text tokenizer: {error}.") from error
+
+
+KINDS: dict[str, Callable[[Path, dict], TextTokenizer]] = {
+    "bpe": lambda folder, config: BPE(_read(folder / "tokenizer.json"), config["cleaning"]),
+    "youtokentome": lambda folder, config: YouToken(folder / "youtokentome.model"),
+    "numbers": lambda folder, config: Numbers(config["vocab"]),
+}
 
 
 def _read(path: Path) -> Tokenizer:

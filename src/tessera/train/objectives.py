@@ -22,8 +22,8 @@ from tessera.models.text_to_image import TextToImage
 from tessera.store import Run
 from tessera.tokens import image as image_tokens
 from tessera.tokens import text as text_tokens
-from tessera.tokens.image import FrozenDVAE, ImageTokenizer
-from tessera.tokens.text import BPE, TextTokenizer
+from tessera.tokens.image import Frozen, ImageTokenizer
+from tessera.tokens.text import TextTokenizer
 
 Parts = dict[str, Tensor]
 
@@ -64,7 +64,7 @@ class TrainDVAE:
 
     @property
     def image(self) -> ImageTokenizer:
-        return FrozenDVAE(self.model)
+        return Frozen(self.model)
 
     def place(self, device: torch.device) -> None: ...
 
@@ -203,7 +203,7 @@ def _image_tokenizer(config: TrainConfig, run: Run) -> ImageTokenizer:
     return image_tokens.load(folder if (folder / "weights.safetensors").is_file() else Run(folder).best())
 
 
-def _text_tokenizer(config: TrainConfig, run: Run, pairs: list[Pair]) -> BPE:
+def _text_tokenizer(config: TrainConfig, run: Run, pairs: list[Pair]) -> TextTokenizer:
     if latest := run.latest():
         return text_tokens.load(latest / "text_tokenizer")
     return text_tokens.choose(config.tokens.text, [c for p in pairs for c in p.captions], config.tokens.vocab)
