@@ -8,7 +8,8 @@ import pytest
 from PIL import Image
 
 from tessera.cli import main
-from tessera.generate.pipeline import Picture, contact_sheet, folder_name, prompt_folder
+from tessera.generate.pipeline import Picture
+from tessera.generate.sheet import contact_sheet, folder_name, prompt_folder
 
 
 def fails(capsys, *args: str) -> str:

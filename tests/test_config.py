@@ -14,15 +14,13 @@ from tessera.config import (
     TokensConfig,
     TrainConfig,
     TransformerConfig,
-    differences,
-    merge,
-    read_toml,
     seconds,
     to_dict,
     train_config,
 )
 from tessera.errors import ConfigError
 from tessera.presets import PRESETS, preset
+from tessera.settings import differences, merge, read_toml
 
 GOOD = TrainConfig(data=DataConfig(path="x"))
 
@@ -98,7 +96,8 @@ def test_settings_that_cannot_work_together_are_refused_in_a_sentence(config, sa
         ({"patterns": ("axial",)}, "did you mean 'axial_"),
         ({"depth": 0}, "at least 1"),
         ({"head_dim": 12}, "multiple of 8"),
-        ({"positions": "rotary_dalle1", "head_dim": 8}, "at least 12"),
+        ({"positions": "rotary_dalle1", "head_dim": 4}, "at least 6"),
+        ({"patterns": ("everyone",)}, "'everyone'"),
         ({"ff_dropout": 1.0}, "ff_dropout"),
         ({"shared_attn": ("a",), "patterns": ("full", "axial_row")}, "must share the pattern"),
     ],

@@ -8,8 +8,8 @@ from pathlib import Path
 import tessera
 
 ROOT = Path(tessera.__file__).parent
-ORDER = ["errors", "device", "config", "presets", "nn", "models", "tokens", "data", "store", "generate", "train",
-         "evaluate", "preview", "learn", "demonstration", "cli", "__main__"]  # fmt: skip
+ORDER = ["errors", "device", "settings", "config", "presets", "nn", "models", "tokens", "data", "store", "generate", "train",
+         "evaluate", "preview", "learn", "demonstration", "imports", "compat", "cli", "__main__"]  # fmt: skip
 STRANGERS = {("train", "generate"), ("generate", "train")}
 
 
@@ -46,9 +46,13 @@ def test_importing_tessera_and_asking_for_help_load_no_torch():
 
 
 def test_nobody_opens_a_pickle():
+    """One place reads torch files, with torch's restricted reader, which runs nothing."""
     for file in ROOT.rglob("*.py"):
         text = file.read_text()
-        assert "torch.load" not in text, file
+        if file.relative_to(ROOT).as_posix() == "imports/reader.py":
+            assert text.count("torch.load(") == text.count("weights_only=True)") == 1
+            continue
+        assert "torch.load(" not in text, file
         assert "import pickle" not in text, file
         assert "allow_pickle=True" not in text, file
 

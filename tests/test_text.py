@@ -79,5 +79,5 @@ def test_a_file_that_is_no_tokenizer_is_refused(tmp_path):
     short.write_text("a b\n")
     with pytest.raises(ConfigError, match="not CLIP's merges"):
         text.choose(str(short), [], 0)
-    with pytest.raises(ConfigError, match=r"neither bpe, nor clip"):
+    with pytest.raises(ConfigError, match=r"neither bpe, clip"):
         text.choose("bpee", [], 0)

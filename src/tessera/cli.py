@@ -11,9 +11,10 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from tessera import __version__
-from tessera.config import LearnConfig, SampleConfig, TextToImageConfig, TrainConfig, merge, nearest, read_toml, to_dict
+from tessera.config import CLIPConfig, LearnConfig, SampleConfig, TextToImageConfig, TrainConfig, to_dict
 from tessera.errors import ConfigError, TesseraError
 from tessera.presets import PRESETS, preset
+from tessera.settings import merge, nearest, read_toml
 
 T = TypeVar("T")
 
@@ -37,6 +38,12 @@ class GenerateConfig:
     """Share of the rows taken from it."""
     batch: int = 8
     """Pictures drawn at a time."""
+    best_of: int = 0
+    """Draw this many per prompt and keep the `count` that the judge ranks highest."""
+    judge: str = ""
+    """A clip run that ranks them; by default the folder `judge` in RUN."""
+    complete_text: bool = False
+    """Let the model end each prompt first; without a prompt it makes one up."""
     device: str = "auto"
     """auto, cpu, cuda, cuda:1 or mps."""
 
@@ -54,6 +61,31 @@ class CheckConfig:
 @dataclass(frozen=True, kw_only=True)
 class ShowConfig:
     """The resolved settings of a preset or a run, and how large its model is."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ImportConfig:
+    """Turn somebody else's checkpoint into a run folder. Nothing in the file is executed."""
+
+    text: str = ""
+    """The text tokenizer of a DALLE or CLIP: clip, chinese, a tokenizer.json, a YouTokenToMe .model, a BERT vocab.txt.
+    Without it CLIP's is taken where the model has 49,408 entries; else prompts are token ids."""
+    yaml: str = ""
+    """The .yaml of a VQGAN, to check its weights against."""
+    decoder: str = ""
+    """The other half of OpenAI's dVAE, where FILE is its encoder.pkl; by default the file beside it."""
+    version: str = ""
+    """The release of DALLE-pytorch that wrote FILE, where the file does not say it and you know it."""
+    no_optimizer: bool = False
+    """Leave the optimiser's state behind."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExportConfig:
+    """Write a run's best checkpoint in another program's format."""
+
+    format: str = "dalle-pytorch"
+    """dalle-pytorch: a dalle.pt or vae.pt as its release 1.6.6 saves it."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -111,11 +143,11 @@ def learn(args: list[str]) -> None:
 
 
 def train(args: list[str]) -> None:
-    """PRESET  Train one model: an image tokenizer (dvae-*) or a prior (t2i-*). The same command resumes."""
+    """PRESET|RUN  Train one model: image tokenizer dvae-*, prior t2i-*, judge clip-*. The same command resumes."""
     table = "\n".join(f"  {name}" for name in PRESETS)
-    (name,), args = positionals(args, "train PRESET", f"Presets:\n{table}")
+    (name,), args = positionals(args, "train PRESET|RUN", f"Presets:\n{table}")
     start, args = take(StartConfig(), args)
-    base = preset(name)
+    base = _preset_or_run(name)
     if start.config:
         base = merge(base, read_toml(start.config))
     config = options(
@@ -154,51 +186,97 @@ def train(args: list[str]) -> None:
     say(f"Done: {run.best()}   Report: {run.folder / 'report.html'}")
 
 
+def _preset_or_run(name: str) -> TrainConfig:
+    if name in PRESETS or not (Path(name) / "config.json").is_file():
+        return preset(name)
+    from tessera.store import Run
+
+    return dataclasses.replace(Run(name).config(), out=name)
+
+
 def generate(args: list[str]) -> None:
     """RUN "PROMPT" ...  Draw pictures from a trained run."""
     words, args = positionals(args, 'generate RUN "PROMPT" ...', many=True)
     config = options(GenerateConfig(), args, 'generate RUN "PROMPT" ...')
     prompts = words[1:] + ([p for p in _read(config.prompts).splitlines() if p.strip()] if config.prompts else [])
+    if config.complete_text and not prompts:
+        prompts = [""]
     if not prompts:
         raise ConfigError('Say what to draw: tessera generate RUN "a small red bird", or --prompts FILE.')
     config.sampling.check()
-    from tessera.generate.pipeline import Pipeline, Request, contact_sheet, prompt_folder
+    from tessera.generate.pipeline import Pipeline, Request
+    from tessera.generate.sheet import contact_sheet, prompt_folder
 
+    judge = None
+    if config.best_of:
+        from tessera.generate.judge import CLIPJudge
+
+        judge = CLIPJudge.load(config.judge or Path(words[0]) / "judge", config.device)
     pipeline = Pipeline.load(words[0], config.device)
     made = []
     for prompt in dict.fromkeys(prompts):
+        if config.complete_text:
+            (prompt,) = pipeline.complete(prompt, [config.seed], config.sampling)
+            say(f"The caption: {prompt}")
         request = Request(
             prompt, config.count, config.seed, config.sampling, config.prime, config.prime_rows, config.batch
         )
         folder = prompt_folder(Path(config.out), prompt)
         with drawing(prompt) as on_step:
-            for picture in pipeline.stream(request, on_step):
+            drawn = (
+                pipeline.best(request, judge, config.best_of, on_step) if judge else pipeline.stream(request, on_step)
+            )
+            for picture in drawn:
                 picture.save(folder / f"{picture.seed}.png")
                 made.append(picture)
-        say(f"{folder}: {config.count} pictures, seeds {config.seed} ... {config.seed + config.count - 1}")
+        seeds = [p.seed for p in made[-config.count :]]
+        say(f"{folder}: {config.count} pictures, seeds {', '.join(map(str, seeds))}")
     sheet = Path(config.out) / "contact-sheet.png"
     contact_sheet(made).save(sheet)
     say(f"{sheet}: all of them")
+
+
+def bring_in(args: list[str]) -> None:
+    """FILE OUT  A DALLE-pytorch, VQGAN or OpenAI checkpoint -> a run folder to draw from, train on or go on with."""
+    (source, out), args = positionals(args, "import FILE OUT", count=2)
+    c = options(ImportConfig(), args, "import FILE OUT")
+    from tessera.imports import runs
+
+    for line in runs.bring_in(source, Path(out), c.text, c.yaml, c.decoder, c.version, not c.no_optimizer):
+        say(line)
+
+
+def send_out(args: list[str]) -> None:
+    """RUN FILE  A run -> a checkpoint that DALLE-pytorch loads."""
+    (run, file), args = positionals(args, "export RUN FILE", count=2)
+    config = options(ExportConfig(), args, "export RUN FILE")
+    from tessera.imports import runs
+
+    for line in runs.send_out(run, Path(file), config.format):
+        say(line)
 
 
 def show(args: list[str]) -> None:
     """PRESET|RUN  The resolved settings and parameter counts."""
     (name,), args = positionals(args, "show PRESET|RUN")
     options(ShowConfig(), args, "show PRESET|RUN")
-    from tessera.models.saved import NETWORKS, parameters
+    from tessera.models.saved import network, parameters
     from tessera.store import Run
 
     run = Run(name)
     config = run.config() if run.exists() or "/" in name else preset(name)
     say(json.dumps(to_dict(config), indent=1))
     model: Any = config.model
+    if isinstance(model, CLIPConfig) and not model.text_vocab:
+        model = dataclasses.replace(model, text_vocab=4096, text_len=model.text_len or 64)
+        say("(with a text vocabulary of 4,096 and 64 text tokens, which the run would choose)")
     if isinstance(model, TextToImageConfig) and not model.text_vocab:
         model = dataclasses.replace(model, text_vocab=4096, text_len=model.text_len or 64, image_vocab=1000, grid=16)
         say("(with a text vocabulary of 4,096, 64 text tokens, and 16 x 16 of 1,000 codes, which the run would choose)")
     import torch
 
     with torch.device("meta"):
-        count = parameters(NETWORKS[to_dict(config)["model"]["kind"]](model))
+        count = parameters(network(model))
     say(
         f"{count:,} parameters: {count * 4 / 1e6:,.1f} MB of float32 weights, "
         f"{count * 16 / 1e6:,.1f} MB with gradients and Adam."
@@ -240,6 +318,8 @@ COMMANDS: dict[str, Callable[[list[str]], None]] = {
     "learn": learn,
     "train": train,
     "generate": generate,
+    "import": bring_in,
+    "export": send_out,
     "show": show,
     "data": data,
 }

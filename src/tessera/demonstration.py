@@ -10,7 +10,8 @@ from tessera.config import LearnConfig, SampleConfig
 from tessera.data import birds
 from tessera.data.codes import write_whole
 from tessera.evaluate.metrics import colours_right
-from tessera.generate.pipeline import Pipeline, contact_sheet
+from tessera.generate.pipeline import Pipeline
+from tessera.generate.sheet import contact_sheet
 from tessera.learn import Progress, learn
 
 SAMPLING = SampleConfig(guidance=2.0, top_p=0.6)

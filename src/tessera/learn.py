@@ -29,7 +29,8 @@ from tessera.data.check import Health, check, show
 from tessera.data.codes import encode, write_whole
 from tessera.device import choose_device
 from tessera.evaluate import report
-from tessera.generate.pipeline import Picture, Pipeline, contact_sheet
+from tessera.generate.pipeline import Picture, Pipeline
+from tessera.generate.sheet import contact_sheet
 from tessera.preview import preview
 from tessera.store import Run
 from tessera.tokens import image as image_tokens

@@ -2,15 +2,9 @@
 
 from __future__ import annotations
 
-from tessera.config import (
-    DVAEConfig,
-    OptimConfig,
-    TextToImageConfig,
-    TrainConfig,
-    TransformerConfig,
-    nearest,
-)
+from tessera.config import CLIPConfig, DVAEConfig, OptimConfig, TextToImageConfig, TrainConfig, TransformerConfig
 from tessera.errors import ConfigError
+from tessera.settings import nearest
 
 # name: pixels, layers, hidden, resblocks, levels, batch, steps
 DVAE = {
@@ -34,6 +28,15 @@ T2I = {
 }  # fmt: skip
 
 
+# name: pixels, patch, dim, depth, heads, batch, steps
+CLIP = {
+    "clip-xs-64":  ( 64,  8, 128,  2,  2,  64,  3_000),
+    "clip-s-64":   ( 64,  8, 256,  4,  4, 128,  8_000),
+    "clip-s-128":  (128, 16, 384,  6,  6, 256,  20_000),
+    "clip-m-256":  (256, 32, 512,  6,  8, 512,  60_000),
+}  # fmt: skip
+
+
 def dvae(name: str) -> TrainConfig:
     pixels, layers, hidden, resblocks, levels, batch, steps = DVAE[name]
     model = DVAEConfig(pixels=pixels, layers=layers, hidden=hidden, resblocks=resblocks, levels=levels)
@@ -45,6 +48,15 @@ def t2i(name: str) -> TrainConfig:
     transformer = TransformerConfig(dim=dim, depth=depth, heads=heads)
     optim = OptimConfig(batch=batch, lr=lr)
     return TrainConfig(preset=name, steps=steps, model=TextToImageConfig(transformer=transformer), optim=optim)
+
+
+def clip(name: str) -> TrainConfig:
+    pixels, patch, dim, depth, heads, batch, steps = CLIP[name]
+    model = CLIPConfig(
+        pixels=pixels, patch=patch, dim_text=dim, dim_image=dim, dim_latent=dim, text_depth=depth, image_depth=depth,
+        text_heads=heads, image_heads=heads,
+    )  # fmt: skip
+    return TrainConfig(preset=name, steps=steps, model=model, optim=OptimConfig(lr=5e-4, batch=batch, weight_decay=0.2))
 
 
 def dvae_dalle1(name: str) -> TrainConfig:
@@ -75,6 +87,7 @@ PRESETS = {
     "dvae-dalle1-256": dvae_dalle1,
     **dict.fromkeys(T2I, t2i),
     "t2i-dalle1-256": t2i_dalle1,
+    **dict.fromkeys(CLIP, clip),
 }
 
 

@@ -9,7 +9,8 @@ import torch
 from tessera.config import SampleConfig
 from tessera.data.pictures import grid_image
 from tessera.evaluate import report
-from tessera.generate.pipeline import Pipeline, contact_sheet
+from tessera.generate.pipeline import Pipeline
+from tessera.generate.sheet import contact_sheet
 from tessera.store import Run
 from tessera.train.objectives import Objective, TrainDVAE, TrainTextToImage, floats
 

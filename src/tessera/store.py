@@ -17,9 +17,10 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from tessera.config import TrainConfig, differences, to_dict, train_config
+from tessera.config import TrainConfig, to_dict, train_config
 from tessera.data.codes import write_whole
 from tessera.errors import CheckpointError, ConfigError
+from tessera.settings import differences
 
 MAY_CHANGE = (
     "steps",
@@ -67,7 +68,10 @@ class Run:
     def open(self, config: TrainConfig) -> None:
         """Begin the run, or go on with it. Raises ConfigError where the folder holds a run with other settings."""
         if self.exists():
-            changed = [d for d in differences(self.config(), config) if d.split(":")[0] not in MAY_CHANGE]
+            old = self.config()
+            changed = [d for d in differences(old, config) if d.split(":")[0] not in MAY_CHANGE]
+            if not old.data.path:  # imported, and not yet trained here: only the model is given
+                changed = [d for d in changed if d.startswith("model.")]
             if changed:
                 raise ConfigError(
                     f"{self.folder} holds a run with other settings ({'; '.join(changed[:4])}). "

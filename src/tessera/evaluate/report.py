@@ -34,6 +34,7 @@ td:last-child{font-variant-numeric:tabular-nums}
 .tiles img{width:100%;border-radius:6px}figcaption{font-size:.8rem;color:#555}
 .pixel{image-rendering:pixelated}.wide{width:100%}
 """
+UNITS = {"held_text": "nats per code", "held_accuracy": "nats"}
 SHOWN = 10
 """Reconstructions on the page."""
 
@@ -43,7 +44,7 @@ def write(run: Run, objective: Objective, drawn: Sequence[Picture], skipped: Seq
     """Write report.html and figures.json into the run folder; returns the figures that stand at its top."""
     objective.model.eval()
     rows = run.read_metrics()
-    codes = [objective.codes(batch) for batch in objective.held_batches()]
+    codes = objective.held_codes()
     sections = [
         ("Held-out captions, drawn", _tiles(drawn)),
         ("Losses", "".join(map(_img, plots(run)))),
@@ -65,9 +66,9 @@ def numbers(rows: Sequence[dict[str, Any]], objective: Objective, codes: Tensor)
     figures = {"captioned pictures": counts, "parameters": f"{parameters(objective.model):,}"}
     held = [(r["held_loss"], r["step"]) for r in rows if "held_loss" in r]
     if held:
-        unit = "nats per code" if any("held_text" in r for r in rows) else "squared error"
+        unit = next((u for key, u in UNITS.items() if any(key in r for r in rows)), "squared error")
         figures[f"best held-out loss, {unit}"] = f"{min(held)[0]:.4f} at step {min(held)[1]}"
-    if len(codes):
+    if len(codes) and objective.image:
         used, perplexity = metrics.usage(codes, objective.image.vocab)
         figures["best context-free predictor (unigram entropy)"] = f"{metrics.unigram_entropy(codes):.4f}"
         figures["codes in use on held-out pictures"] = f"{used} of {objective.image.vocab}, perplexity {perplexity:.0f}"
@@ -79,23 +80,25 @@ def numbers(rows: Sequence[dict[str, Any]], objective: Objective, codes: Tensor)
 def _originals(objective: Objective, count: int) -> Tensor:
     """The middle squares of the first held-out pictures, [B, C, S, S] in 0 ... 1."""
     image = objective.image
+    assert image is not None
     pictures = [read(pair.image, image.channels) for pair in islice(objective.held, count)]
     return torch.stack([resized(p, middle_square(*p.shape[1:]), image.pixels) for p in pictures]).float() / 255
 
 
 def _again(objective: Objective, pixels: Tensor) -> Tensor:
+    assert objective.image is not None
     return objective.image.decode(objective.image.encode(pixels)).float().cpu()
 
 
 def _reconstructions(objective: Objective) -> str:
-    if not objective.held:
+    if not (objective.held and objective.image):
         return ""
     pixels = _originals(objective, SHOWN)
     return _img(grid_image(torch.cat((pixels, _again(objective, pixels))), len(pixels)), "pixel wide")
 
 
 def _usage(codes: Sequence[Tensor], objective: Objective) -> str:
-    return _img(_histogram(torch.cat(list(codes)), objective.image.vocab)) if codes else ""
+    return _img(_histogram(torch.cat(list(codes)), objective.image.vocab)) if codes and objective.image else ""
 
 
 def _left_out(skipped: Sequence[Skip]) -> str:

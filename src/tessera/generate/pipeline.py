@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import io
-import json
-import re
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Protocol
 
 import torch
 from PIL import Image, PngImagePlugin
@@ -36,16 +35,14 @@ class Picture:
     seed: int
     run: str = ""
     codes: tuple[int, ...] = field(default=(), repr=False)
+    score: float | None = None
+    """How well a judge finds that it fits the prompt: higher is better."""
 
     def save(self, path: str | Path) -> None:
         """A PNG that carries its prompt, seed and run."""
         about = PngImagePlugin.PngInfo()
-        for key, value in (
-            ("prompt", self.prompt),
-            ("seed", str(self.seed)),
-            ("run", self.run),
-            ("software", "Tessera"),
-        ):
+        words = {"prompt": self.prompt, "seed": str(self.seed), "run": self.run, "software": "Tessera"}
+        for key, value in words.items() if self.score is None else (words | {"score": f"{self.score:.4f}"}).items():
             about.add_itxt(key, value)
         self.image.save(path, "PNG", pnginfo=about)
 
@@ -78,6 +75,12 @@ class Request:
         if self.seed < 0:
             raise ConfigError(f"seed is {self.seed}; it must not be negative.")
         self.sampling.check()
+
+
+class Judge(Protocol):
+    """Says how well pictures fit their prompts: a score for each, higher is better."""
+
+    def scores(self, pictures: Sequence[Picture]) -> Tensor: ...
 
 
 class Pipeline:
@@ -132,6 +135,29 @@ class Pipeline:
             made += self.pictures(sample.codes(self.model, self.tokens(part), own, sampling), part, own)
         return made
 
+    def best(
+        self,
+        request: Request,
+        judge: Judge,
+        of: int,
+        on_step: Callable[[int, int], None] = lambda done, total: None,
+    ) -> list[Picture]:
+        """The `request.count` pictures of `of` drawn that the judge finds to fit best, the best first."""
+        if of < request.count:
+            raise ConfigError(f"best-of is {of}, less than the {request.count} pictures that are to be kept.")
+        drawn = list(self.stream(replace(request, count=of), on_step))
+        scores = judge.scores(drawn).tolist()
+        scored = [replace(picture, score=score) for picture, score in zip(drawn, scores, strict=True)]
+        return sorted(scored, key=lambda p: -(p.score or 0.0))[: request.count]
+
+    def complete(self, beginning: str, seeds: Sequence[int], sampling: SampleConfig) -> list[str]:
+        """The beginning of a caption, ended by the model, once for each seed; guidance plays no part in it."""
+        ids = torch.tensor([self.text.encode(beginning)], dtype=torch.long, device=self._device)
+        if ids.shape[1] >= self.model.config.text_len:
+            raise ConfigError(f"The beginning has {ids.shape[1]} tokens; captions end at {self.model.config.text_len}.")
+        rows = sample.texts(self.model, ids.repeat(len(seeds), 1), seeds, sampling)
+        return [self.text.decode(i for i in row if i < self.model.config.text_vocab) for row in rows.tolist()]
+
     def tokens(self, prompts: Sequence[str]) -> Tensor:
         """[B, T]; raises ConfigError where a prompt is empty, DataError where it is too long for the model."""
         if any(not p.strip() for p in prompts):
@@ -157,62 +183,3 @@ class Pipeline:
         small = resized(picture, middle_square(*picture.shape[1:]), self.image.pixels)
         codes = self.image.encode(small[None].float() / 255)
         return codes[:, : round(request.prime_rows * self.image.grid) * self.image.grid]
-
-
-# Files.
-
-
-def folder_name(prompt: str, taken: set[str]) -> str:
-    """A file-system name for a prompt: letters, digits and _, never a path, never one that is already taken."""
-    stem = re.sub(r"[^\w]+", "_", prompt.lower()).strip("_")[:60].strip("_") or "picture"
-    name, number = stem, 2
-    while name in taken:
-        name, number = f"{stem}_{number}", number + 1
-    taken.add(name)
-    return name
-
-
-def prompt_folder(out: Path, prompt: str) -> Path:
-    """The folder below `out` for a prompt; prompt.json inside says whose it is, so that no other prompt takes it."""
-    taken: set[str] = set()
-    while True:
-        folder = out / folder_name(prompt, taken)
-        about = folder / "prompt.json"
-        if not about.is_file():
-            folder.mkdir(parents=True, exist_ok=True)
-            about.write_text(json.dumps({"prompt": prompt}), "utf-8")
-            return folder
-        if json.loads(about.read_text("utf-8")).get("prompt") == prompt:
-            return folder
-
-
-def contact_sheet(pictures: Sequence[Picture], columns: int = 0, tile: int = 128, captions: bool = True) -> Image.Image:
-    """Pictures in rows, each with its prompt below it."""
-    from PIL import ImageDraw, ImageFont
-
-    columns = columns or min(len(pictures), 8)
-    font = ImageFont.load_default(10)
-    text_height = 62 if captions else 0
-    cell = (tile + 8, tile + text_height + 8)
-    sheet = Image.new("RGB", (columns * cell[0] + 8, -(-len(pictures) // columns) * cell[1] + 8), "white")
-    pen = ImageDraw.Draw(sheet)
-    for i, picture in enumerate(pictures):
-        x, y = 8 + i % columns * cell[0], 8 + i // columns * cell[1]
-        big = picture.image.convert("RGBA").resize((tile, tile), Image.Resampling.BICUBIC)
-        sheet.paste(big, (x, y), big)
-        if captions:
-            lines = wrap(picture.prompt, tile, lambda s: pen.textlength(s, font))
-            pen.multiline_text((x, y + tile + 2), "\n".join(lines[:5]), fill="#333333", font=font, spacing=1)
-    return sheet
-
-
-def wrap(text: str, width: float, length: Callable[[str], float]) -> list[str]:
-    """Lines of words that are no longer than `width`."""
-    lines = [""]
-    for word in text.split():
-        longer = f"{lines[-1]} {word}".strip()
-        if length(longer) <= width or not lines[-1]:
-            lines[-1] = longer
-        else:
-            lines.append(word)
-    return lines

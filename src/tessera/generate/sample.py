@@ -65,6 +65,31 @@ def lay_out_for_decoding(model: TextToImage) -> TextToImage:
 
 
 @torch.inference_mode()
+def texts(
+    model: TextToImage, tokens: Int[Tensor, "B t"], seeds: Sequence[int], config: SampleConfig
+) -> Int[Tensor, "B T"]:
+    """Continue captions, all of t tokens, to their ends; padding ids follow them. `tokens` is not changed."""
+    total, padding = model.config.text_len, model.unconditional(tokens.new_zeros(len(tokens), model.config.text_len))
+    chosen = filters(config, model.config.text_vocab + total)
+    noise = uniforms(seeds, total).to(tokens.device)
+    past = model.past(len(tokens), dtype=model.text_head.weight.dtype)
+    drawn = list(tokens.unbind(1))
+    over = torch.zeros(len(tokens), dtype=torch.bool, device=tokens.device)
+    read = tokens
+    while len(drawn) < total and not over.all():
+        logits = model.continue_text(read, past)
+        if not drawn:
+            logits = logits.index_fill(1, padding[0], -torch.inf)  # a caption has a first word
+        for keep in chosen:
+            logits = keep(logits)
+        token = draw(logits, noise[:, len(drawn)])
+        over = over | (token >= model.config.text_vocab)
+        drawn.append(torch.where(over, padding[:, len(drawn)], token))
+        read = drawn[-1][:, None]
+    return torch.cat((torch.stack(drawn, 1), padding[:, len(drawn) :]), 1) if drawn else padding
+
+
+@torch.inference_mode()
 def codes(
     model: TextToImage,
     tokens: Int[Tensor, "B T"],

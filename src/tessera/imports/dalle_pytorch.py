@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from tessera.config import CLIPConfig, DVAEConfig, TextToImageConfig, TransformerConfig, nearest
+from tessera.config import CLIPConfig, DVAEConfig, TextToImageConfig, TransformerConfig
 from tessera.errors import CheckpointError, ConfigError
 from tessera.imports import pretrained
 from tessera.imports.pretrained import load_weights
@@ -23,6 +23,7 @@ from tessera.models.openai_dvae import OpenAIDVAE
 from tessera.models.text_to_image import TextToImage
 from tessera.models.vqgan import VQGAN
 from tessera.nn.attention import ROUND_DALLE1, angles_dalle1
+from tessera.settings import nearest
 
 VERSION = "1.6.6"
 """The release whose format is written."""
@@ -195,7 +196,7 @@ def canonical(name: str) -> str:
 
 
 def translated(weights: Mapping[str, Tensor], names: Names, texts: int) -> dict[str, Tensor]:
-    """Tensors under our names and in our shapes; SPLIT ones are cut after `texts` rows. Unknown ones keep their name."""
+    """Tensors under our names and shapes; SPLIT ones are cut after `texts` rows. Unknown ones keep their name."""
     table = {canonical(theirs): ours for theirs, ours, _ in names}
     shapes = {ours: shape for _, ours, shape in names}
     found: dict[str, Tensor] = {}
@@ -206,9 +207,11 @@ def translated(weights: Mapping[str, Tensor], names: Names, texts: int) -> dict[
             found[f"text_head.{kind}"], found[f"image_head.{kind}"] = value[:texts], value[texts:]
         else:
             # [1, 1, D] -> [D]; [1, g, 1, D] -> [g, 1, D]
-            found[ours] = value.reshape(value.shape[2:] if len(shapes.get(ours, ())) == 3 else value.shape[1:]) if (
-                shapes.get(ours)
-            ) else value
+            found[ours] = (
+                value.reshape(value.shape[2:] if len(shapes.get(ours, ())) == 3 else value.shape[1:])
+                if (shapes.get(ours))
+                else value
+            )
     return found
 
 
@@ -383,7 +386,7 @@ def _moments(
 
 
 def exported(model: TextToImage, image: nn.Module, epoch: int = 0) -> dict[str, Any]:
-    """The dict that train_dalle.py of 1.6.6 would have saved. Raises ConfigError where DALLE-pytorch has no such model."""
+    """The dict that train_dalle.py of 1.6.6 saves. Raises ConfigError where DALLE-pytorch has no such model."""
     c, t = model.config, model.config.transformer
     wanted = {"norm": "layer", "qk_norm": False, "ff": "geglu", "ff_mult": 4.0, "bias": True, "layer_scale": True}
     foreign_to = [f"{k} {getattr(t, k)} (only {v})" for k, v in wanted.items() if getattr(t, k) != v]
@@ -420,32 +423,46 @@ def exported(model: TextToImage, image: nn.Module, epoch: int = 0) -> dict[str, 
 
 def dalle_state(model: TextToImage) -> dict[str, Tensor]:
     """A prior's weights as 1.6.6 names and orders them."""
-    c, t = model.config, model.config.transformer
-    own = model.state_dict(keep_vars=True)
-    found = foreign(own, dalle_names(c))
-    if t.positions in ROUND_DALLE1:
-        angles = ROUND_DALLE1[t.positions](angles_dalle1(model.layout, t.head_dim))
-        table = angles.repeat_interleave(2, -1)[None].to(own["norm.weight"].device)
+    found = foreign(model.state_dict(), dalle_names(model.config))
+    if (table := rotary_table(model)) is not None:
         first = next(i for i, name in enumerate(found) if name.startswith("transformer."))
         items = list(found.items())
         found = dict([*items[:first], ("transformer.pos_emb", table), *items[first:]])
-    if c.tied:
+    if model.config.tied:
         for kind in ("text_emb", "image_emb"):
             found |= {f"{kind}.linear.{k}": found[f"to_logits.1.{k}"] for k in ("weight", "bias")}
     return found
 
 
+def rotary_table(model: TextToImage) -> Tensor | None:
+    """The buffer `transformer.pos_emb` [1, L, R]: every angle twice."""
+    t = model.config.transformer
+    if t.positions not in ROUND_DALLE1:
+        return None
+    return ROUND_DALLE1[t.positions](angles_dalle1(model.layout, t.head_dim)).repeat_interleave(2, -1)[None]
+
+
+def centred(names: Iterable[str], shift: bool) -> bool:
+    """Whether weights were named by a release before 1.3: fewer `.fn` wrapped its layers. conv_like was centred then."""
+    wrappers = [len(m[1]) // 3 for m in (re.search(r"((?:\.fn)+)\.to_qkv\.", n) for n in names) if m]
+    return bool(wrappers) and max(wrappers) < (5 if shift else 3)
+
+
 def exported_tokenizer(image: nn.Module) -> tuple[dict[str, Any] | None, str, dict[str, Tensor]]:
     """vae_params, vae_class_name and weights of an image tokenizer, as they stand in a dalle.pt."""
-    state = {n: v for n, v in image.state_dict().items()}
+    state = dict(image.state_dict())
     if isinstance(image, VQGAN):
         return None, "VQGanVAE", {f"model.{n}": v for n, v in state.items()}
     if isinstance(image, OpenAIDVAE):
-        short = lambda n: re.sub(r"\.weight$", ".w", re.sub(r"\.bias$", ".b", n))
-        parts = (("encoder.", "enc.blocks."), ("decoder.", "dec.blocks."))
-        return None, "OpenAIDiscreteVAE", {short(n.replace(a, b, 1)): v for a, b in parts for n, v in state.items() if n.startswith(a)}
+        return None, "OpenAIDiscreteVAE", {openai_name(n): v for n, v in state.items()}
     assert isinstance(image, DiscreteVAE)
     return dvae_hparams(image.config), "DiscreteVAE", foreign(state, dvae_names(image))
+
+
+def openai_name(name: str) -> str:
+    """encoder.input.weight -> enc.blocks.input.w"""
+    name = re.sub(r"^(enc|dec)oder\.", r"\1.blocks.", name)
+    return re.sub(r"\.weight$", ".w", re.sub(r"\.bias$", ".b", name))
 
 
 def dvae_hparams(c: DVAEConfig) -> dict[str, Any]:
@@ -461,6 +478,13 @@ def dvae_hparams(c: DVAEConfig) -> dict[str, Any]:
     return hparams | ({"reinmax": True} if c.reinmax else {})
 
 
-def parameters(model: TextToImage) -> Iterator[str]:
-    """Names of the trainable tensors of a DALLE, in the order in which its optimiser numbers them."""
-    yield from (theirs for theirs, _, _ in dalle_names(model.config))
+def clip_hparams(c: CLIPConfig) -> dict[str, Any]:
+    """Raises ConfigError where DALLE-pytorch has no such judge."""
+    if c.head_dim != 64:
+        raise ConfigError(f"DALLE-pytorch's CLIP has heads of width 64, this one of {c.head_dim}.")
+    return {
+        "dim_text": c.dim_text, "dim_image": c.dim_image, "dim_latent": c.dim_latent, "num_text_tokens": c.text_vocab,
+        "text_enc_depth": c.text_depth, "text_seq_len": c.text_len, "text_heads": c.text_heads,
+        "visual_enc_depth": c.image_depth, "visual_heads": c.image_heads, "visual_image_size": c.pixels,
+        "visual_patch_size": c.patch, "channels": c.channels,
+    }  # fmt: skip

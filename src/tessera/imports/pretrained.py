@@ -48,8 +48,9 @@ def load_weights(model: nn.Module, state: Mapping[str, Tensor], path: Any) -> nn
     if missing or extra or wrong:
         shapes = ", ".join(f"{n} {list(state[n].shape)} instead of {list(own[n].shape)}" for n in sorted(wrong)[:3])
         raise CheckpointError(
-            f"{path} does not hold the weights of a {type(model).__name__}: missing {', '.join(missing[:3]) or 'nothing'}"
-            f" ({len(missing)}); unknown {', '.join(extra[:3]) or 'nothing'} ({len(extra)}); "
+            f"{path} does not hold the weights of a {type(model).__name__}: "
+            f"missing {', '.join(missing[:3]) or 'nothing'} ({len(missing)}); "
+            f"unknown {', '.join(extra[:3]) or 'nothing'} ({len(extra)}); "
             f"of another shape {shapes or 'nothing'}."
         )
     model.load_state_dict({name: value.float() for name, value in state.items()}, strict=False)

@@ -68,7 +68,10 @@ class CLIP(nn.Module):
         """Unit vectors of pictures with values 0 ... 1."""
         p = self.config.patch
         patches = pixels.unfold(2, p, p).unfold(3, p, p)  # [B, C, h, w, p, p]
-        x = self.patch_embedding(patches.permute(0, 2, 3, 4, 5, 1).flatten(1, 2).flatten(2)) + self.patch_position.weight
+        x = (
+            self.patch_embedding(patches.permute(0, 2, 3, 4, 5, 1).flatten(1, 2).flatten(2))
+            + self.patch_position.weight
+        )
         everything = torch.ones(x.shape[:2], dtype=torch.bool, device=x.device)
         return F.normalize(self.image_latent(self.image(x, Readable(everything)).mean(1)), dim=-1)
 

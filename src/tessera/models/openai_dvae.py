@@ -95,6 +95,7 @@ class OpenAIDVAE(nn.Module):
     def decode(self, codes: Int[Tensor, "B N"]) -> Float[Tensor, "B C S S"]:
         """Pixels 0 ... 1. The first convolution of a one-hot plane is a row of its weights."""
         first: nn.Conv2d = self.decoder.input  # type: ignore[assignment]
+        assert first.bias is not None
         rows = torch.nn.functional.embedding(codes, first.weight[:, :, 0, 0].t()) + first.bias  # [B, N, start]
         x = rows.transpose(1, 2).unflatten(2, (self.config.grid, self.config.grid))
         for part in list(self.decoder)[1:]:

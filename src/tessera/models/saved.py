@@ -10,13 +10,14 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from tessera.config import CLIPConfig, DVAEConfig, TextToImageConfig, merge, to_dict
+from tessera.config import CLIPConfig, DVAEConfig, TextToImageConfig, to_dict
 from tessera.errors import CheckpointError, ConfigError
 from tessera.models.clip import CLIP
 from tessera.models.dvae import DiscreteVAE
 from tessera.models.openai_dvae import OpenAIDVAE, OpenAIDVAEConfig
 from tessera.models.text_to_image import TextToImage
 from tessera.models.vqgan import VQGAN, VQGANConfig
+from tessera.settings import merge
 
 NETWORKS: dict[str, tuple[type, Any]] = {
     "dvae": (DVAEConfig, DiscreteVAE),

@@ -80,9 +80,11 @@ class TextToImage(nn.Module):
         return Loss((text + weight * image) / (1 + weight), text, image)
 
     def _text_targets(self, tokens: Tensor) -> Tensor:
+        """The first padding id ends the caption and is learned; those after it only where DALL-E 1 is followed."""
         if self.config.learn_padding:
             return tokens
-        return tokens.masked_fill(tokens >= self.config.text_vocab, IGNORE)
+        padding = tokens >= self.config.text_vocab
+        return tokens.masked_fill(padding & (padding.cumsum(1) > 1), IGNORE)
 
     def hidden(self, tokens: Int[Tensor, "B T"], codes: Int[Tensor, "B n"]) -> Float[Tensor, "B L D"]:
         """Final states at <bos>, every token, and every code but a last one that nothing follows."""
@@ -126,6 +128,15 @@ class TextToImage(nn.Module):
         past.advance(1)
         x = (self.image_embedding(code) + place)[:, None]
         return self.image_head.logits(self._finish(self.transformer(x, past)[:, -1]))
+
+    def continue_text(self, tokens: Int[Tensor, "B t"], past: Past) -> Float[Tensor, "B V"]:
+        """Read <bos> if nothing was read yet, then `tokens`; logits of the token that follows."""
+        if not past.seen:
+            tokens = torch.cat((tokens.new_full((len(tokens), 1), BOS), tokens), 1)
+        place = self.text_position[past.seen : past.seen + tokens.shape[1]]
+        past.advance(tokens.shape[1])
+        x = self.text_embedding(tokens) + (place if len(place) else place.new_zeros(()))
+        return self.text_head.logits(self._finish(self.transformer(x, past)[:, -1]))
 
     # Whole logits, for reading, testing and parity; training never makes them.
 

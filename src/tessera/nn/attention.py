@@ -180,6 +180,7 @@ class Visibility(nn.Module):
 
     def __init__(self, name: str, layout: Layout):
         super().__init__()
+        self.name = name
         self.register_buffer("mask", dense(pattern(name, layout), layout.length), persistent=False)
         # A plain causal mask need not be read from memory: a third faster on CPU.
         self.at_once = self._causal if name == "full" else self._masked

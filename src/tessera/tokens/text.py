@@ -137,8 +137,8 @@ class Numbers:
         words = text.replace(",", " ").split()
         if bad := [w for w in words if not w.isdecimal() or int(w) >= self.vocab]:
             raise ConfigError(
-                f"'{bad[0]}' is no token id below {self.vocab}. This model was imported without a text tokenizer, so its "
-                "prompts are token ids; import it again with --text to write words."
+                f"'{bad[0]}' is no token id below {self.vocab}. This model was imported without a text tokenizer, "
+                "so its prompts are token ids; import it again with --text to write words."
             )
         return [int(w) for w in words]
 
@@ -156,8 +156,8 @@ def chinese() -> BPE:
         return BPE(Tokenizer.from_pretrained("bert-base-chinese"))
     except Exception as error:  # the library raises bare Exception
         raise ConfigError(
-            f"bert-base-chinese cannot be fetched ({str(error).splitlines()[0]}). Download its tokenizer.json or vocab.txt "
-            "where there is a network and name the file with --tokens.text (or --text)."
+            f"bert-base-chinese cannot be fetched ({str(error).splitlines()[0]}). Download its tokenizer.json or "
+            "vocab.txt where there is a network and name the file with --tokens.text (or --text)."
         ) from error
 
 

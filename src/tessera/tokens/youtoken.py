@@ -6,6 +6,7 @@ import json
 import shutil
 from collections.abc import Iterable
 from functools import lru_cache
+from itertools import pairwise
 from pathlib import Path
 
 from tessera.errors import ConfigError
@@ -53,7 +54,7 @@ class YouToken:
             if i >= 0 or not ids or ids[-1] >= 0:
                 ids.append(i)  # letters that are unknown together are one <UNK>
         while True:
-            pairs = [(self.rank[pair], i) for i, pair in enumerate(zip(ids, ids[1:], strict=False)) if pair in self.rank]
+            pairs = [(self.rank[pair], i) for i, pair in enumerate(pairwise(ids)) if pair in self.rank]
             if not pairs:
                 return tuple(self.unknown if i < 0 else i for i in ids)
             (_, new), place = min(pairs)

@@ -5,18 +5,19 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 import torch
 from torch import Tensor, nn
 
-from tessera.config import DVAEConfig, TextToImageConfig, TrainConfig
+from tessera.config import CLIPConfig, DVAEConfig, TextToImageConfig, TrainConfig
 from tessera.data.batches import Batch, Captions, NoCaptions, Packed, Pictures, plain_batches, split, stream
 from tessera.data.check import Health, check
 from tessera.data.codes import Codes
 from tessera.data.folder import Pair
 from tessera.errors import ConfigError, DataError
 from tessera.models import saved
+from tessera.models.clip import CLIP
 from tessera.models.dvae import DiscreteVAE
 from tessera.models.text_to_image import TextToImage
 from tessera.store import Run
@@ -39,13 +40,13 @@ class Objective(Protocol):
     @property
     def model(self) -> nn.Module: ...
     @property
-    def image(self) -> ImageTokenizer: ...
+    def image(self) -> ImageTokenizer | None: ...
     def place(self, device: torch.device) -> None: ...
     def batches(self, start: int) -> Iterator[Batch]: ...
     def held_batches(self) -> Iterator[Batch]: ...
     def loss(self, model: nn.Module, batch: Batch, done: float) -> tuple[Tensor, Parts]: ...
     def held_loss(self, model: nn.Module, batch: Batch) -> Parts: ...
-    def codes(self, batch: Batch) -> Tensor: ...
+    def held_codes(self) -> list[Tensor]: ...
     def save(self, folder: Path) -> None: ...
 
 
@@ -93,6 +94,9 @@ class TrainDVAE:
 
     def codes(self, batch: Batch) -> Tensor:
         return self.model.encode(floats(batch.pixels))
+
+    def held_codes(self) -> list[Tensor]:
+        return [self.codes(batch) for batch in self.held_batches()]
 
     def save(self, folder: Path) -> None:
         saved.write(folder, self.model)
@@ -149,9 +153,53 @@ class TrainTextToImage:
     def codes(self, batch: Batch) -> Tensor:
         return batch.codes if len(batch.codes) else self.image.encode(floats(batch.pixels))
 
+    def held_codes(self) -> list[Tensor]:
+        return [self.codes(batch) for batch in self.held_batches()]
+
     def save(self, folder: Path) -> None:
         saved.write(folder, self.model)
         self.image.save(folder / "image_tokenizer")
+        self.text.save(folder / "text_tokenizer")
+
+
+class TrainCLIP:
+    """Tell a picture's caption from those of the others in its batch. Held-out batches are as large."""
+
+    image: ImageTokenizer | None = None
+
+    def __init__(self, config: TrainConfig, pairs: list[Pair], held: list[Pair], skipped: int, text: TextTokenizer):
+        m = config.model
+        assert isinstance(m, CLIPConfig)
+        self.config, self.pairs, self.held, self.skipped, self.text = config, pairs, held, skipped, text
+        torch.manual_seed(config.seed)
+        self.model = CLIP(m)
+        captions = [Captions(p, text, m.text_len, config.data.truncate) for p in (pairs, held)]
+        both = zip((pairs, held), captions, strict=True)
+        self.source, self.held_source = [_pictures(config, p, c, m.pixels, m.channels) for p, c in both]
+
+    def place(self, device: torch.device) -> None: ...
+
+    def batches(self, start: int) -> Iterator[Batch]:
+        return stream(
+            self.source, len(self.pairs), self.config.optim.batch, self.config.seed, start, self.config.data.workers
+        )
+
+    def held_batches(self) -> Iterator[Batch]:
+        return plain_batches(self.held_source, len(self.held), self.config.optim.batch)
+
+    def loss(self, model: nn.Module, batch: Batch, done: float) -> tuple[Tensor, Parts]:
+        total, accuracy = model(batch.tokens, floats(batch.pixels))
+        return total, {"accuracy": accuracy}
+
+    def held_loss(self, model: nn.Module, batch: Batch) -> Parts:
+        total, accuracy = model(batch.tokens, floats(batch.pixels))
+        return {"loss": total, "accuracy": accuracy}
+
+    def held_codes(self) -> list[Tensor]:
+        return []
+
+    def save(self, folder: Path) -> None:
+        saved.write(folder, self.model)
         self.text.save(folder / "text_tokenizer")
 
 
@@ -186,9 +234,13 @@ def build(config: TrainConfig, health: Health | None = None, progress: Progress 
         )
     if isinstance(config.model, DVAEConfig):
         return TrainDVAE(config, learned, held, skipped)
-    image = _image_tokenizer(config, run)
     text = _text_tokenizer(config, run, learned)
-    resolved = dataclasses.replace(config, model=resolve(config.model, text, image, learned + held))
+    if isinstance(config.model, CLIPConfig):
+        resolved = dataclasses.replace(config, model=resolve(config.model, text, {}, learned + held))
+        return TrainCLIP(resolved, learned, held, skipped, text)
+    image = _image_tokenizer(config, run)
+    shape = {"image_vocab": image.vocab, "grid": image.grid}
+    resolved = dataclasses.replace(config, model=resolve(config.model, text, shape, learned + held))
     return TrainTextToImage(resolved, learned, held, skipped, text, image, codes)
 
 
@@ -213,11 +265,12 @@ LONGEST = 256
 """Text positions that are chosen without being asked for."""
 
 
-def resolve(
-    model: TextToImageConfig, text: TextTokenizer, image: ImageTokenizer, pairs: list[Pair]
-) -> TextToImageConfig:
+Reader = TypeVar("Reader", TextToImageConfig, CLIPConfig)
+
+
+def resolve(model: Reader, text: TextTokenizer, image: dict[str, int], pairs: list[Pair]) -> Reader:
     """The config with vocabularies, grid and text length filled in. Raises ConfigError where they contradict it."""
-    found = {"text_vocab": text.vocab, "image_vocab": image.vocab, "grid": image.grid}
+    found = {"text_vocab": text.vocab, **image}
     for name, value in found.items():
         if (asked := getattr(model, name)) not in (0, value):
             raise ConfigError(

@@ -1,0 +1,6 @@
+"""DALLE-pytorch 1.6.6's own names: `from tessera.compat.dalle_pytorch import DALLE, DiscreteVAE`."""
+
+from tessera.compat.dalle_pytorch.models import CLIP, DALLE, DiscreteVAE, OpenAIDiscreteVAE, VQGanVAE
+
+__version__ = "1.6.6"
+__all__ = ["CLIP", "DALLE", "DiscreteVAE", "OpenAIDiscreteVAE", "VQGanVAE", "__version__"]

@@ -1,0 +1,52 @@
+"""A trained CLIP as the judge of drawn pictures. It draws nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from tessera.data.pictures import middle_square, resized
+from tessera.device import choose_device
+from tessera.errors import CheckpointError
+from tessera.generate.pipeline import Picture
+from tessera.models import saved
+from tessera.models.clip import CLIP
+from tessera.store import Run
+from tessera.tokens import text as text_tokens
+from tessera.tokens.text import TextTokenizer
+
+
+class CLIPJudge:
+    """Scores pictures against their prompts."""
+
+    def __init__(self, model: CLIP, text: TextTokenizer):
+        self.model, self.text = model.eval(), text
+
+    @staticmethod
+    def load(run: str | Path, device: str = "auto") -> CLIPJudge:
+        """From a clip run. Raises CheckpointError where the folder holds none."""
+        folder = Path(run).expanduser()
+        if not folder.is_dir():
+            raise CheckpointError(f"There is no judge {run}. Train one with: tessera train clip-s-64 --out {run}")
+        checkpoint = folder if (folder / "weights.safetensors").is_file() else Run(folder).best()
+        model = saved.read(checkpoint)
+        if not isinstance(model, CLIP):
+            raise CheckpointError(f"{run} holds a {type(model).__name__}, which judges nothing; name a clip run.")
+        return CLIPJudge(model.to(choose_device(device)), text_tokens.load(checkpoint / "text_tokenizer"))
+
+    @torch.inference_mode()
+    def scores(self, pictures: Sequence[Picture]) -> Tensor:
+        """[B], on the CPU."""
+        c, device = self.model.config, self.model.temperature.device
+        prompts = [p.prompt for p in pictures]
+        ids = [self.text.encode(p) for p in prompts]
+        tokens = text_tokens.pad(ids, c.text_len, c.text_vocab, True, prompts).to(device)
+        mode = {1: "L", 2: "LA", 3: "RGB", 4: "RGBA"}[c.channels]
+        arrays = [torch.from_numpy(np.array(p.image.convert(mode)).reshape(*p.image.size[::-1], -1)) for p in pictures]
+        planes = [a.permute(2, 0, 1) for a in arrays]
+        small = torch.stack([resized(a, middle_square(*a.shape[1:]), c.pixels) for a in planes])
+        return self.model.scores(tokens, small.to(device).float() / 255).cpu()

@@ -1,0 +1,176 @@
+"""Foreign checkpoints -> run folders that this house draws from and goes on training, and runs -> foreign files."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from tessera.config import OptimConfig, TokensConfig, TrainConfig
+from tessera.errors import CheckpointError, ConfigError
+from tessera.imports import dalle_pytorch, deepspeed_folder, pretrained
+from tessera.imports.dalle_pytorch import Imported
+from tessera.imports.reader import Hollow, read
+from tessera.models import saved
+from tessera.models.clip import CLIP
+from tessera.models.dvae import DiscreteVAE
+from tessera.models.text_to_image import TextToImage
+from tessera.store import Run, write_state
+from tessera.tokens import image as image_tokens
+from tessera.tokens import text as text_tokens
+from tessera.tokens.image import Frozen
+from tessera.tokens.text import CLIP_VOCAB, Numbers, TextTokenizer
+from tessera.train.loop import Position
+from tessera.train.optim import Schedule, optimizer_of
+
+MORE_STEPS = 10_000
+"""Steps that an imported run is set up to go on for; --steps changes it."""
+
+
+def bring_in(
+    source: str, out: Path, text: str = "", yaml: str = "", decoder: str = "", version: str = "", optimizer: bool = True
+) -> list[str]:
+    """Import a file, a DeepSpeed folder, or a published tokenizer by name; returns what there is to say about it.
+
+    Nothing is written before everything has been read. Raises CheckpointError where the source is not what it should
+    be, ConfigError where `out` holds something already.
+    """
+    if out.exists() and any(out.iterdir()):
+        raise ConfigError(f"{out} is not empty; name a new folder for what is imported.")
+    found = _read(source, yaml, decoder, version)
+    if isinstance(found.model, TextToImage | CLIP | DiscreteVAE):
+        tokenizer = _text_tokenizer(text, found)
+        _write_run(found, source, out, tokenizer, optimizer)
+        kind = {TextToImage: "a prior with its image tokenizer", CLIP: "a judge", DiscreteVAE: "an image tokenizer"}
+        found.notices.insert(0, f"{out}: {kind[type(found.model)]}, {saved.parameters(found.model):,} parameters.")
+    else:
+        saved.write(out, found.model)
+        found.notices.insert(0, f"{out}: an image tokenizer. Train a prior on it with --tokens.image {out}.")
+    return found.notices
+
+
+def _read(source: str, yaml: str, decoder: str, version: str) -> Imported:
+    if source in pretrained.PUBLISHED:
+        return Imported(pretrained.published(source))
+    path = Path(source).expanduser()
+    if path.is_dir():
+        content, notices = deepspeed_folder.read_folder(path)
+        found = dalle_pytorch.understood(content, path, version)
+        found.notices += notices
+        return found
+    content = read(path)
+    if isinstance(content, dict) and "state_dict" in content:
+        return Imported(pretrained.vqgan(path, Path(yaml).expanduser() if yaml else None))
+    if isinstance(content, Hollow) or (
+        isinstance(content, dict) and any(str(k).startswith("blocks.") for k in content)
+    ):
+        other = Path(decoder).expanduser() if decoder else path.with_name(path.name.replace("encoder", "decoder"))
+        if other == path or not other.is_file():
+            raise CheckpointError(f"{path} is half of OpenAI's dVAE: name the other half with --decoder DECODER.PKL.")
+        return Imported(pretrained.openai_dvae(path, other))
+    return dalle_pytorch.understood(content, path, version)
+
+
+def _text_tokenizer(name: str, found: Imported) -> TextTokenizer | None:
+    if isinstance(found.model, DiscreteVAE):
+        return None
+    config: Any = found.model.config
+    vocab: int = config.text_vocab
+    if not name and vocab == CLIP_VOCAB:
+        try:
+            return text_tokens.find("clip")
+        except ConfigError as error:
+            found.notices.append(f"It reads CLIP's 49,408 tokens. {error}")
+    if not name:
+        found.notices.append(
+            f"The file holds no text tokenizer: prompts are token ids below {vocab}, until it is imported with --text."
+        )
+        return Numbers(vocab)
+    tokenizer = text_tokens.find(name)
+    if tokenizer.vocab > vocab:
+        raise ConfigError(f"The tokenizer '{name}' has {tokenizer.vocab} tokens, the model only {vocab}.")
+    if tokenizer.vocab < vocab:
+        found.notices.append(f"The tokenizer has {tokenizer.vocab} tokens, the model {vocab}: the others stay unused.")
+    return tokenizer
+
+
+def _write_run(found: Imported, source: str, out: Path, text: TextTokenizer | None, optimizer: bool) -> None:
+    config = _train_config(found, source, out)
+    run = Run(out)
+    run.open(config)
+
+    def write(folder: Path) -> None:
+        saved.write(folder, found.model)
+        if found.image is not None:
+            saved.write(folder / "image_tokenizer", found.image)
+        if text is not None:
+            text.save(folder / "text_tokenizer")
+        moments = found.moments if optimizer else {}
+        state = {"engine": _optimizer_state(config.optim, found, moments), "schedule": Schedule(config.optim).state()}
+        write_state(folder / "state", {**state, "at": asdict(Position(step=found.step))})
+
+    run.save(found.step, write, keep=1)
+
+
+def _train_config(found: Imported, source: str, out: Path) -> TrainConfig:
+    """How train_dalle.py and train_vae.py trained: Adam, no decay, no warm-up."""
+    is_prior = isinstance(found.model, TextToImage)
+    return TrainConfig(
+        out=str(out),
+        steps=found.step + MORE_STEPS,
+        model=found.model.config,  # type: ignore[arg-type]
+        tokens=TokensConfig(image=source if is_prior else "", text="imported"),
+        optim=OptimConfig(
+            name="adam", lr=found.rate, betas=(0.9, 0.999), schedule="constant", warmup=0, clip=0.5, batch=4,
+            weight_decay=0.0, drop_condition=0.0,
+        ),
+    )  # fmt: skip
+
+
+def _optimizer_state(config: OptimConfig, found: Imported, moments: dict[str, dict[str, Any]]) -> Any:
+    optimizer = optimizer_of(config)(found.model)
+    for name, parameter in found.model.named_parameters():
+        if name in moments:
+            optimizer.state[parameter] = {"step": torch.tensor(float(found.step)), **moments[name]}
+    return optimizer.state_dict()
+
+
+# Out again.
+
+
+def send_out(run: str, file: Path, form: str) -> list[str]:
+    """Write a run's best checkpoint in another program's format. Raises ConfigError where that has no such model."""
+    if form not in FORMATS:
+        raise ConfigError(f"The format '{form}' is unknown; known: {', '.join(FORMATS)}.")
+    if file.exists():
+        raise ConfigError(f"{file} exists already; name a new file.")
+    folder = Path(run).expanduser()
+    checkpoint = folder if (folder / "weights.safetensors").is_file() else Run(folder).best()
+    model = saved.read(checkpoint)
+    content = FORMATS[form](model, checkpoint)
+    fresh = file.with_name(f".{file.name}.part")
+    file.parent.mkdir(parents=True, exist_ok=True)
+    torch.save(content, fresh)
+    fresh.replace(file)
+    return [f"{file}: {checkpoint} as DALLE-pytorch {content.get('version', dalle_pytorch.VERSION)} saves it."]
+
+
+def _as_dalle_pytorch(model: nn.Module, checkpoint: Path) -> dict[str, Any]:
+    if isinstance(model, TextToImage):
+        tokenizer = image_tokens.load(checkpoint / "image_tokenizer")
+        assert isinstance(tokenizer, Frozen)
+        return dalle_pytorch.exported(model, tokenizer.model)
+    if isinstance(model, DiscreteVAE):
+        state = dalle_pytorch.exported_tokenizer(model)[2]
+        return {"hparams": dalle_pytorch.dvae_hparams(model.config), "weights": state}
+    if isinstance(model, CLIP):
+        state = dalle_pytorch.foreign(model.state_dict(), dalle_pytorch.clip_names(model))
+        return {"hparams": dalle_pytorch.clip_hparams(model.config), "weights": state}
+    raise ConfigError(f"{checkpoint} holds a {type(model).__name__}, which DALLE-pytorch reads from its own files.")
+
+
+FORMATS: dict[str, Callable[[nn.Module, Path], dict[str, Any]]] = {"dalle-pytorch": _as_dalle_pytorch}
