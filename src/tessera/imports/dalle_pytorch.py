@@ -443,7 +443,7 @@ def rotary_table(model: TextToImage) -> Tensor | None:
 
 
 def centred(names: Iterable[str], shift: bool) -> bool:
-    """Whether weights were named by a release before 1.3: fewer `.fn` wrapped its layers. conv_like was centred then."""
+    """Whether a release before 1.3 named the weights: fewer `.fn` wrapped its layers. conv_like was centred then."""
     wrappers = [len(m[1]) // 3 for m in (re.search(r"((?:\.fn)+)\.to_qkv\.", n) for n in names) if m]
     return bool(wrappers) and max(wrappers) < (5 if shift else 3)
 

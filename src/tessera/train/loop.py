@@ -88,7 +88,8 @@ def train(
         return improved
 
     with interruptible() as interrupted:
-        while done() < 1 and not interrupted() and not (config.patience and at.stale >= config.patience):
+        over = done() >= 1
+        while not over and not interrupted() and not (config.patience and at.stale >= config.patience):
             torch.manual_seed(step_seed(config.seed, engine.rank, at.step))
             rate = schedule.rate(at.step, done())
             loss, parts = forward_backward(

@@ -44,7 +44,7 @@ class TextImageDataset(Dataset):
         if not folders:
             raise DataError("TextImageDataset needs a folder.")
         pictures, texts = (folders[0], "") if len(folders) == 1 else _told_apart(*folders[:2])
-        self.pairs = scan(pictures, texts).pairs
+        self.pairs = scan(str(pictures), texts).pairs
         self.keys = [pair.key for pair in self.pairs]
 
     def __len__(self) -> int:
@@ -72,16 +72,13 @@ class TextImageDataset(Dataset):
 
     def _crop(self, picture: Tensor) -> Tensor:
         noise = np.random.default_rng(random.getrandbits(64))
-        return (
-            resized(picture, random_square(*picture.shape[1:], self.resize_ratio, noise), self.image_size).float() / 255
-        )
+        _, height, width = picture.shape
+        return resized(picture, random_square(height, width, self.resize_ratio, noise), self.image_size).float() / 255
 
 
 def _told_apart(first: Path, second: Path) -> tuple[Path, str]:
     """(pictures, texts), whichever came first."""
-    return (
-        (second, str(first)) if next(first.rglob("*.txt"), None) and not _has_picture(first) else (first, str(second))
-    )
+    return (first, str(second)) if _has_picture(first) else (second, str(first))
 
 
 def _has_picture(folder: Path) -> bool:

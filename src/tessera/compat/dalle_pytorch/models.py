@@ -26,6 +26,7 @@ from tessera.models import clip as house_clip
 from tessera.models import dvae as house_dvae
 from tessera.models.text_to_image import TextToImage
 from tessera.nn.attention import Attention, Rotary, sight
+from tessera.nn.stack import Scale
 
 Seat = tuple[str, Tensor, tuple[int, ...]]
 """A weight: DALLE-pytorch's name, the tensor, its shape there (or () for the same)."""
@@ -87,6 +88,13 @@ def _seats(model: nn.Module, table: names.Names) -> list[Seat]:
     return [(theirs, own[ours], shape) for theirs, ours, shape in table]
 
 
+def _widen_scales(model: nn.Module) -> None:
+    """[D] -> [1, 1, D], as their optimiser states have it."""
+    for module in model.modules():
+        if isinstance(module, Scale):
+            module.scale = nn.Parameter(module.scale.detach()[None, None])
+
+
 # Image tokenizers: num_tokens, image_size, num_layers, channels, get_codebook_indices, decode.
 
 
@@ -97,7 +105,8 @@ class DiscreteVAE(Face):
     def __init__(self, image_size: int = 256, num_tokens: int = 512, codebook_dim: int = 512, num_layers: int = 3,
                  num_resnet_blocks: int = 0, hidden_dim: int = 64, channels: int = 3, smooth_l1_loss: bool = False,
                  temperature: float = 0.9, straight_through: bool = False, reinmax: bool = False,
-                 kl_div_loss_weight: float = 0.0, normalization: Any = names.DVAE_OPTIONS["normalization"]):  # fmt: skip
+                 kl_div_loss_weight: float = 0.0,
+                 normalization: Any = names.DVAE_OPTIONS["normalization"]):  # fmt: skip
         super().__init__()
         given = {k: v for k, v in locals().items() if k in names.DVAE_OPTIONS}
         self.model = house_dvae.DiscreteVAE(names.dvae_config(given))
@@ -230,9 +239,7 @@ class DALLE(Face):
     def _seat_joint_weights(self) -> None:
         """Parameters whose shape there is another become ones of that shape; the house's models see slices of them."""
         p, c = self.prior, self.prior.config
-        for module in p.modules():
-            if isinstance(getattr(module, "scale", None), nn.Parameter):
-                module.scale = nn.Parameter(module.scale.detach()[None, None])
+        _widen_scales(p)
         joint = nn.Linear(c.transformer.dim, self.total_tokens)
         with torch.no_grad():
             joint.weight.copy_(torch.cat((p.text_head.weight, p.image_head.weight)))
@@ -291,15 +298,7 @@ class DALLE(Face):
                     layer.sight = sight("conv_centred", self.prior.layout).to(self.joint.weight.device)
         if (table := state_dict.get("transformer.pos_emb")) is not None:
             self._take_angles(table.float().reshape(-1, table.shape[-1])[:, ::2])
-        if (table := state_dict.get("transformer.pos_emb")) is not None:
-            self._take_angles(table.float().reshape(-1, table.shape[-1])[:, ::2])
         return super().load_state_dict(state_dict, strict, assign)
-
-    def _take_angles(self, angles: Tensor) -> None:
-        """As the original does: the file's table counts, rounded as it may be; 1.0 left out the unused last row."""
-        for module in self.prior.modules():
-            if isinstance(module, Rotary) and module.turned == 2 * angles.shape[1]:
-                module.turns[: len(angles)].copy_(torch.stack((angles.cos(), angles.sin()), -1))
 
     def _take_angles(self, angles: Tensor) -> None:
         """As the original does: the file's table counts, rounded as it may be; 1.0 left out the unused last row."""
@@ -442,9 +441,7 @@ class CLIP(Face):
         super().__init__()
         given = {k: v for k, v in locals().items() if k in names.CLIP_OPTIONS}
         self.model = house_clip.CLIP(names.clip_config(given))
-        for module in self.model.modules():
-            if isinstance(getattr(module, "scale", None), nn.Parameter):
-                module.scale = nn.Parameter(module.scale.detach()[None, None])
+        _widen_scales(self.model)
 
     def seats(self) -> list[Seat]:
         return _seats(self.model, names.clip_names(self.model))
