@@ -57,6 +57,8 @@ def _read(source: str, yaml: str, decoder: str, version: str) -> Imported:
     if source in pretrained.PUBLISHED:
         return Imported(pretrained.published(source))
     path = Path(source).expanduser()
+    if (path / "config.json").is_file():
+        raise ConfigError(f"{path} is of Tessera already: draw from it, train on it, or name it with --tokens.image.")
     if path.is_dir():
         content, notices = deepspeed_folder.read_folder(path)
         found = dalle_pytorch.understood(content, path, version)
