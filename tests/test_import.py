@@ -432,3 +432,46 @@ def test_a_download_with_another_sum_is_thrown_away(server, tmp_path):
     with pytest.raises(CheckpointError, match="SHA-256"):
         pretrained.download(f"{url}/x", tmp_path / "x", sha256="0" * 64)
     assert not (tmp_path / "x").exists()
+
+
+def test_a_model_trained_here_goes_out_and_comes_back_the_same(bird_folder, tmp_path):
+    common = ["--data.path", str(bird_folder), "--data.workers", "0", "--preview-every", "0", "--steps", "2"]
+    vae = [
+        "--model.pixels",
+        "16",
+        "--model.layers",
+        "2",
+        "--model.hidden",
+        "8",
+        "--model.codes",
+        "12",
+        "--model.code-dim",
+        "8",
+    ]
+    main(["train", "dvae-dalle1-256", *common, *vae, "--out", str(tmp_path / "vae")])
+    small = ["--model.text-len", "40", "--model.transformer.dim", "24", "--tokens.image", str(tmp_path / "vae")]
+    main(["train", "t2i-dalle1-256", *common, *small, "--out", str(tmp_path / "run")])
+    main(["export", str(tmp_path / "run"), str(tmp_path / "dalle.pt")])
+    text = Run(tmp_path / "run").best() / "text_tokenizer"
+    main(["import", str(tmp_path / "dalle.pt"), str(tmp_path / "again"), "--text", str(text)])
+    first, again = (Pipeline.load(tmp_path / name) for name in ("run", "again"))
+    tokens, codes = first.tokens(["a small red bird"]), torch.randint(0, 12, (1, 16))
+    assert torch.equal(tokens, again.tokens(["a small red bird"]))
+    with torch.no_grad():
+        assert torch.equal(first.model.image_logits(tokens, codes), again.model.image_logits(tokens, codes))
+    assert first("a red bird", seed=3)[0].codes == again("a red bird", seed=3)[0].codes
+
+
+def test_the_face_completes_texts_on_a_cpu():
+    from tessera.compat.dalle_pytorch import tokenizer as module
+    from tessera.compat.dalle_pytorch.tokenizer import HugTokenizer
+
+    tokenizer, dalle = HugTokenizer(GOLDEN / "hug_bpe_open.json"), small_dalle(text_seq_len=12)
+    tokens, texts = dalle.generate_texts(tokenizer, "a red", filter_thres=0.9)
+    assert tokens.shape == (1, 12)
+    assert texts[0].startswith("a red")
+    module.__dict__["tokenizer"] = tokenizer  # the module itself, as the original wants it
+    try:
+        assert dalle.generate_texts(module)[0].shape == (1, 12)
+    finally:
+        del module.__dict__["tokenizer"]

@@ -1,5 +1,7 @@
 """Text tokenizers."""
 
+from pathlib import Path
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -81,3 +83,38 @@ def test_a_file_that_is_no_tokenizer_is_refused(tmp_path):
         text.choose(str(short), [], 0)
     with pytest.raises(ConfigError, match=r"neither bpe, clip"):
         text.choose("bpee", [], 0)
+
+
+def test_a_bert_vocabulary_splits_chinese_into_letters(tmp_path):
+    entries = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "一", "只", "红", "鸟", "bird", "##s", "B"]
+    (tmp_path / "vocab.txt").write_text("\n".join(entries) + "\n", "utf-8")
+    tokenizer = text.find(str(tmp_path / "vocab.txt"))
+    assert tokenizer.vocab == 12
+    assert tokenizer.encode("一只红鸟 birds B 蓝") == [5, 6, 7, 8, 9, 10, 11, 1]
+    tokenizer.save(tmp_path / "saved")
+    again = text.load(tmp_path / "saved")
+    assert again.encode("红鸟") == [7, 8]
+    assert again.decode([7, 8, 9, 10, 15]) == "红 鸟 birds"
+    (tmp_path / "vocab.txt").write_text("a\nb\n")
+    with pytest.raises(ConfigError, match=r"no \[UNK\]"):
+        text.find(str(tmp_path / "vocab.txt"))
+
+
+def test_a_youtokentome_model_is_saved_and_refused_when_it_is_none(tmp_path):
+    golden = Path(__file__).parent / "golden" / "yttm_open.model"
+    tokenizer = text.find(str(golden))
+    tokenizer.save(tmp_path / "saved")
+    assert text.load(tmp_path / "saved").encode("a red bird") == tokenizer.encode("a red bird") == [79, 55, 81]
+    (tmp_path / "cut.model").write_text("\n".join(golden.read_text().splitlines()[:60]))
+    with pytest.raises(ConfigError, match="no YouTokenToMe model"):
+        text.find(str(tmp_path / "cut.model"))
+
+
+def test_numbers_are_prompts_of_models_without_a_tokenizer(tmp_path):
+    numbers = text.Numbers(10)
+    assert numbers.encode("3, 0 9") == [3, 0, 9]
+    assert numbers.decode([3, 0, 12]) == "3 0"
+    with pytest.raises(ConfigError, match="'10' is no token id below 10"):
+        numbers.encode("1 10")
+    numbers.save(tmp_path)
+    assert text.load(tmp_path).vocab == 10
