@@ -285,9 +285,9 @@ def test_batches_resume_exactly_with_any_number_of_workers(bird_folder, workers)
     tokenizer = train_bpe([c for p in pairs for c in p.captions], 300)
     captions = Captions(pairs, tokenizer, 200, truncate=False)
     source = Pictures(pairs, DataConfig(flip=True, crop=0.5), 16, 3, 5, captions)
-    through = stream(source, len(pairs), 6, 5, 0, 0)
+    through = stream(source, len(pairs), 6, 5, 0)
     expected = [next(through) for _ in range(9)]
-    resumed = stream(source, len(pairs), 6, 5, 6, workers)
+    resumed = stream(source, len(pairs), 6, 5, 6, workers=workers)
     for wanted in expected[6:]:
         found = next(resumed)
         assert torch.equal(found.pixels, wanted.pixels)

@@ -24,8 +24,9 @@ from tessera.models.dvae import DiscreteVAE
 from tessera.models.openai_dvae import OpenAIDVAE, OpenAIDVAEConfig
 from tessera.models.text_to_image import TextToImage
 from tessera.models.vqgan import VQGAN, VQGANConfig
-from tessera.store import Run, read_state
-from tessera.train.optim import optimizer_of
+from tessera.state import read_state
+from tessera.store import Run
+from tessera.train.optim import optimizer_of, set_moments
 
 GOLDEN = Path(__file__).parent / "golden"
 RESUME = GOLDEN / "resume_opt_state.pt"
@@ -75,7 +76,7 @@ def test_the_saved_adam_takes_the_originals_next_step(tmp_path):
     model = saved.read(run.best())
     state = read_state(run.best() / "state")
     optimizer = optimizer_of(run.config().optim)(model)
-    optimizer.load_state_dict(state["engine"])
+    set_moments(optimizer, model, read_state(run.best() / "optimizer")["moments"])
     tokens = torch.where(text == 0, model.unconditional(text), text)
     model(tokens, codes).total.backward()
     assert_close(
@@ -125,7 +126,7 @@ def test_moments_find_their_weights_whatever_is_shared(name, tmp_path):
     found = dalle_pytorch.load(tmp_path / "d.pt")
     config = runs._train_config(found, "", tmp_path).optim
     ours = optimizer_of(config)(found.model.train())
-    ours.load_state_dict(runs._optimizer_state(config, found, found.moments))
+    set_moments(ours, found.model, {n: {"step": torch.tensor(1.0), **m} for n, m in found.moments.items()})
     tokens = torch.where(text == 0, found.model.unconditional(text), text)
     found.model(tokens, codes).total.backward()
     ours.step()

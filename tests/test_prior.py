@@ -152,9 +152,8 @@ def test_chunked_loss_is_cross_entropy(rows):
     head.rows = rows
     hidden, targets = torch.randn(3, 7, 8, requires_grad=True), torch.randint(0, 13, (3, 7))
     targets[0, :4] = IGNORE
-    obvious = torch.nn.functional.cross_entropy(
-        head.logits(hidden).flatten(0, 1), targets.flatten(), ignore_index=IGNORE
-    )
+    rows_of = zip(head.logits(hidden), targets, strict=True)
+    obvious = torch.stack([torch.nn.functional.cross_entropy(h, t, ignore_index=IGNORE) for h, t in rows_of]).mean()
     leaves = [hidden, head.weight, head.bias]
     expected = torch.autograd.grad(obvious * 3, leaves)
     loss = head(hidden, targets)

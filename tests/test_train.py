@@ -27,8 +27,10 @@ from tessera.config import (
 from tessera.errors import CheckpointError, ConfigError, TesseraError
 from tessera.models.dvae import DiscreteVAE
 from tessera.preview import preview
-from tessera.store import Run, read_state, write_state
+from tessera.state import read_state, write_state
+from tessera.store import Run
 from tessera.train.engine import Single
+from tessera.train.keep import SPOILED
 from tessera.train.loop import forward_backward, train
 from tessera.train.objectives import build
 from tessera.train.optim import Schedule, optimizer_of, tagged
@@ -166,9 +168,9 @@ def test_ctrl_c_saves_and_says_how_to_go_on(bird_folder, tmp_path):
     def interrupt(objective, path):
         os.kill(os.getpid(), signal.SIGINT)
 
-    with pytest.raises(TesseraError, match="Interrupted at step 2; everything is saved"):
+    with pytest.raises(TesseraError, match="Interrupted at step 3; everything is saved"):
         go(config, interrupt)
-    assert Run(tmp_path).latest().name == "step-000002"
+    assert Run(tmp_path).latest().name == "step-000003"
 
 
 def test_accumulated_micro_batches_give_the_gradient_of_the_batch(bird_folder, tmp_path, tokenizer):
@@ -286,16 +288,49 @@ def test_an_unwritable_folder_is_a_sentence(bird_folder, tmp_path):
         go(dvae_config(bird_folder, tmp_path / "file" / "run"))
 
 
+def spoil(monkeypatch, steps):
+    """Make the loss NaN at some steps (None: at all)."""
+    forward, count = DiscreteVAE.forward, iter(range(1000))
+
+    def spoiled(self, x, t):
+        loss = forward(self, x, t)
+        step = next(count)
+        return loss._replace(total=loss.total * math.nan) if steps is None or step in steps else loss
+
+    monkeypatch.setattr(DiscreteVAE, "forward", spoiled)
+
+
 def test_nan_stops_with_advice(bird_folder, tmp_path, monkeypatch):
-    config = dvae_config(bird_folder, tmp_path, steps=10, save_every=100, valid_every=0)
-    monkeypatch.setattr(
-        DiscreteVAE,
-        "forward",
-        lambda self, x, t: tuple(x.sum() * math.nan + p.sum() for p in list(self.parameters())[:3]),
-    )
-    with pytest.raises(TesseraError, match=r"loss is nan.*--optim\.lr"):
+    config = dvae_config(bird_folder, tmp_path, steps=SPOILED + 5, save_every=100, valid_every=0)
+    spoil(monkeypatch, None)
+    with pytest.raises(TesseraError, match=rf"{SPOILED} steps in a row.*--optim\.lr"):
         go(config)
     assert Run(tmp_path).latest().name == "step-000000"
+
+
+def test_a_step_with_nan_is_not_taken_and_counted(bird_folder, tmp_path, monkeypatch):
+    spoil(monkeypatch, {2, 3, 7})
+    _, run = go(dvae_config(bird_folder, tmp_path, steps=10, valid_every=0))
+    rows = [r for r in run.read_metrics() if "lr" in r]
+    assert sum(r.get("spoiled", 0) for r in rows) == 3
+    assert all(math.isfinite(r["loss"]) for r in rows)
+    assert all(v.isfinite().all() for v in load_file(run.best() / "weights.safetensors").values())
+
+
+def test_a_damaged_newest_checkpoint_is_passed_over(bird_folder, tmp_path, capsys):
+    config = dvae_config(bird_folder, tmp_path / "a")
+    _, run = go(config)
+    _, whole = go(dvae_config(bird_folder, tmp_path / "b", steps=9))
+    weights = run.latest() / "weights.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-100])
+    _, again = go(dataclasses.replace(config, steps=9))
+    wanted = load_file(whole.latest() / "weights.safetensors")
+    found = load_file(again.latest() / "weights.safetensors")
+    assert all(torch.equal(wanted[n], found[n]) for n in wanted)
+    for checkpoint in again.checkpoints():
+        (checkpoint / "state" / "state.json").write_text("{")
+    with pytest.raises(CheckpointError, match="No checkpoint"):
+        go(dataclasses.replace(config, steps=12))
 
 
 def test_previews_are_written(bird_folder, tmp_path, tokenizer):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -17,6 +18,9 @@ from tessera.presets import PRESETS, preset
 from tessera.settings import merge, nearest, read_toml
 
 T = TypeVar("T")
+
+REQUEUE = 75
+"""Exit status of a run that was asked to stop and saved first (EX_TEMPFAIL): give the same command again."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -155,31 +159,38 @@ def train(args: list[str]) -> None:
     )
     config = config if config.out else dataclasses.replace(config, out=f"runs/{name}")
     config.check()
-    say(json.dumps(to_dict(config), indent=1))
+    if os.environ.get("RANK", "0") == "0":
+        say(json.dumps(to_dict(config), indent=1))
     if start.dry_run:
         return
     from tessera.evaluate import report
-    from tessera.models.saved import parameters
+    from tessera.models import saved
     from tessera.preview import preview
     from tessera.store import Run
-    from tessera.train import loop
-    from tessera.train.engine import Single
+    from tessera.train import engines, loop, track
     from tessera.train.objectives import build
-    from tessera.train.track import JSONL, Screen, Several
 
     run = Run(config.out)
-    engine = Single(config.machine)
-    objective = build(config, progress=bar("Checking the pictures"))
-    run.open(objective.config)
-    say(
-        f"{len(objective.pairs)} pairs to learn, {len(objective.held)} held out; "
-        f"{parameters(objective.model):,} parameters."
-    )
-    tracker = Several([JSONL(run), Screen(name)])
+    engine = engines.choose(config)
+    if engine.rank:
+        engine.barrier()  # the first rank reads the data first and leaves what it found for the others
+    objective = build(config, progress=bar("Checking the pictures") if engine.rank == 0 else None)
+    if engine.rank == 0:
+        run.open(objective.config)
+        engine.barrier()
+        say(
+            f"{len(objective.pairs)} pairs to learn, {len(objective.held)} held out; "
+            f"{saved.parameters(objective.model):,} parameters; {engine.world} x {type(engine).__name__.lower()}."
+        )
+    tracker = track.choose(objective.config, run, name) if engine.rank == 0 else track.Several([])
     try:
         loop.train(objective.config, objective, engine, run, tracker, preview)
     finally:
         tracker.close()
+    if engine.rank:
+        return
+    if not engine.replicated:
+        objective.model = saved.read(run.best())
     figures = report.write(run, objective, [], ())
     for title, value in figures.items():
         say(f"  {title:<50} {value}")
@@ -327,7 +338,8 @@ COMMANDS: dict[str, Callable[[list[str]], None]] = {
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Run one command; a user's mistake ends in one sentence and exit status 2."""
-    args = list(sys.argv[1:] if argv is None else argv)
+    # DeepSpeed's launcher tells each process its rank twice.
+    args = [a for a in (sys.argv[1:] if argv is None else argv) if not a.startswith(("--local_rank", "--local-rank"))]
     for stream in (sys.stdout, sys.stderr):
         stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
     if not args or args[0] in ("-h", "--help", "help"):
@@ -340,7 +352,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         COMMANDS[args[0]](args[1:])
     except TesseraError as error:
         print(f"tessera: {error}", file=sys.stderr)
-        sys.exit(3 if type(error).__name__ == "Interrupted" else 2)
+        sys.exit(REQUEUE if type(error).__name__ == "Interrupted" else 2)
     except KeyboardInterrupt:
         print("\ntessera: stopped. The same command goes on from the last checkpoint.", file=sys.stderr)
         sys.exit(130)

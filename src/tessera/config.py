@@ -317,8 +317,20 @@ class MachineConfig:
 
     device: str = "auto"
     """auto, cpu, cuda, cuda:1 or mps."""
-    precision: Literal["auto", "float32", "bf16"] = "auto"
-    """auto takes bf16 autocast where the hardware computes in it."""
+    precision: Literal["auto", "float32", "bf16", "fp16"] = "auto"
+    """auto takes bf16 autocast where the hardware computes in it; fp16 is with scaled losses."""
+    engine: Literal["auto", "single", "ddp", "fsdp", "deepspeed", "horovod"] = "auto"
+    """auto is ddp where torchrun or another launcher started several processes, else single."""
+    zero: Literal[0, 1, 2, 3] = 2
+    """deepspeed: what is cut up over ranks; 1 optimiser state, 2 gradients too, 3 weights too."""
+    offload: Literal["none", "optimizer", "parameters"] = "none"
+    """deepspeed: what waits in main memory (or on --machine.nvme); parameters means both."""
+    nvme: str = ""
+    """deepspeed: a folder on a fast disk to offload to."""
+    deepspeed: str = ""
+    """deepspeed: its own JSON file, taken whole; what it and these settings both say must agree."""
+    recompute: bool = False
+    """Keep only what enters each layer and compute the rest again in the backward pass: less memory, a third slower."""
     compile: Literal["auto", "on", "off"] = "auto"
     """torch.compile; auto uses it on CUDA, where it pays."""
     threads: int = 0

@@ -9,13 +9,12 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
-from torch import Tensor
+from safetensors import SafetensorError, safe_open
 
 from tessera.config import TrainConfig, to_dict, train_config
 from tessera.data.codes import write_whole
@@ -108,33 +107,65 @@ class Run:
 
         Raises CheckpointError on a full or read-only disk; the checkpoints before it stay as they are.
         """
-        name = f"step-{step:06d}"
-        target, fresh = self.folder / name, self.folder / f".{name}.{os.getpid()}"
-        try:
-            shutil.rmtree(fresh, ignore_errors=True)
-            fresh.mkdir(parents=True)
+        fresh = self.begin(step)
+        with self.guarded(step):
             write(fresh)
+        return self.commit(step, keep, best)
+
+    def fresh(self, step: int) -> Path:
+        """Where the checkpoint of a step is written before it has its name."""
+        return self.folder / f".step-{step:06d}"
+
+    def begin(self, step: int) -> Path:
+        with self.guarded(step):
+            shutil.rmtree(self.fresh(step), ignore_errors=True)
+            self.fresh(step).mkdir(parents=True)
+        return self.fresh(step)
+
+    def commit(self, step: int, keep: int, best: bool = False) -> Path:
+        """Give a checkpoint that is all there its name, then remove old ones, but for the best."""
+        fresh = self.fresh(step)
+        target = self.folder / fresh.name[1:]
+        with self.guarded(step):
             for path in [*fresh.rglob("*"), fresh]:
                 _sync(path)
             if target.exists():
                 shutil.rmtree(target)  # the same step again: the same command with nothing left to do
             fresh.rename(target)
-            write_whole(self.folder / "latest", name.encode())
+            write_whole(self.folder / "latest", target.name.encode())
             if best:
-                write_whole(self.folder / "best", name.encode())
+                write_whole(self.folder / "best", target.name.encode())
             _sync(self.folder)
-        except (OSError, SafetensorError, RuntimeError) as error:
-            shutil.rmtree(fresh, ignore_errors=True)
-            last = self.latest()
-            raise CheckpointError(
-                f"The checkpoint of step {step} cannot be written in {self.folder}: {error}. "
-                f"The last good one is {last.name if last else 'none'}; make room and give the same command again."
-            ) from error
         protected = {target, self.best()}
         for old in self.checkpoints()[:-keep]:
             if old not in protected:
                 shutil.rmtree(old)
         return target
+
+    @contextmanager
+    def guarded(self, step: int) -> Iterator[None]:
+        """Turn what goes wrong in writing a checkpoint into a sentence, and clear it away."""
+        try:
+            yield
+        except (OSError, SafetensorError, RuntimeError) as error:
+            shutil.rmtree(self.fresh(step), ignore_errors=True)
+            last = self.latest()
+            raise CheckpointError(
+                f"The checkpoint of step {step} cannot be written in {self.folder}: {error}. "
+                f"The last good one is {last.name if last else 'none'}; make room and give the same command again."
+            ) from error
+
+    def verify(self, checkpoint: Path) -> None:
+        """Raises CheckpointError where a file of a checkpoint is cut off, unreadable or missing."""
+        try:
+            json.loads((checkpoint / "config.json").read_text("utf-8"))
+            for file in checkpoint.rglob("*.safetensors"):
+                with safe_open(file, "pt"):  # compares what the header promises with the size of the file
+                    pass
+            for file in checkpoint.rglob("state.json"):
+                json.loads(file.read_text("utf-8"))
+        except (OSError, ValueError, SafetensorError) as error:
+            raise CheckpointError(str(error)) from error
 
     # Metrics.
 
@@ -160,46 +191,3 @@ def _sync(path: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
-
-
-# Training state: tensors in safetensors, everything else in JSON. Nothing that could be executed.
-
-
-def write_state(folder: Path, tree: Any) -> None:
-    """Save nested dicts and lists of tensors, numbers and strings."""
-    folder.mkdir(parents=True)
-    tensors: dict[str, Tensor] = {}
-    plain = _pack(tree, tensors)
-    save_file(tensors, folder / "state.safetensors")
-    (folder / "state.json").write_text(json.dumps(plain))
-
-
-def read_state(folder: Path) -> Any:
-    """What `write_state` saved. Raises CheckpointError where it is missing or damaged."""
-    try:
-        return _unpack(json.loads((folder / "state.json").read_text()), load_file(folder / "state.safetensors"))
-    except (OSError, ValueError, SafetensorError, KeyError) as error:
-        raise CheckpointError(f"{folder} holds no readable training state: {error}") from error
-
-
-def _pack(tree: Any, tensors: dict[str, Tensor]) -> Any:
-    if isinstance(tree, Tensor):
-        name = str(len(tensors))
-        tensors[name] = tree.detach().cpu().clone().contiguous()
-        return {"tensor": name}
-    if isinstance(tree, dict):
-        return {"items": [[key, _pack(value, tensors)] for key, value in tree.items()]}
-    if isinstance(tree, list | tuple):
-        return {"list": [_pack(value, tensors) for value in tree]}
-    return {"value": tree}
-
-
-def _unpack(plain: Any, tensors: dict[str, Tensor]) -> Any:
-    ((kind, value),) = plain.items()
-    if kind == "tensor":
-        return tensors[value]
-    if kind == "items":
-        return {key: _unpack(part, tensors) for key, part in value}
-    if kind == "list":
-        return [_unpack(part, tensors) for part in value]
-    return value

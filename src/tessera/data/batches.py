@@ -153,11 +153,20 @@ class Packed(Dataset):
         return Batch(torch.stack(tokens), torch.zeros(0, 0, 0, 0, dtype=torch.uint8), torch.stack(codes))
 
 
-def stream(source: Pictures | Packed, count: int, batch: int, seed: int, start: int, workers: int) -> Iterator[Batch]:
-    """Batches from step `start` on, read ahead by `workers` processes; the same with any number of them."""
+def stream(
+    source: Pictures | Packed,
+    count: int,
+    batch: int,
+    seed: int,
+    start: int,
+    rank: int = 0,
+    world: int = 1,
+    workers: int = 0,
+) -> Iterator[Batch]:
+    """One rank's part of each batch from step `start` on, read ahead by `workers`, which change nothing."""
     loader = DataLoader(
         source,
-        batch_sampler=Plan(count, batch, seed, start),  # type: ignore[arg-type]
+        batch_sampler=Plan(count, batch, seed, start, rank, world),  # type: ignore[arg-type]
         collate_fn=source.gather,
         num_workers=workers,
         prefetch_factor=4 if workers else None,
@@ -171,7 +180,14 @@ def _leave_interrupts_to_the_loop(worker: int) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
-def plain_batches(source: Pictures | Packed, count: int, batch: int) -> Iterator[Batch]:
-    """Each sample once, in order, without augmentation."""
-    for start in range(0, count, batch):
-        yield source.gather([source.plain(i) for i in range(start, min(start + batch, count))])
+def plain_batches(
+    source: Pictures | Packed, count: int, batch: int, rank: int = 0, world: int = 1
+) -> Iterator[tuple[Batch, int]]:
+    """Each sample once, in order, without augmentation; ranks take turns. Ranks that have no batch left get the last
+    one again with share 0, so that all of them run the model equally often."""
+    starts = range(0, count, batch)
+    for turn in range(0, len(starts), world):
+        mine = turn + rank
+        start = starts[min(mine, len(starts) - 1)]
+        samples = [source.plain(i) for i in range(start, min(start + batch, count))]
+        yield source.gather(samples), int(mine < len(starts))

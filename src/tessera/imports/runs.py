@@ -19,13 +19,14 @@ from tessera.models import saved
 from tessera.models.clip import CLIP
 from tessera.models.dvae import DiscreteVAE
 from tessera.models.text_to_image import TextToImage
-from tessera.store import Run, write_state
+from tessera.state import write_state
+from tessera.store import Run
 from tessera.tokens import image as image_tokens
 from tessera.tokens import text as text_tokens
 from tessera.tokens.image import Frozen
 from tessera.tokens.text import CLIP_VOCAB, Numbers, TextTokenizer
 from tessera.train.loop import Position
-from tessera.train.optim import Schedule, optimizer_of
+from tessera.train.optim import Schedule
 
 MORE_STEPS = 10_000
 """Steps that an imported run is set up to go on for; --steps changes it."""
@@ -111,9 +112,11 @@ def _write_run(found: Imported, source: str, out: Path, text: TextTokenizer | No
             saved.write(folder / "image_tokenizer", found.image)
         if text is not None:
             text.save(folder / "text_tokenizer")
-        moments = found.moments if optimizer else {}
-        state = {"engine": _optimizer_state(config.optim, found, moments), "schedule": Schedule(config.optim).state()}
-        write_state(folder / "state", {**state, "at": asdict(Position(step=found.step))})
+        step = torch.tensor(float(found.step))
+        moments = {n: {"step": step.clone(), **m} for n, m in found.moments.items()} if optimizer else {}
+        write_state(folder / "optimizer", {"moments": moments, "scaler": {}})
+        state = {"schedule": Schedule(config.optim).state(), "at": asdict(Position(step=found.step))}
+        write_state(folder / "state", state)
 
     run.save(found.step, write, keep=1)
 
@@ -131,14 +134,6 @@ def _train_config(found: Imported, source: str, out: Path) -> TrainConfig:
             weight_decay=0.0, drop_condition=0.0,
         ),
     )  # fmt: skip
-
-
-def _optimizer_state(config: OptimConfig, found: Imported, moments: dict[str, dict[str, Any]]) -> Any:
-    optimizer = optimizer_of(config)(found.model)
-    for name, parameter in found.model.named_parameters():
-        if name in moments:
-            optimizer.state[parameter] = {"step": torch.tensor(float(found.step)), **moments[name]}
-    return optimizer.state_dict()
 
 
 # Out again.

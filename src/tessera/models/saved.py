@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
-from torch import nn
+from torch import Tensor, nn
 
 from tessera.config import CLIPConfig, DVAEConfig, TextToImageConfig, to_dict
 from tessera.errors import CheckpointError, ConfigError
@@ -33,15 +34,15 @@ def network(config: Any) -> nn.Module:
     return next(cls for kind, cls in NETWORKS.values() if type(config) is kind)(config)
 
 
-def write(folder: Path, model: nn.Module) -> None:
-    """Save a model of this house; tied weights are written once."""
+def write(folder: Path, model: nn.Module, weights: Mapping[str, Tensor] | None = None) -> None:
+    """Save a model of this house, tied weights once. `weights` are its own, where an engine holds them elsewhere."""
     folder.mkdir(parents=True, exist_ok=True)
     config: Any = model.config
     kind = next(name for name, (cls, _) in NETWORKS.items() if type(config) is cls)
     about = {"kind": kind, **to_dict(config)}
     (folder / "config.json").write_text(json.dumps(about, indent=1), "utf-8")
     tensors, seen = {}, set()
-    for name, value in model.state_dict().items():
+    for name, value in (model.state_dict() if weights is None else weights).items():
         if value.numel() and value.data_ptr() in seen:
             continue
         seen.add(value.data_ptr())

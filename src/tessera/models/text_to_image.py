@@ -52,9 +52,9 @@ class TextToImage(nn.Module):
         self.text_embedding = nn.Embedding(vocab, t.dim)
         self.image_embedding = nn.Embedding(c.image_vocab, t.dim)
         learned = t.positions == "axial"
-        self.text_position = nn.Parameter(torch.randn(self.layout.text if learned else 0, t.dim))
-        self.row_position = nn.Parameter(torch.randn(c.grid if learned else 0, 1, t.dim))
-        self.col_position = nn.Parameter(torch.randn(1, c.grid if learned else 0, t.dim))
+        self.text_position = nn.Parameter(torch.randn(self.layout.text if learned else 0, t.dim), learned)
+        self.row_position = nn.Parameter(torch.randn(c.grid if learned else 0, 1, t.dim), learned)
+        self.col_position = nn.Parameter(torch.randn(1, c.grid if learned else 0, t.dim), learned)
         self.embedding_slope = 0.1 if t.stable else 1.0
         self.limit = MaxNorm() if t.stable else nn.Identity()
         self.norm = NORMS[t.norm](t.dim)

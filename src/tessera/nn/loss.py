@@ -14,7 +14,8 @@ IGNORE = -100
 
 
 class Head(nn.Module):
-    """A linear map to a vocabulary. Called, it gives the mean cross entropy; `logits` gives the logits."""
+    """A linear map to a vocabulary. Called, it gives the cross entropy, averaged over each row's targets and then over
+    the rows, so that equal parts of a batch average to the batch; `logits` gives the logits."""
 
     def __init__(self, dim: int, vocab: int, bias: bool, chunk: int = 2**22):
         super().__init__()
@@ -26,29 +27,30 @@ class Head(nn.Module):
             nn.init.uniform_(self.bias, -(dim**-0.5), dim**-0.5)
 
     def forward(self, hidden: Float[Tensor, "B T D"], targets: Int[Tensor, "B T"]) -> Float[Tensor, ""]:
-        hidden, targets = hidden.flatten(0, 1), targets.flatten()
+        counts = targets != IGNORE
+        share = (counts / counts.sum(1, keepdim=True).clamp(min=1) / len(targets)).flatten()
+        hidden, targets = hidden.flatten(0, 1), targets.flatten().clamp(min=0)
         if torch.is_grad_enabled():
-            return _ChunkedCrossEntropy.apply(hidden, self.weight, self.bias, targets, self.rows)
-        count = (targets != IGNORE).sum().clamp(min=1)
-        chunks = zip(hidden.split(self.rows), targets.split(self.rows), strict=True)
-        total = sum(F.cross_entropy(self.logits(h).float(), t, ignore_index=IGNORE, reduction="sum") for h, t in chunks)
-        return total / count
+            return _ChunkedCrossEntropy.apply(hidden, self.weight, self.bias, targets, share, self.rows)
+        chunks = zip(hidden.split(self.rows), targets.split(self.rows), share.split(self.rows), strict=True)
+        parts = [(F.cross_entropy(self.logits(h).float(), t, reduction="none") * s).sum() for h, t, s in chunks]
+        return torch.stack(parts).sum()
 
     def logits(self, hidden: Float[Tensor, "*B D"]) -> Float[Tensor, "*B V"]:
         return F.linear(hidden, self.weight, self.bias)
 
 
 class _ChunkedCrossEntropy(torch.autograd.Function):
-    """Mean cross entropy of a linear map, whose gradient is taken chunk by chunk while the chunk's logits are there.
+    """Weighted cross entropy of a linear map; the gradient is taken chunk by chunk while the chunk's logits are there.
 
-    d loss / d logits = (softmax - onehot) / count is known in the forward pass already, so each chunk's logits are
+    d loss / d logits = (softmax - onehot) * share is known in the forward pass already, so each chunk's logits are
     made once and thrown away (the idea of Liger and Cut Cross-Entropy, Wijmans et al. 2024).
     """
 
     @staticmethod
-    def forward(ctx: Any, hidden: Tensor, weight: Tensor, bias: Tensor | None, targets: Tensor, rows: int) -> Tensor:
-        valid = targets != IGNORE
-        count = valid.sum().clamp(min=1)
+    def forward(
+        ctx: Any, hidden: Tensor, weight: Tensor, bias: Tensor | None, targets: Tensor, share: Tensor, rows: int
+    ) -> Tensor:
         compute = (
             torch.get_autocast_dtype(hidden.device.type) if torch.is_autocast_enabled(hidden.device.type) else None
         )
@@ -60,12 +62,12 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
         with torch.autocast(hidden.device.type, enabled=False):
             for start in range(0, len(hidden), rows):
                 part = slice(start, start + rows)
-                h, t, ok = hidden[part].to(w.dtype), targets[part].clamp(min=0)[:, None], valid[part, None]
+                h, t, s = hidden[part].to(w.dtype), targets[part, None], share[part, None]
                 logits = F.linear(h, w, None if bias is None else bias.to(w.dtype)).float()
                 norm = logits.logsumexp(-1, keepdim=True)
-                total += ((norm - logits.gather(1, t)) * ok).sum()
+                total += ((norm - logits.gather(1, t)) * s).sum()
                 slope = logits.sub_(norm).exp_()
-                slope.scatter_add_(1, t, torch.full_like(norm, -1.0)).mul_(ok / count)
+                slope.scatter_add_(1, t, torch.full_like(norm, -1.0)).mul_(s)
                 if grad_bias is not None:
                     grad_bias += slope.sum(0)
                 slope = slope.to(w.dtype)
@@ -75,9 +77,9 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
                 else:
                     grad_weight += slope.T @ h
         ctx.save_for_backward(grad_hidden, grad_weight, grad_bias)
-        return total / count
+        return total
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
         hidden, weight, bias = ctx.saved_tensors
-        return hidden * grads[0], weight * grads[0], None if bias is None else bias * grads[0], None, None
+        return hidden * grads[0], weight * grads[0], None if bias is None else bias * grads[0], None, None, None

@@ -4,22 +4,29 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager
-from typing import Any, Protocol
+from pathlib import Path
+from typing import Protocol
 
 import torch
 from torch import Tensor, nn
 
 from tessera.config import MachineConfig
 from tessera.device import choose_device, computes_bf16
+from tessera.state import read_state, write_state
+from tessera.train.optim import moments, set_moments
 
 MakeOptimizer = Callable[[nn.Module], torch.optim.Optimizer]
 
 
 class Engine(Protocol):
-    """One process of a run. The loop talks to nothing else about devices, ranks or precision."""
+    """One process of a run. The loop talks to nothing else about devices, ranks or precision.
+
+    Where several ranks stand behind it, every method but `micro` and `backward` is called by all of them together.
+    """
 
     rank: int
     world: int
+    replicated: bool
     device: torch.device
     model: nn.Module
 
@@ -28,55 +35,111 @@ class Engine(Protocol):
     def backward(self, loss: Tensor) -> None: ...
     def step(self, max_norm: float, rate: float) -> Tensor: ...
     def mean(self, x: Tensor) -> Tensor: ...
-    def state(self) -> Any: ...
-    def restore(self, state: Any) -> None: ...
+    def barrier(self) -> None: ...
+    def same(self, value: float, what: str) -> None: ...
+    def reader(self) -> nn.Module: ...
+    def weights(self) -> dict[str, Tensor]: ...
+    def save(self, folder: Path) -> Callable[[], None]: ...
+    def restore(self, checkpoint: Path) -> None: ...
 
 
 class Single:
     """One process, one device, float32 weights, bf16 autocast where asked."""
 
-    rank, world = 0, 1
+    rank, world, replicated = 0, 1, True
     model: nn.Module
     optimizer: torch.optim.Optimizer
 
     def __init__(self, machine: MachineConfig):
         if machine.threads:
             torch.set_num_threads(machine.threads)
-        self.device = choose_device(machine.device)
+        self.machine, self.device = machine, choose_device(machine.device)
         wanted = machine.precision == "bf16" or (machine.precision == "auto" and computes_bf16(self.device))
-        self.dtype = torch.bfloat16 if wanted else torch.float32
+        self.dtype = torch.bfloat16 if wanted else torch.float16 if machine.precision == "fp16" else torch.float32
+        # float16 has few small numbers: its gradients are scaled up, its weights stay float32.
+        self.scaler = torch.amp.GradScaler(self.device.type, enabled=self.dtype == torch.float16)
         # On a CPU compiling costs 20 to 40 s and gains little; see docs/LOG.md.
         self.compiles = machine.compile == "on" or (machine.compile == "auto" and self.device.type == "cuda")
 
     def prepare(self, model: nn.Module, make_optimizer: MakeOptimizer) -> None:
+        """Place the model and make its optimiser; the weights it has are those that training begins with."""
         # Convolutions run faster with channels last; other weights are left alone by it.
-        self.model = model.to(self.device, memory_format=torch.channels_last).train()  # type: ignore[call-overload]
-        self.optimizer = make_optimizer(self.model)
+        self.bare = self.model = model.to(self.device, memory_format=torch.channels_last).train()  # type: ignore[call-overload]
+        if self.machine.recompute:
+            recompute_branches(self.bare)
+        self.optimizer = make_optimizer(self.bare)
         if self.compiles:
-            self.model.compile()
+            self.bare.compile()
 
     def micro(self, last: bool) -> AbstractContextManager:
-        """Around the forward pass of one micro-batch; the last one would synchronise, were there other ranks."""
+        """Around the forward pass of one micro-batch; the last one synchronises, where there are other ranks."""
         return torch.autocast(self.device.type, self.dtype, enabled=self.dtype != torch.float32)
 
     def backward(self, loss: Tensor) -> None:
-        loss.backward()
+        self.scaler.scale(loss).backward()
 
     def step(self, max_norm: float, rate: float) -> Tensor:
-        """Clip, update at learning rate `rate`, clear; returns the gradient norm before clipping (0: no clipping)."""
-        norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), max_norm or float("inf"))
-        if norm.isfinite():  # a step that would spoil the weights is not taken; the loop sees the norm
-            for group in self.optimizer.param_groups:
-                group["lr"] = rate
-            self.optimizer.step()
+        """Clip, update at learning rate `rate`, clear; returns the gradient norm before clipping.
+
+        Where that is not finite, nothing is updated.
+        """
+        self.scaler.unscale_(self.optimizer)
+        norm = whole(torch.nn.utils.clip_grad_norm_(self.bare.parameters(), max_norm or float("inf")))
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate
+        if norm.isfinite():
+            self.scaler.step(self.optimizer)
+        self.scaler.update()
         self.optimizer.zero_grad(set_to_none=True)
         return norm
 
     def mean(self, x: Tensor) -> Tensor:
         return x
 
-    def state(self) -> Any:
-        return self.optimizer.state_dict()
+    def barrier(self) -> None: ...
 
-    def restore(self, state: Any) -> None:
-        self.optimizer.load_state_dict(state)
+    def same(self, value: float, what: str) -> None:
+        """Raises TesseraError where ranks differ in `value`."""
+
+    def reader(self) -> nn.Module:
+        """The model as one rank can call it alone."""
+        return self.bare
+
+    def weights(self) -> dict[str, Tensor]:
+        """Every weight, whole, on the first rank."""
+        return dict(self.bare.state_dict())
+
+    def save(self, folder: Path) -> Callable[[], None]:
+        """Write the optimiser's state into `folder`; what is returned waits until it is all there."""
+        write_state(folder, {"moments": moments(self.optimizer, self.bare), "scaler": self.scaler.state_dict()})
+        return lambda: None
+
+    def restore(self, checkpoint: Path) -> None:
+        """The optimiser as it was, whichever engine saved it; the weights were there before `prepare`."""
+        state = read_optimizer(checkpoint / "optimizer")
+        set_moments(self.optimizer, self.bare, state["moments"])
+        if self.scaler.is_enabled() and state.get("scaler"):
+            self.scaler.load_state_dict(state["scaler"])
+
+
+def read_optimizer(folder: Path) -> dict:
+    """The state that any engine wrote, whole."""
+    if not (folder / ".metadata").is_file():
+        return read_state(folder)
+    from tessera.train.distributed import gathered  # written by ranks together
+
+    return {"moments": gathered(folder)}
+
+
+def recompute_branches(model: nn.Module) -> None:
+    """Keep only what enters each branch; the backward pass computes the rest again (Chen et al. 2016)."""
+    from torch.distributed.algorithms._checkpoint.checkpoint_wrapper import apply_activation_checkpointing
+
+    from tessera.nn.stack import Branch
+
+    apply_activation_checkpointing(model, check_fn=lambda module: isinstance(module, Branch))
+
+
+def whole(x: Tensor) -> Tensor:
+    """A tensor that is cut up over ranks, put together; others as they are."""
+    return x.full_tensor() if hasattr(x, "full_tensor") else x  # type: ignore[attr-defined]

@@ -2,13 +2,8 @@
 
 from __future__ import annotations
 
-import math
-import signal
-import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
@@ -17,12 +12,13 @@ from torch import Tensor
 from tessera.config import TrainConfig, seconds
 from tessera.data.batches import Batch
 from tessera.errors import TesseraError
-from tessera.models import saved
-from tessera.store import Run, read_state, write_state
+from tessera.store import Run
 from tessera.train.engine import Engine
+from tessera.train.keep import Keeper, Position, begin, checksum, fingerprint, note_spoiled
 from tessera.train.objectives import Objective, Parts
 from tessera.train.optim import Schedule, optimizer_of
-from tessera.train.track import Tracker
+from tessera.train.signals import interruptible
+from tessera.train.track import Tracker, Window
 
 Preview = Callable[[Objective, Path], None]
 """Given the objective in eval mode and a PNG's path, show what the model can do by now."""
@@ -30,49 +26,33 @@ Preview = Callable[[Objective, Path], None]
 LOG_EVERY = 10
 
 
-@dataclass
-class Position:
-    """Where a run stands: all that a checkpoint remembers besides weights and optimiser."""
-
-    step: int = 0
-    elapsed: float = 0.0
-    best: float = math.inf
-    stale: int = 0
-
-
 def train(
     config: TrainConfig, objective: Objective, engine: Engine, run: Run, tracker: Tracker, preview: Preview
 ) -> Position:
     """Train to the end, or go on from the newest checkpoint. Returns where it stopped.
 
-    Data order, augmentation and noise are functions of (seed, step), so the resumed run is the uninterrupted one.
+    Data order, augmentation and noise are functions of (seed, step, rank), so the resumed run is the uninterrupted one.
     """
-    engine.prepare(objective.model, optimizer_of(config.optim))
     schedule, at, budget = Schedule(config.optim), Position(), seconds(config.budget)
-
-    def save(best: bool = False) -> None:
-        def write(folder: Path) -> None:
-            objective.save(folder)
-            write_state(folder / "state", {"engine": engine.state(), "schedule": schedule.state(), "at": asdict(at)})
-
-        run.save(at.step, write, config.keep, best)
-
-    if latest := run.latest():
-        saved.fill(objective.model, latest)
-        state = read_state(latest / "state")
-        engine.restore(state["engine"])
-        schedule.restore(state["schedule"])
-        at = Position(**state["at"])
-        tracker.notice(f"Going on from step {at.step} of {run.folder}.")
+    latest = begin(objective, run, tracker, schedule, at)
+    engine.prepare(objective.model, optimizer_of(config.optim))
+    keeper = Keeper(config, objective, engine, run, schedule, at)
+    if latest:
+        engine.restore(latest)
     else:
-        save()  # before the first step, so that a run that cannot save fails now
-    run.forget_after(at.step)
+        keeper.save()  # before the first step, so that a run that cannot save fails now
+        keeper.finish()
+    if engine.rank == 0:
+        run.forget_after(at.step)
+    engine.same(fingerprint(objective), "the data")
+    engine.barrier()
     counts = {"pairs": len(objective.pairs), "held": len(objective.held), "skipped": objective.skipped}
     tracker.log({"step": at.step, **counts})
     objective.place(engine.device)
-    batches = objective.batches(at.step)
+    batches = objective.batches(at.step, engine.rank, engine.world)
     began = time.monotonic() - at.elapsed
     window = Window(at.step)
+    stopped = over = False
 
     def done() -> float:
         """Share of the training that lies behind: by steps, or by time where that runs out first."""
@@ -89,31 +69,38 @@ def train(
 
     with interruptible() as interrupted:
         over = done() >= 1
-        while not over and not interrupted() and not (config.patience and at.stale >= config.patience):
+        while not over and not stopped and not (config.patience and at.stale >= config.patience):
             torch.manual_seed(step_seed(config.seed, engine.rank, at.step))
             rate = schedule.rate(at.step, done())
-            loss, parts = forward_backward(
-                objective, engine, move(next(batches), engine.device), config.optim.accumulate, done()
-            )
+            waiting = time.monotonic()
+            batch = move(next(batches), engine.device)
+            window.waited += time.monotonic() - waiting
+            loss, parts = forward_backward(objective, engine, batch, config.optim.accumulate, done())
             norm = engine.step(config.optim.clip, rate)
-            at.step += 1
-            at.elapsed = time.monotonic() - began
-            window.add(loss, parts, norm)
+            # What all ranks must agree on, in one message.
+            agreed = [loss, *parts.values(), time.monotonic() - began, interrupted(), keeper.written()]
+            agreed = engine.mean(torch.stack([torch.as_tensor(x, dtype=torch.float64).cpu() for x in agreed]))
+            *means, at.elapsed, stop, written = agreed.tolist()
+            at.step, stopped, over = at.step + 1, stop > 0, False
             over = done() >= 1
+            note_spoiled(at, means[0], float(norm), tracker)
+            window.add(means[0], dict(zip(parts, means[1:], strict=True)), float(norm))
+            if written == 1:
+                keeper.finish()
             if at.step % LOG_EVERY == 0 or over:
+                engine.same(checksum(engine, objective), "the weights")
                 tracker.log(window.row(at, rate, done(), config.optim.batch))
             improved = False
             if objective.held and config.valid_every and (at.step % config.valid_every == 0 or over):
                 improved = held_out()
             if config.preview_every and (at.step % config.preview_every == 0 or over):
-                show(preview, objective, run.samples / f"step-{at.step:06d}.png")
-            at.elapsed = time.monotonic() - began
+                show(preview, objective, engine, run.samples / f"step-{at.step:06d}.png", tracker)
             if improved or at.step % config.save_every == 0 or over:
-                save(best=improved)
-    newest = run.latest()
-    if newest is None or newest.name != f"step-{at.step:06d}":
-        save()
-    if interrupted():
+                keeper.save(best=improved)
+    if keeper.last != at.step:
+        keeper.save()
+    keeper.finish()
+    if stopped:
         raise Interrupted(f"Interrupted at step {at.step}; everything is saved. The same command goes on from there.")
     return at
 
@@ -125,69 +112,48 @@ class Interrupted(TesseraError):
 def forward_backward(
     objective: Objective, engine: Engine, batch: Batch, accumulate: int, done: float
 ) -> tuple[Tensor, Parts]:
-    """One step's gradient, in `accumulate` micro-batches; returns the mean loss and its parts."""
+    """One step's gradient, in `accumulate` micro-batches; returns this rank's mean loss and its parts."""
     losses, parts = [], []
     micros = list(zip(*(part.chunk(accumulate) if len(part) else [part] * accumulate for part in batch), strict=True))
     for i, micro in enumerate(micros):
         with engine.micro(last=i == len(micros) - 1):
             loss, part = objective.loss(engine.model, Batch(*micro), done)
-        engine.backward(loss / len(micros))
+            engine.backward(loss / len(micros))
         losses.append(loss.detach())
         parts.append({k: v.detach() for k, v in part.items()})
-    mean = {k: engine.mean(torch.stack([p[k] for p in parts]).mean()) for k in parts[0]}
-    return engine.mean(torch.stack(losses).mean()), mean
+    return torch.stack(losses).mean(), {k: torch.stack([p[k] for p in parts]).float().mean() for k in parts[0]}
 
 
 @torch.no_grad()
 def evaluate(objective: Objective, engine: Engine) -> dict[str, float]:
-    """Mean held-out losses over every held-out pair."""
+    """Mean held-out losses over every held-out pair; ranks share the batches."""
     engine.model.eval()
-    totals: dict[str, Tensor] = {}
+    totals: dict[str, float] = {}
     count = 0
-    for batch in objective.held_batches():
-        size = max(len(batch.pixels), len(batch.codes))
+    for batch, share in objective.held_batches(engine.rank, engine.world):
+        size = max(len(batch.pixels), len(batch.codes)) * share
         with engine.micro(last=True):
             values = objective.held_loss(engine.model, move(batch, engine.device))
-        totals = {k: totals.get(k, torch.zeros(())) + v.float().cpu() * size for k, v in values.items()}
+        totals = {k: totals.get(k, 0.0) + float(v) * size for k, v in values.items()}
         count += size
     engine.model.train()
-    return {k: float(engine.mean(v / count)) for k, v in totals.items()}
+    *sums, number = engine.mean(torch.tensor([*totals.values(), count], dtype=torch.float64)).tolist()
+    return {k: s / number for k, s in zip(totals, sums, strict=True)}
 
 
 @torch.no_grad()
-def show(preview: Preview, objective: Objective, path: Path) -> None:
-    objective.model.eval()
-    preview(objective, path)
-    objective.model.train()
-
-
-class Window:
-    """Numbers since the last row that was logged."""
-
-    def __init__(self, step: int):
-        self.losses: list[Tensor] = []
-        self.parts: Parts = {}
-        self.norm = torch.zeros(())
-        self.step, self.since = step, time.monotonic()
-
-    def add(self, loss: Tensor, parts: Parts, norm: Tensor) -> None:
-        self.losses.append(loss)
-        self.parts, self.norm = parts, norm
-
-    def row(self, at: Position, rate: float, done: float, batch: int) -> dict[str, float | int]:
-        loss = float(torch.stack(self.losses).mean())
-        if not (math.isfinite(loss) and math.isfinite(float(self.norm))):
-            raise TesseraError(
-                f"The loss is {loss} and the gradient norm {float(self.norm)} at step {at.step}. The last checkpoint "
-                "is good. Try a lower --optim.lr, longer --optim.warmup, or --machine.precision float32."
-            )
-        now = time.monotonic()
-        speed = (at.step - self.step) * batch / max(now - self.since, 1e-9)
-        self.losses, self.step, self.since = [], at.step, now
-        numbers = {k: float(v) for k, v in self.parts.items()}
-        left = at.elapsed * (1 - done) / max(done, 1e-9)
-        about = {"done": done, "elapsed": at.elapsed, "left_s": left, "samples_per_s": speed}
-        return {"step": at.step, "loss": loss, **numbers, "lr": rate, "norm": float(self.norm), **about}
+def show(preview: Preview, objective: Objective, engine: Engine, path: Path, tracker: Tracker) -> None:
+    """The first rank draws, with a model that it can call alone."""
+    reader, own = engine.reader(), objective.model
+    if engine.rank == 0:
+        objective.model = reader.eval()
+        try:
+            preview(objective, path)
+        finally:
+            objective.model = own
+        tracker.picture(path)
+    own.train()
+    engine.barrier()
 
 
 def move(batch: Batch, device: torch.device) -> Batch:
@@ -197,22 +163,3 @@ def move(batch: Batch, device: torch.device) -> Batch:
 def step_seed(seed: int, rank: int, step: int) -> int:
     """A different stream of noise for every (seed, rank, step)."""
     return ((seed * 1_000_003 + rank) * 1_000_003 + step) % 2**63
-
-
-@contextmanager
-def interruptible() -> Iterator[Callable[[], bool]]:
-    """Ctrl-C and SIGTERM let the step end and the run save; a second Ctrl-C stops at once."""
-    caught: list[int] = []
-
-    def handle(number: int, frame: object) -> None:
-        if caught and number == signal.SIGINT:
-            raise KeyboardInterrupt
-        caught.append(number)
-
-    signals = (signal.SIGINT, signal.SIGTERM) if threading.current_thread() is threading.main_thread() else ()
-    before = [signal.signal(s, handle) for s in signals]
-    try:
-        yield lambda: bool(caught)
-    finally:
-        for s, old in zip(signals, before, strict=True):
-            signal.signal(s, old)

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Protocol, TypeVar
+from typing import Any, Protocol, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -37,17 +37,17 @@ class Objective(Protocol):
     held: list[Pair]
     skipped: int
 
-    @property
-    def model(self) -> nn.Module: ...
+    model: Any
+
     @property
     def image(self) -> ImageTokenizer | None: ...
     def place(self, device: torch.device) -> None: ...
-    def batches(self, start: int) -> Iterator[Batch]: ...
-    def held_batches(self) -> Iterator[Batch]: ...
+    def batches(self, start: int, rank: int = 0, world: int = 1) -> Iterator[Batch]: ...
+    def held_batches(self, rank: int = 0, world: int = 1) -> Iterator[tuple[Batch, int]]: ...
     def loss(self, model: nn.Module, batch: Batch, done: float) -> tuple[Tensor, Parts]: ...
     def held_loss(self, model: nn.Module, batch: Batch) -> Parts: ...
     def held_codes(self) -> list[Tensor]: ...
-    def save(self, folder: Path) -> None: ...
+    def save(self, folder: Path, weights: Mapping[str, Tensor]) -> None: ...
 
 
 class TrainDVAE:
@@ -69,13 +69,12 @@ class TrainDVAE:
 
     def place(self, device: torch.device) -> None: ...
 
-    def batches(self, start: int) -> Iterator[Batch]:
-        return stream(
-            self.source, len(self.pairs), self.config.optim.batch, self.config.seed, start, self.config.data.workers
-        )
+    def batches(self, start: int, rank: int = 0, world: int = 1) -> Iterator[Batch]:
+        c, plan = self.config, (start, rank, world)
+        return stream(self.source, len(self.pairs), c.optim.batch, c.seed, *plan, workers=c.data.workers)
 
-    def held_batches(self) -> Iterator[Batch]:
-        return plain_batches(self.held_source, len(self.held), self.config.optim.batch)
+    def held_batches(self, rank: int = 0, world: int = 1) -> Iterator[tuple[Batch, int]]:
+        return plain_batches(self.held_source, len(self.held), self.config.optim.batch, rank, world)
 
     def loss(self, model: nn.Module, batch: Batch, done: float) -> tuple[Tensor, Parts]:
         temperature = self.temperature(done)
@@ -96,10 +95,10 @@ class TrainDVAE:
         return self.model.encode(floats(batch.pixels))
 
     def held_codes(self) -> list[Tensor]:
-        return [self.codes(batch) for batch in self.held_batches()]
+        return [self.codes(batch) for batch, _ in self.held_batches()]
 
-    def save(self, folder: Path) -> None:
-        saved.write(folder, self.model)
+    def save(self, folder: Path, weights: Mapping[str, Tensor]) -> None:
+        saved.write(folder, self.model, weights)
 
 
 class TrainTextToImage:
@@ -134,11 +133,12 @@ class TrainTextToImage:
     def place(self, device: torch.device) -> None:
         self.image.to(device)
 
-    def batches(self, start: int) -> Iterator[Batch]:
-        return stream(self.source, len(self.pairs), self.config.optim.batch, self.config.seed, start, self.workers)
+    def batches(self, start: int, rank: int = 0, world: int = 1) -> Iterator[Batch]:
+        c, plan = self.config, (start, rank, world)
+        return stream(self.source, len(self.pairs), c.optim.batch, c.seed, *plan, workers=self.workers)
 
-    def held_batches(self) -> Iterator[Batch]:
-        return plain_batches(self.held_source, len(self.held), self.config.optim.batch)
+    def held_batches(self, rank: int = 0, world: int = 1) -> Iterator[tuple[Batch, int]]:
+        return plain_batches(self.held_source, len(self.held), self.config.optim.batch, rank, world)
 
     def loss(self, model: nn.Module, batch: Batch, done: float) -> tuple[Tensor, Parts]:
         forgotten = torch.rand(len(batch.tokens)).to(batch.tokens.device) < self.config.optim.drop_condition
@@ -154,10 +154,10 @@ class TrainTextToImage:
         return batch.codes if len(batch.codes) else self.image.encode(floats(batch.pixels))
 
     def held_codes(self) -> list[Tensor]:
-        return [self.codes(batch) for batch in self.held_batches()]
+        return [self.codes(batch) for batch, _ in self.held_batches()]
 
-    def save(self, folder: Path) -> None:
-        saved.write(folder, self.model)
+    def save(self, folder: Path, weights: Mapping[str, Tensor]) -> None:
+        saved.write(folder, self.model, weights)
         self.image.save(folder / "image_tokenizer")
         self.text.save(folder / "text_tokenizer")
 
@@ -179,13 +179,12 @@ class TrainCLIP:
 
     def place(self, device: torch.device) -> None: ...
 
-    def batches(self, start: int) -> Iterator[Batch]:
-        return stream(
-            self.source, len(self.pairs), self.config.optim.batch, self.config.seed, start, self.config.data.workers
-        )
+    def batches(self, start: int, rank: int = 0, world: int = 1) -> Iterator[Batch]:
+        c, plan = self.config, (start, rank, world)
+        return stream(self.source, len(self.pairs), c.optim.batch, c.seed, *plan, workers=c.data.workers)
 
-    def held_batches(self) -> Iterator[Batch]:
-        return plain_batches(self.held_source, len(self.held), self.config.optim.batch)
+    def held_batches(self, rank: int = 0, world: int = 1) -> Iterator[tuple[Batch, int]]:
+        return plain_batches(self.held_source, len(self.held), self.config.optim.batch, rank, world)
 
     def loss(self, model: nn.Module, batch: Batch, done: float) -> tuple[Tensor, Parts]:
         total, accuracy = model(batch.tokens, floats(batch.pixels))
@@ -198,8 +197,8 @@ class TrainCLIP:
     def held_codes(self) -> list[Tensor]:
         return []
 
-    def save(self, folder: Path) -> None:
-        saved.write(folder, self.model)
+    def save(self, folder: Path, weights: Mapping[str, Tensor]) -> None:
+        saved.write(folder, self.model, weights)
         self.text.save(folder / "text_tokenizer")
 
 

@@ -125,3 +125,37 @@ class Schedule:
 
     def restore(self, state: Any) -> None:
         self.scale, self.best, self.stale = state["scale"], state["best"], state["stale"]
+
+
+# An optimiser's memory by the names of parameters, the same under every engine.
+
+Moments = dict[str, dict[str, Any]]
+
+
+def moments(optimizer: torch.optim.Optimizer, model: nn.Module) -> Moments:
+    """What the optimiser remembers of each parameter, whole: {"pairs.0...": {"step": ..., "exp_avg": ...}}."""
+    memory = {id(p): m for part in _parts(optimizer) for p, m in part.state.items()}
+    return {clean(n): dict(memory[id(p)]) for n, p in model.named_parameters() if id(p) in memory}
+
+
+def set_moments(optimizer: torch.optim.Optimizer, model: nn.Module, saved: Moments) -> None:
+    """Give the optimiser back what `moments` told. Raises KeyError for a parameter that this model has not."""
+    named = {clean(n): p for n, p in model.named_parameters()}
+    parts = _parts(optimizer)
+    owner = {id(p): part for part in parts for group in part.param_groups for p in group["params"]}
+    for name, memory in saved.items():
+        p = named[name]
+        # Adam's step counts on the CPU; all else lies where the parameter does.
+        owner[id(p)].state[p] = {
+            k: v.to(p.device, p.dtype if v.is_floating_point() else v.dtype) if v.ndim else v.clone()
+            for k, v in memory.items()
+        }
+
+
+def clean(name: str) -> str:
+    """A parameter's name without what wrappers add to it."""
+    return name.replace("_checkpoint_wrapped_module.", "").replace("_orig_mod.", "")
+
+
+def _parts(optimizer: torch.optim.Optimizer) -> Sequence[torch.optim.Optimizer]:
+    return optimizer.parts if isinstance(optimizer, Together) else [optimizer]

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import json
+import math
 import time
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any, Protocol
 
+from tessera.config import TrainConfig
 from tessera.store import Run
 
 
@@ -15,6 +18,7 @@ class Tracker(Protocol):
 
     def log(self, row: dict[str, Any]) -> None: ...
     def notice(self, text: str) -> None: ...
+    def picture(self, path: Path) -> None: ...
     def close(self) -> None: ...
 
 
@@ -29,6 +33,8 @@ class JSONL:
             file.write(json.dumps(row) + "\n")
 
     def notice(self, text: str) -> None: ...
+
+    def picture(self, path: Path) -> None: ...
 
     def close(self) -> None: ...
 
@@ -66,6 +72,8 @@ class Screen:
     def notice(self, text: str) -> None:
         self.progress.console.print(text, markup=False, highlight=False)
 
+    def picture(self, path: Path) -> None: ...
+
     def close(self) -> None:
         self.progress.stop()
 
@@ -84,9 +92,50 @@ class Several:
         for tracker in self.trackers:
             tracker.notice(text)
 
+    def picture(self, path: Path) -> None:
+        for tracker in self.trackers:
+            tracker.picture(path)
+
     def close(self) -> None:
         for tracker in self.trackers:
             tracker.close()
+
+
+def choose(config: TrainConfig, run: Run, title: str) -> Several:
+    """metrics.jsonl and the screen."""
+    return Several([JSONL(run), Screen(title)])
+
+
+class Window:
+    """Numbers since the last row that was logged."""
+
+    def __init__(self, step: int):
+        self.losses: list[float] = []
+        self.parts: dict[str, float] = {}
+        self.norm = self.waited = 0.0
+        self.skipped = 0
+        self.step, self.since = step, time.monotonic()
+
+    def add(self, loss: float, parts: dict[str, float], norm: float) -> None:
+        if math.isfinite(loss) and math.isfinite(norm):
+            self.losses.append(loss)
+            self.parts, self.norm = parts, norm
+        else:
+            self.skipped += 1
+
+    def row(self, at: Any, rate: float, done: float, batch: int) -> dict[str, float | int]:
+        """One row; `wait` is the share of time in which the step waited for data."""
+        now = time.monotonic()
+        time_passed = max(now - self.since, 1e-9)
+        speed, wait = (at.step - self.step) * batch / time_passed, self.waited / time_passed
+        loss = sum(self.losses) / len(self.losses) if self.losses else math.nan
+        left = at.elapsed * (1 - done) / max(done, 1e-9)
+        about = {"done": done, "elapsed": at.elapsed, "left_s": left, "samples_per_s": speed, "wait": wait}
+        spoiled = {"spoiled": self.skipped} if self.skipped else {}
+        row = {"step": at.step, **({"loss": loss} if self.losses else {}), **self.parts, "lr": rate, "norm": self.norm}
+        self.losses, self.waited, self.skipped = [], 0.0, 0
+        self.step, self.since = at.step, now
+        return {**row, **about, **spoiled}
 
 
 def clock(seconds: float) -> str:

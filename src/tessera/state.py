@@ -1,0 +1,53 @@
+"""Training state on disk: tensors in safetensors, everything else in JSON; nothing that could be executed."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from tessera.errors import CheckpointError
+
+
+def write_state(folder: Path, tree: Any) -> None:
+    """Save nested dicts and lists of tensors, numbers and strings."""
+    folder.mkdir(parents=True)
+    tensors: dict[str, Tensor] = {}
+    plain = _pack(tree, tensors)
+    save_file(tensors, folder / "state.safetensors")
+    (folder / "state.json").write_text(json.dumps(plain))
+
+
+def read_state(folder: Path) -> Any:
+    """What `write_state` saved. Raises CheckpointError where it is missing or damaged."""
+    try:
+        return _unpack(json.loads((folder / "state.json").read_text()), load_file(folder / "state.safetensors"))
+    except (OSError, ValueError, SafetensorError, KeyError) as error:
+        raise CheckpointError(f"{folder} holds no readable training state: {error}") from error
+
+
+def _pack(tree: Any, tensors: dict[str, Tensor]) -> Any:
+    if isinstance(tree, Tensor):
+        name = str(len(tensors))
+        tensors[name] = tree.detach().cpu().clone().contiguous()
+        return {"tensor": name}
+    if isinstance(tree, dict):
+        return {"items": [[key, _pack(value, tensors)] for key, value in tree.items()]}
+    if isinstance(tree, list | tuple):
+        return {"list": [_pack(value, tensors) for value in tree]}
+    return {"value": tree}
+
+
+def _unpack(plain: Any, tensors: dict[str, Tensor]) -> Any:
+    ((kind, value),) = plain.items()
+    if kind == "tensor":
+        return tensors[value]
+    if kind == "items":
+        return {key: _unpack(part, tensors) for key, part in value}
+    if kind == "list":
+        return [_unpack(part, tensors) for part in value]
+    return value

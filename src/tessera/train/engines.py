@@ -1,0 +1,72 @@
+"""Which engine a run gets. It knows the names of all and loads only the one."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from tessera.config import TrainConfig
+from tessera.errors import ConfigError
+from tessera.train.engine import Engine, Single
+
+
+def choose(config: TrainConfig) -> Engine:
+    """The engine that the settings ask for; `auto` is DDP where a launcher started several processes, else single.
+
+    Raises ConfigError for combinations that cannot work, before anything expensive.
+    """
+    from tessera.train.distributed import launched
+
+    world, name = launched(), config.machine.engine
+    if name == "auto":
+        name = "ddp" if world > 1 else "single"
+    if name == "single" and world > 1:
+        raise ConfigError(
+            f"machine.engine is single, but a launcher started {world} processes; take ddp, fsdp or deepspeed."
+        )
+    if config.optim.batch % (config.optim.accumulate * world):
+        raise ConfigError(
+            f"optim.batch is {config.optim.batch}: it counts all ranks, and must divide by {world} ranks x "
+            f"{config.optim.accumulate} micro-batches."
+        )
+    if config.machine.recompute and getattr(getattr(config.model, "transformer", None), "reversible", False):
+        raise ConfigError("machine.recompute and a reversible model do the same twice; choose one.")
+    return ENGINES[name](config)
+
+
+def _ddp(config: TrainConfig) -> Engine:
+    from tessera.train.distributed import Replicated
+
+    return Replicated(config.machine)  # type: ignore[return-value]
+
+
+def _fsdp(config: TrainConfig) -> Engine:
+    from tessera.train.distributed import Sharded
+
+    if config.optim.name == "muon":
+        raise ConfigError(
+            "optim.name muon works on whole matrices, which FSDP cuts up: take adamw, or --machine.engine ddp."
+        )
+    if config.machine.precision == "fp16":
+        raise ConfigError("fsdp computes in bf16 or float32; set --machine.precision.")
+    return Sharded(config.machine)
+
+
+def _deepspeed(config: TrainConfig) -> Engine:
+    from tessera.train.deepspeed import ZeRO
+
+    return ZeRO(config.machine, config.optim)
+
+
+def _horovod(config: TrainConfig) -> Engine:
+    from tessera.train.horovod import Horovod
+
+    return Horovod(config.machine)
+
+
+ENGINES: dict[str, Callable[[TrainConfig], Engine]] = {
+    "single": lambda config: Single(config.machine),
+    "ddp": _ddp,
+    "fsdp": _fsdp,
+    "deepspeed": _deepspeed,
+    "horovod": _horovod,
+}
