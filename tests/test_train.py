@@ -310,7 +310,7 @@ def test_nan_stops_with_advice(bird_folder, tmp_path, monkeypatch):
 
 def test_a_step_with_nan_is_not_taken_and_counted(bird_folder, tmp_path, monkeypatch):
     spoil(monkeypatch, {2, 3, 7})
-    _, run = go(dvae_config(bird_folder, tmp_path, steps=10, valid_every=0))
+    run, _ = go(dvae_config(bird_folder, tmp_path, steps=10, valid_every=0))
     rows = [r for r in run.read_metrics() if "lr" in r]
     assert sum(r.get("spoiled", 0) for r in rows) == 3
     assert all(math.isfinite(r["loss"]) for r in rows)
@@ -318,12 +318,12 @@ def test_a_step_with_nan_is_not_taken_and_counted(bird_folder, tmp_path, monkeyp
 
 
 def test_a_damaged_newest_checkpoint_is_passed_over(bird_folder, tmp_path, capsys):
-    config = dvae_config(bird_folder, tmp_path / "a")
-    _, run = go(config)
-    _, whole = go(dvae_config(bird_folder, tmp_path / "b", steps=9))
+    config = dvae_config(bird_folder, tmp_path / "a", steps=9)
+    run, _ = go(config)
+    whole, _ = go(dataclasses.replace(config, out=str(tmp_path / "b")))
     weights = run.latest() / "weights.safetensors"
     weights.write_bytes(weights.read_bytes()[:-100])
-    _, again = go(dataclasses.replace(config, steps=9))
+    again, _ = go(config)
     wanted = load_file(whole.latest() / "weights.safetensors")
     found = load_file(again.latest() / "weights.safetensors")
     assert all(torch.equal(wanted[n], found[n]) for n in wanted)

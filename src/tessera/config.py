@@ -357,6 +357,8 @@ class TrainConfig:
     """Newest checkpoints kept, besides the best."""
     valid_every: int = 100
     """Steps between held-out losses; 0 never."""
+    log_every: int = 10
+    """Steps between rows of numbers."""
     preview_every: int = 200
     """Steps between sample pictures; 0 never."""
     patience: int = 0
@@ -373,8 +375,8 @@ class TrainConfig:
             part.check()
         if self.steps < 0:
             raise ConfigError(f"steps is {self.steps}; it must not be negative.")
-        if self.save_every < 1 or self.keep < 1:
-            raise ConfigError("save-every and keep must be at least 1.")
+        if min(self.save_every, self.keep, self.log_every) < 1:
+            raise ConfigError("save-every, keep and log-every must be at least 1.")
         if self.patience and not (self.valid_every and self.data.holdout):
             raise ConfigError("patience counts held-out losses: it needs valid-every and data.holdout above 0.")
         if self.optim.schedule == "plateau" and not (self.valid_every and self.data.holdout):

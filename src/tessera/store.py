@@ -22,16 +22,9 @@ from tessera.errors import CheckpointError, ConfigError
 from tessera.settings import differences
 
 MAY_CHANGE = (
-    "steps",
-    "budget",
-    "save_every",
-    "keep",
-    "preview_every",
-    "patience",
-    "out",
-    "data.workers",
-    "machine.threads",
-)
+    "steps:", "budget:", "save_every:", "keep:", "log_every:", "valid_every:", "preview_every:", "patience:", "out:",
+    "data.workers:", "optim.accumulate:", "machine.",
+)  # fmt: skip
 """Settings that a run may be continued with."""
 
 
@@ -68,7 +61,7 @@ class Run:
         """Begin the run, or go on with it. Raises ConfigError where the folder holds a run with other settings."""
         if self.exists():
             old = self.config()
-            changed = [d for d in differences(old, config) if d.split(":")[0] not in MAY_CHANGE]
+            changed = [d for d in differences(old, config) if not d.startswith(MAY_CHANGE)]
             if not old.data.path:  # imported, and not yet trained here: only the model is given
                 changed = [d for d in changed if d.startswith("model.")]
             if changed:

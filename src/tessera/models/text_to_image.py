@@ -41,6 +41,10 @@ class TextToImage(nn.Module):
     never matter, do not exist here.
     """
 
+    text_position: Tensor
+    row_position: Tensor
+    col_position: Tensor
+
     def __init__(self, config: TextToImageConfig):
         super().__init__()
         assert min(config.text_vocab, config.image_vocab, config.grid) > 0, "resolve the config first"
@@ -52,9 +56,12 @@ class TextToImage(nn.Module):
         self.text_embedding = nn.Embedding(vocab, t.dim)
         self.image_embedding = nn.Embedding(c.image_vocab, t.dim)
         learned = t.positions == "axial"
-        self.text_position = nn.Parameter(torch.randn(self.layout.text if learned else 0, t.dim), learned)
-        self.row_position = nn.Parameter(torch.randn(c.grid if learned else 0, 1, t.dim), learned)
-        self.col_position = nn.Parameter(torch.randn(1, c.grid if learned else 0, t.dim), learned)
+        for name, rows in (("text", (self.layout.text,)), ("row", (c.grid, 1)), ("col", (1, c.grid))):
+            table = torch.randn(*rows, t.dim) if learned else torch.zeros(0, t.dim)  # no rows: no positions to learn
+            if learned:
+                self.register_parameter(f"{name}_position", nn.Parameter(table))
+            else:
+                self.register_buffer(f"{name}_position", table, persistent=False)
         self.embedding_slope = 0.1 if t.stable else 1.0
         self.limit = MaxNorm() if t.stable else nn.Identity()
         self.norm = NORMS[t.norm](t.dim)
@@ -63,7 +70,7 @@ class TextToImage(nn.Module):
         if t.zero_init:
             for table in (self.text_embedding.weight, self.image_embedding.weight):
                 nn.init.normal_(table, std=0.5)
-            for position in (self.text_position, self.row_position, self.col_position):
+            for position in (self.text_position, self.row_position, self.col_position) if learned else ():
                 nn.init.normal_(position, std=0.1)
             for head in (self.text_head, self.image_head):
                 nn.init.normal_(head.weight, std=0.02)
@@ -101,8 +108,9 @@ class TextToImage(nn.Module):
         return self.text_position if len(self.text_position) else self.text_position.new_zeros(())
 
     def _code_place(self) -> Tensor:
-        place = (self.row_position + self.col_position).flatten(0, 1)  # [N, D], or no rows at all
-        return place if len(place) else place.new_zeros(1, 1).expand(self.layout.codes, 1)
+        if not len(self.row_position):
+            return self.row_position.new_zeros(1, 1).expand(self.layout.codes, 1)
+        return (self.row_position + self.col_position).flatten(0, 1)  # [N, D]
 
     def _damp(self, x: Tensor) -> Tensor:
         # CogView's embedding-gradient shrink: the value is x, the slope 0.1 when `stable`.

@@ -145,12 +145,20 @@ class ZeRO(Several):
             return self.optimizer.fp32_partitioned_groups_flat
         return self.optimizer.single_partition_of_fp32_groups
 
+    def _link(self) -> None:
+        """The library ties parameters to their moments after the first group's first step, when the other groups have
+        none yet; so it is done again."""
+        self.optimizer._hp_optimizer_states_linked = False
+        self.optimizer._lazy_init_hp_params_optimizer_state()
+
     def _moments(self) -> Moments:
         from deepspeed.utils import safe_get_full_optimizer_state  # type: ignore[import-not-found]
 
         memory = next((self.base.state[p] for p in self._flat() if self.base.state.get(p)), None)
         if memory is None or float(memory["step"]) == 0:
             return {}
+        if self.stage < 3:
+            self._link()
         step = torch.as_tensor(float(memory["step"]))
         found: Moments = {}
         for name, p in self.names:
@@ -173,7 +181,7 @@ class ZeRO(Several):
         if self.stage < 3:
             from deepspeed.utils import safe_set_full_optimizer_state  # type: ignore[import-not-found]
 
-            self.optimizer._lazy_init_hp_params_optimizer_state()
+            self._link()
             for name, p in self.names:
                 for key in ("exp_avg", "exp_avg_sq"):
                     safe_set_full_optimizer_state(p, kept[name][key].to(self.device), key)

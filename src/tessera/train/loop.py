@@ -23,7 +23,6 @@ from tessera.train.track import Tracker, Window
 Preview = Callable[[Objective, Path], None]
 """Given the objective in eval mode and a PNG's path, show what the model can do by now."""
 
-LOG_EVERY = 10
 
 
 def train(
@@ -87,7 +86,7 @@ def train(
             window.add(means[0], dict(zip(parts, means[1:], strict=True)), float(norm))
             if written == 1:
                 keeper.finish()
-            if at.step % LOG_EVERY == 0 or over:
+            if at.step % config.log_every == 0 or over:
                 engine.same(checksum(engine, objective), "the weights")
                 tracker.log(window.row(at, rate, done(), config.optim.batch))
             improved = False

@@ -245,7 +245,9 @@ class DALLE(Face):
             joint.weight.copy_(torch.cat((p.text_head.weight, p.image_head.weight)))
             joint.bias.copy_(torch.cat((p.text_head.bias, p.image_head.bias)))  # type: ignore[list-item]
         self.joint = joint
-        self.rows, self.cols = (nn.Parameter(t.detach()[None]) for t in (p.row_position, p.col_position))
+        learned = c.transformer.positions == "axial"
+        if learned:
+            self.rows, self.cols = (nn.Parameter(t.detach()[None]) for t in (p.row_position, p.col_position))
         texts = self.num_text_tokens
         heads = ((p.text_head, slice(0, texts)), (p.image_head, slice(texts, None)))
         self._slices: list[tuple[nn.Module, str, Callable[[], Tensor]]] = [
@@ -253,7 +255,8 @@ class DALLE(Face):
             for head, part in heads
             for kind in ("weight", "bias")
         ]
-        self._slices += [(p, "row_position", lambda: self.rows[0]), (p, "col_position", lambda: self.cols[0])]
+        if learned:
+            self._slices += [(p, "row_position", lambda: self.rows[0]), (p, "col_position", lambda: self.cols[0])]
         if c.tied:
             tables = ((p.text_embedding, slice(0, texts)), (p.image_embedding, slice(texts, None)))
             self._slices += [(t, "weight", lambda part=part: self.joint.weight[part]) for t, part in tables]
@@ -275,7 +278,8 @@ class DALLE(Face):
     def seats(self) -> list[Seat]:
         own: dict[str, Tensor] = dict(self.prior.named_parameters(remove_duplicate=False))
         own |= {"to_logits.1.weight": self.joint.weight, "to_logits.1.bias": self.joint.bias}
-        own |= {"row_position": self.rows, "col_position": self.cols}
+        if self.prior.config.transformer.positions == "axial":
+            own |= {"row_position": self.rows, "col_position": self.cols}
         table = names.dalle_names(self.prior.config)
         vae = [(f"vae.{name}", value, shape) for name, value, shape in self.vae.seats()]
         return vae + [(theirs, own[ours], shape) for theirs, ours, shape in table]
