@@ -52,7 +52,7 @@ def dvae_config(folder: Path, out: Path, **changes) -> TrainConfig:
     return dataclasses.replace(base, **changes)
 
 
-def go(config: TrainConfig, show=lambda objective, path: None):
+def go(config: TrainConfig, show=lambda objective, path: ""):
     config.check()
     objective, run = build(config), Run(config.out)
     run.open(objective.config)

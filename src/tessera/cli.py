@@ -167,7 +167,7 @@ def train(args: list[str]) -> None:
     from tessera.models import saved
     from tessera.preview import preview
     from tessera.store import Run
-    from tessera.train import engines, loop, track
+    from tessera.train import engines, loop, track, trackers
     from tessera.train.objectives import build
 
     run = Run(config.out)
@@ -182,7 +182,7 @@ def train(args: list[str]) -> None:
             f"{len(objective.pairs)} pairs to learn, {len(objective.held)} held out; "
             f"{saved.parameters(objective.model):,} parameters; {engine.world} x {type(engine).__name__.lower()}."
         )
-    tracker = track.choose(objective.config, run, name) if engine.rank == 0 else track.Several([])
+    tracker = trackers.choose(objective.config, run, name) if engine.rank == 0 else track.Several([])
     try:
         loop.train(objective.config, objective, engine, run, tracker, preview)
     finally:

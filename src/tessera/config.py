@@ -338,6 +338,19 @@ class MachineConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
+class TrackConfig:
+    """Where a run's numbers and pictures go besides its own folder."""
+
+    use: tuple[Literal["wandb", "tensorboard", "trackio"], ...] = ()
+    """Any of wandb (WANDB_MODE=offline works too), tensorboard, trackio."""
+    project: str = "tessera"
+    entity: str = ""
+    """wandb: the team."""
+    name: str = ""
+    """By default the run folder's."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class TrainConfig:
     """One training run. The same command, given again, goes on where it stopped."""
 
@@ -368,6 +381,7 @@ class TrainConfig:
     tokens: TokensConfig = field(default_factory=TokensConfig)
     optim: OptimConfig = field(default_factory=OptimConfig)
     machine: MachineConfig = field(default_factory=MachineConfig)
+    track: TrackConfig = field(default_factory=TrackConfig)
 
     def check(self) -> None:
         """Refuse, in a sentence, what cannot work together. Raises ConfigError."""

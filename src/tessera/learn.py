@@ -35,7 +35,7 @@ from tessera.preview import preview
 from tessera.store import Run
 from tessera.tokens import image as image_tokens
 from tessera.tokens import text as text_tokens
-from tessera.train import track
+from tessera.train import trackers
 from tessera.train.engine import Single
 from tessera.train.loop import train
 from tessera.train.objectives import Objective, build
@@ -188,7 +188,7 @@ def run_stage(title: str, config: TrainConfig, health: Health) -> Objective:
     run = Run(config.out)
     objective = build(config, health)
     run.open(objective.config)
-    tracker = track.choose(config, run, title)
+    tracker = trackers.choose(config, run, title)
     try:
         train(objective.config, objective, Single(config.machine), run, tracker, preview)
     finally:

@@ -17,25 +17,26 @@ from tessera.train.objectives import Objective, TrainDVAE, TrainTextToImage, flo
 COUNT = 8
 
 
-def preview(objective: Objective, path: Path) -> None:
+def preview(objective: Objective, path: Path) -> str:
     """Write a PNG: reconstructions below their originals, or drawings with their held-out captions; and loss.png."""
     report.save_plot(Run(objective.config.out))
     if isinstance(objective, TrainDVAE):
-        reconstructions(objective, path)
-    elif isinstance(objective, TrainTextToImage):
-        drawings(objective, path)
+        return reconstructions(objective, path)
+    return drawings(objective, path) if isinstance(objective, TrainTextToImage) else ""
 
 
-def reconstructions(objective: TrainDVAE, path: Path) -> None:
+def reconstructions(objective: TrainDVAE, path: Path) -> str:
     pairs, source = (objective.held, objective.held_source) if objective.held else (objective.pairs, objective.source)
     originals = torch.stack([source.plain(i)[1] for i in range(min(COUNT, len(pairs)))])
     pixels = floats(originals.to(objective.model.mean.device))
     again = objective.model.decode(objective.model.encode(pixels))
     grid_image(torch.cat((pixels, again)), len(pixels)).save(path)
+    return "above: held-out pictures; below: what their codes keep of them"
 
 
-def drawings(objective: TrainTextToImage, path: Path) -> None:
+def drawings(objective: TrainTextToImage, path: Path) -> str:
     pairs = (objective.held or objective.pairs)[:COUNT]
     pipeline = Pipeline(objective.model, objective.text, objective.image)
     drawn = pipeline.draw([p.captions[0] for p in pairs], list(range(len(pairs))), SampleConfig())
     contact_sheet(drawn).save(path)
+    return " | ".join(p.prompt for p in drawn)

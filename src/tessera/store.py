@@ -23,7 +23,7 @@ from tessera.settings import differences
 
 MAY_CHANGE = (
     "steps:", "budget:", "save_every:", "keep:", "log_every:", "valid_every:", "preview_every:", "patience:", "out:",
-    "data.workers:", "optim.accumulate:", "machine.",
+    "data.workers:", "optim.accumulate:", "machine.", "track.",
 )  # fmt: skip
 """Settings that a run may be continued with."""
 

@@ -58,12 +58,13 @@ class Keeper:
     """Saves checkpoints; where an engine writes in the background, they get their names when all is there."""
 
     def __init__(
-        self, config: TrainConfig, objective: Objective, engine: Engine, run: Run, schedule: Schedule, at: Position
-    ):
+        self, config: TrainConfig, objective: Objective, engine: Engine, run: Run, schedule: Schedule, at: Position,
+        tracker: Tracker,
+    ):  # fmt: skip
         self.config, self.objective, self.engine, self.run, self.schedule, self.at = (
             config, objective, engine, run, schedule, at,
         )  # fmt: skip
-        self.last = -1
+        self.tracker, self.last, self.epoch = tracker, -1, self._epoch(at.step)
         self.pending: Callable[[bool], bool] | None = None
 
     def save(self, best: bool = False) -> None:
@@ -85,13 +86,19 @@ class Keeper:
             wait()
             self.engine.barrier()
             if first:
-                self.run.commit(step, self.config.keep, best)
+                folder = self.run.commit(step, self.config.keep, best)
+                if self._epoch(step) > self.epoch:  # an artifact for each epoch
+                    self.epoch = self._epoch(step)
+                    self.tracker.checkpoint(folder, step)
             self.engine.barrier()
             return True
 
         self.last, self.pending = step, commit
         if not hasattr(wait, "done"):
             self.finish()
+
+    def _epoch(self, step: int) -> int:
+        return step * self.config.optim.batch // max(len(self.objective.pairs), 1)
 
     def written(self) -> bool:
         """Whether something waits to get its name, and is all there on this rank."""

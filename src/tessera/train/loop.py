@@ -20,9 +20,8 @@ from tessera.train.optim import Schedule, optimizer_of
 from tessera.train.signals import interruptible
 from tessera.train.track import Tracker, Window
 
-Preview = Callable[[Objective, Path], None]
-"""Given the objective in eval mode and a PNG's path, show what the model can do by now."""
-
+Preview = Callable[[Objective, Path], str]
+"""Given the objective in eval mode and a PNG's path, show what the model can do by now; returns the captions in it."""
 
 
 def train(
@@ -35,7 +34,7 @@ def train(
     schedule, at, budget = Schedule(config.optim), Position(), seconds(config.budget)
     latest = begin(objective, run, tracker, schedule, at)
     engine.prepare(objective.model, optimizer_of(config.optim))
-    keeper = Keeper(config, objective, engine, run, schedule, at)
+    keeper = Keeper(config, objective, engine, run, schedule, at, tracker)
     if latest:
         engine.restore(latest)
     else:
@@ -93,7 +92,7 @@ def train(
             if objective.held and config.valid_every and (at.step % config.valid_every == 0 or over):
                 improved = held_out()
             if config.preview_every and (at.step % config.preview_every == 0 or over):
-                show(preview, objective, engine, run.samples / f"step-{at.step:06d}.png", tracker)
+                show(preview, objective, engine, run, at.step, tracker)
             if improved or at.step % config.save_every == 0 or over:
                 keeper.save(best=improved)
     if keeper.last != at.step:
@@ -141,16 +140,21 @@ def evaluate(objective: Objective, engine: Engine) -> dict[str, float]:
 
 
 @torch.no_grad()
-def show(preview: Preview, objective: Objective, engine: Engine, path: Path, tracker: Tracker) -> None:
+def show(preview: Preview, objective: Objective, engine: Engine, run: Run, step: int, tracker: Tracker) -> None:
     """The first rank draws, with a model that it can call alone."""
     reader, own = engine.reader(), objective.model
     if engine.rank == 0:
-        objective.model = reader.eval()
+        objective.model, path = reader.eval(), run.samples / f"step-{step:06d}.png"
         try:
-            preview(objective, path)
+            captions = preview(objective, path)
+            codes = objective.held_codes()
         finally:
             objective.model = own
-        tracker.picture(path)
+        if path.is_file():
+            tracker.picture("samples", path, step, captions)
+        if codes and objective.image:
+            counts = torch.bincount(torch.cat(codes).flatten().cpu(), minlength=objective.image.vocab)
+            tracker.histogram("codes", counts.tolist(), step)
     own.train()
     engine.barrier()
 

@@ -9,7 +9,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
-from tessera.config import TrainConfig
 from tessera.store import Run
 
 
@@ -18,7 +17,9 @@ class Tracker(Protocol):
 
     def log(self, row: dict[str, Any]) -> None: ...
     def notice(self, text: str) -> None: ...
-    def picture(self, path: Path) -> None: ...
+    def picture(self, name: str, path: Path, step: int, caption: str) -> None: ...
+    def histogram(self, name: str, counts: Sequence[int], step: int) -> None: ...
+    def checkpoint(self, folder: Path, step: int) -> None: ...
     def close(self) -> None: ...
 
 
@@ -34,7 +35,11 @@ class JSONL:
 
     def notice(self, text: str) -> None: ...
 
-    def picture(self, path: Path) -> None: ...
+    def picture(self, name: str, path: Path, step: int, caption: str) -> None: ...
+
+    def histogram(self, name: str, counts: Sequence[int], step: int) -> None: ...
+
+    def checkpoint(self, folder: Path, step: int) -> None: ...
 
     def close(self) -> None: ...
 
@@ -72,7 +77,11 @@ class Screen:
     def notice(self, text: str) -> None:
         self.progress.console.print(text, markup=False, highlight=False)
 
-    def picture(self, path: Path) -> None: ...
+    def picture(self, name: str, path: Path, step: int, caption: str) -> None: ...
+
+    def histogram(self, name: str, counts: Sequence[int], step: int) -> None: ...
+
+    def checkpoint(self, folder: Path, step: int) -> None: ...
 
     def close(self) -> None:
         self.progress.stop()
@@ -92,18 +101,21 @@ class Several:
         for tracker in self.trackers:
             tracker.notice(text)
 
-    def picture(self, path: Path) -> None:
+    def picture(self, name: str, path: Path, step: int, caption: str) -> None:
         for tracker in self.trackers:
-            tracker.picture(path)
+            tracker.picture(name, path, step, caption)
+
+    def histogram(self, name: str, counts: Sequence[int], step: int) -> None:
+        for tracker in self.trackers:
+            tracker.histogram(name, counts, step)
+
+    def checkpoint(self, folder: Path, step: int) -> None:
+        for tracker in self.trackers:
+            tracker.checkpoint(folder, step)
 
     def close(self) -> None:
         for tracker in self.trackers:
             tracker.close()
-
-
-def choose(config: TrainConfig, run: Run, title: str) -> Several:
-    """metrics.jsonl and the screen."""
-    return Several([JSONL(run), Screen(title)])
 
 
 class Window:
