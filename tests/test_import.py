@@ -15,6 +15,7 @@ from torch.testing import assert_close
 from tessera.cli import main
 from tessera.compat import dalle_pytorch as theirs
 from tessera.config import DVAEConfig, TextToImageConfig
+from tessera.data.download import download
 from tessera.errors import CheckpointError, ConfigError
 from tessera.generate.pipeline import Pipeline
 from tessera.imports import dalle_pytorch, deepspeed_folder, pretrained, runs
@@ -415,15 +416,15 @@ def test_a_download_goes_on_where_it_was_cut_off(server, tmp_path):
     (root / "file.ckpt").write_bytes(content)
     target = tmp_path / "cache" / "file.ckpt"
     with pytest.raises(CheckpointError, match="cannot be fetched"):
-        pretrained.download(f"{url}/file.ckpt", target)
+        download(f"{url}/file.ckpt", target)
     assert not target.exists()
-    assert pretrained.download(f"{url}/file.ckpt", target).read_bytes() == content
+    assert download(f"{url}/file.ckpt", target).read_bytes() == content
     assert seen == ["bytes=0-", "bytes=1500000-"]
-    pretrained.download(f"{url}/file.ckpt", target)
+    download(f"{url}/file.ckpt", target)
     assert len(seen) == 2, "a file that is there is not fetched again"
     target.write_bytes(content[:-1] + b"x")
     with pytest.raises(CheckpointError, match="has changed"):
-        pretrained.download(f"{url}/file.ckpt", target)
+        download(f"{url}/file.ckpt", target)
 
 
 def test_a_download_with_another_sum_is_thrown_away(server, tmp_path):
@@ -431,7 +432,7 @@ def test_a_download_with_another_sum_is_thrown_away(server, tmp_path):
     (root / "x").write_bytes(b"words")
     seen.append("so that nothing is dropped")
     with pytest.raises(CheckpointError, match="SHA-256"):
-        pretrained.download(f"{url}/x", tmp_path / "x", sha256="0" * 64)
+        download(f"{url}/x", tmp_path / "x", sha256="0" * 64)
     assert not (tmp_path / "x").exists()
 
 

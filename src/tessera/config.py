@@ -233,9 +233,12 @@ class DataConfig:
     """Where the captioned pictures are, and what is done to them."""
 
     path: str = ""
-    """Folder of pictures with captions: same-name .txt, two trees, metadata.{csv,jsonl,parquet} or COCO JSON."""
+    """Folder of pictures with captions: same-name .txt, two trees, metadata.{csv,jsonl,parquet} or COCO JSON; or
+    webdataset shards: a .tar, a folder of them, train-{000..099}.tar, http(s)://, gs://, s3://, pipe:COMMAND; or
+    hf:NAME, a Hugging Face dataset."""
     captions: str = ""
-    """A second folder (or COCO JSON file) with the captions, where they are not beside the pictures."""
+    """A second folder (or COCO JSON file) with the captions, where they are not beside the pictures; for shards and
+    datasets the column: txt, json.caption."""
     codes: str = ""
     """Folder of packed codes written by an earlier encoding; the image tokenizer then leaves the training step."""
     holdout: float = 0.05

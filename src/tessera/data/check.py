@@ -13,7 +13,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tessera.data.folder import Folder, Pair, Skip, scan
+from tessera.data import folder as folders
+from tessera.data import hub, shards
+from tessera.data.folder import Folder, Pair, Skip
 from tessera.data.pictures import read
 from tessera.errors import DataError
 
@@ -82,6 +84,13 @@ def show(path: str) -> str:
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in safe)
 
 
+def find(path: str, captions: str = "") -> Folder:
+    """The pairs of a folder, of webdataset shards, or of a Hugging Face dataset, whichever `path` names."""
+    if path.startswith(hub.PREFIX):
+        return hub.scan(path, captions)
+    return shards.scan(path, captions) if shards.are_shards(path) else folders.scan(path, captions)
+
+
 def check(
     path: str,
     captions: str = "",
@@ -92,7 +101,7 @@ def check(
 
     Raises DataError where no pair is left.
     """
-    folder = scan(path, captions)
+    folder = find(path, captions)
     known = json.loads(cache.read_text()) if cache and cache.is_file() else {}
     stamps = [_stamp(pair.image) for pair in folder.pairs]
     todo = [i for i, stamp in enumerate(stamps) if stamp not in known]
@@ -123,7 +132,7 @@ def _health(folder: Folder, results: list[list]) -> Health:
 
 def _stamp(image: Path) -> str:
     try:
-        stat = image.stat()
+        stat = image.stat() if hasattr(image, "stat") else os.stat_result([0] * 10)
         return f"{os.fsencode(image)!r} {stat.st_size} {stat.st_mtime_ns}"
     except OSError:
         return f"{os.fsencode(image)!r} gone"

@@ -2,24 +2,18 @@
 
 from __future__ import annotations
 
-import hashlib
 import re
-import urllib.error
-import urllib.request
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock
 from torch import Tensor, nn
 
-from tessera.data.codes import write_whole
+from tessera.data.download import CACHE, TRIES, download
 from tessera.errors import CheckpointError
 from tessera.imports.reader import read, state_of
 from tessera.models.openai_dvae import OpenAIDVAE, OpenAIDVAEConfig
 from tessera.models.vqgan import VQGAN, VQGANConfig
-
-CACHE = Path("~/.cache/tessera").expanduser()
 
 PUBLISHED: dict[str, dict[str, str]] = {
     "openai-dvae": {
@@ -36,7 +30,7 @@ PUBLISHED: dict[str, dict[str, str]] = {
 
 def published(name: str, cache: Path = CACHE) -> nn.Module:
     """A tokenizer by name, downloaded once."""
-    files = [download(url, cache / name / file) for file, url in PUBLISHED[name].items()]
+    files = [download(url, cache / name / file, tries=TRIES) for file, url in PUBLISHED[name].items()]
     return openai_dvae(*files) if name == "openai-dvae" else vqgan(*files)
 
 
@@ -163,59 +157,3 @@ def openai_dvae_of(state: Mapping[str, Tensor], path: Any) -> OpenAIDVAE:
     except KeyError as error:
         raise CheckpointError(f"{path}: not the weights of OpenAI's dVAE; {error} is missing.") from error
     return load_weights(OpenAIDVAE(config), state, path)  # type: ignore[return-value]
-
-
-# The network.
-
-
-def download(
-    url: str, target: Path, sha256: str = "", progress: Callable[[int, int], None] = lambda done, total: None
-) -> Path:
-    """Fetch a file once: resumed where it was cut off, by one process at a time, checked before it gets its name.
-
-    Its SHA-256 is compared with `sha256` where that is known, kept beside the file, and compared at each later use.
-    Raises CheckpointError with the address where there is no network.
-    """
-    target.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(f"{target}.lock"):
-        about = target.with_name(target.name + ".sha256")
-        if target.is_file():
-            if about.is_file() and about.read_text().strip() != _sha256(target):
-                raise CheckpointError(f"{target} has changed since it was downloaded; remove it to fetch it again.")
-            return target
-        part = target.with_name(target.name + ".part")
-        try:
-            _fetch(url, part, progress)
-        except (urllib.error.URLError, OSError) as error:
-            raise CheckpointError(
-                f"{url} cannot be fetched ({error}). Fetch it where there is a network, and give the file's path; "
-                "the same command goes on with what has come so far."
-            ) from error
-        found = _sha256(part)
-        if sha256 and found != sha256:
-            part.unlink()
-            raise CheckpointError(f"What came from {url} has the SHA-256 {found}, not {sha256}; it was thrown away.")
-        write_whole(about, found.encode())
-        part.replace(target)
-    return target
-
-
-def _fetch(url: str, part: Path, progress: Callable[[int, int], None]) -> None:
-    done = part.stat().st_size if part.exists() else 0
-    request = urllib.request.Request(url, headers={"Range": f"bytes={done}-"} if done else {})
-    with urllib.request.urlopen(request, timeout=60) as source:
-        resumed = source.status == 206
-        done = done if resumed else 0
-        total = done + int(source.headers.get("Content-Length") or 0)
-        with part.open("ab" if resumed else "wb") as file:
-            while chunk := source.read(1 << 20):
-                file.write(chunk)
-                done += len(chunk)
-                progress(done, total)
-    if total and done != total:
-        raise OSError(f"{done} of {total} bytes came")
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -84,21 +84,38 @@ class Several(Single):
         return super().save(folder) if self.rank == 0 else lambda: None
 
 
+def runs_layers_again(config: Any) -> bool:
+    """Whether one backward pass comes to a layer's weights several times: shared layers in reversible wiring."""
+    t = getattr(config, "transformer", None)
+    return bool(t and t.reversible and (t.shared_attn or t.shared_ff))
+
+
 class Replicated(Several):
     """Every rank holds the whole model; gradients are averaged (DistributedDataParallel)."""
 
     def prepare(self, model: nn.Module, make_optimizer: MakeOptimizer) -> None:
         super().prepare(model, make_optimizer)
-        self.model = nn.parallel.DistributedDataParallel(self.bare, broadcast_buffers=False)
+        # The reversible backward runs a shared layer several times, which DDP's bookkeeping refuses.
+        self.by_hand = runs_layers_again(model.config)
+        if not self.by_hand:
+            self.model = nn.parallel.DistributedDataParallel(self.bare, broadcast_buffers=False)  # type: ignore[assignment]
 
     def micro(self, last: bool) -> AbstractContextManager:
-        assert isinstance(self.model, nn.parallel.DistributedDataParallel)
         stack = ExitStack()
         stack.enter_context(super().micro(last))
-        if not last:
+        if not last and isinstance(self.model, nn.parallel.DistributedDataParallel):
             # DDP decides in the forward pass whether the backward pass will synchronise.
             stack.enter_context(self.model.no_sync())
         return stack
+
+    def step(self, max_norm: float, rate: float) -> Tensor:
+        if self.by_hand:
+            gradients = [p.grad for p in self.bare.parameters() if p.grad is not None]
+            flat = torch.cat([g.flatten() for g in gradients])
+            dist.all_reduce(flat)
+            for g, mean in zip(gradients, (flat / self.world).split([g.numel() for g in gradients]), strict=True):
+                g.copy_(mean.view_as(g))
+        return super().step(max_norm, rate)
 
 
 class Sharded(Several):

@@ -30,6 +30,14 @@ def choose(config: TrainConfig) -> Engine:
         )
     if config.machine.recompute and getattr(getattr(config.model, "transformer", None), "reversible", False):
         raise ConfigError("machine.recompute and a reversible model do the same twice; choose one.")
+    if name in ("fsdp", "deepspeed") and (name == "fsdp" or config.machine.zero >= 2):
+        from tessera.train.distributed import runs_layers_again
+
+        if runs_layers_again(config.model):
+            raise ConfigError(
+                f"Shared layers in reversible wiring give their gradients several times a step, which {name} cannot "
+                "cut up: take --machine.engine ddp, or --machine.zero 1, or a model that is not both."
+            )
     return ENGINES[name](config)
 
 

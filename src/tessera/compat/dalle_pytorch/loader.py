@@ -10,7 +10,7 @@ import numpy as np
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from tessera.data.folder import scan
+from tessera.data.check import find
 from tessera.data.pictures import random_square, read, resized
 from tessera.errors import DataError
 
@@ -44,7 +44,7 @@ class TextImageDataset(Dataset):
         if not folders:
             raise DataError("TextImageDataset needs a folder.")
         pictures, texts = (folders[0], "") if len(folders) == 1 else _told_apart(*folders[:2])
-        self.pairs = scan(str(pictures), texts).pairs
+        self.pairs = find(str(pictures), texts).pairs
         self.keys = [pair.key for pair in self.pairs]
 
     def __len__(self) -> int:

@@ -1,0 +1,73 @@
+"""Hugging Face datasets, by name or from a saved folder. The library is imported where it is asked for."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tessera.data.folder import Folder, Pair, Skip
+from tessera.errors import ConfigError, DataError
+
+PREFIX = "hf:"
+TEXTS = ("text", "caption", "captions", "prompt", "description")
+
+
+@dataclass(frozen=True)
+class Row:
+    """A picture in a table; it is read like a path."""
+
+    table: Any
+    column: str
+    row: int
+
+    def read_bytes(self) -> bytes:
+        value = self.table[self.row][self.column]
+        return value["bytes"] or Path(value["path"]).read_bytes()
+
+    def is_file(self) -> bool:
+        return True
+
+    def is_symlink(self) -> bool:
+        return False
+
+    def __fspath__(self) -> str:
+        return f"{self.table._fingerprint}:{self.row}"
+
+
+def scan(path: str, caption_column: str = "") -> Folder:
+    """hf:NAME or hf:FOLDER, with @SPLIT behind it where it is not train. Raises ConfigError where it cannot be had."""
+    try:
+        import datasets  # type: ignore[import-not-found]
+    except ImportError as error:
+        raise ConfigError("Hugging Face datasets need their library: pip install 'tessera[datasets]'.") from error
+    name, _, split = path.removeprefix(PREFIX).partition("@")
+    try:
+        if (
+            Path(name).is_dir()
+            and (Path(name) / "dataset_info.json").exists() | (Path(name) / "dataset_dict.json").exists()
+        ):
+            table = datasets.load_from_disk(name)
+            table = table[split or "train"] if isinstance(table, datasets.DatasetDict) else table
+        else:
+            table = datasets.load_dataset(name, split=split or "train")
+    except Exception as error:  # the library's errors are of many kinds
+        raise ConfigError(f"The dataset {name} cannot be read: {type(error).__name__}: {str(error)[:300]}") from error
+    image = next((n for n, f in table.features.items() if isinstance(f, datasets.Image)), None)
+    text = caption_column or next((n for n in TEXTS if n in table.features), "")
+    if image is None or text not in table.features:
+        raise DataError(
+            f"{name} has the columns {', '.join(table.features)}; a picture and a caption are needed. Name the "
+            "caption's column with --data.captions."
+        )
+    table = table.cast_column(image, datasets.Image(decode=False))
+    pairs, skipped = [], []
+    for i, value in enumerate(table[text]):
+        lines = value if isinstance(value, list) else str(value or "").splitlines()
+        captions = tuple(c for line in lines if (c := " ".join(str(line).split())))
+        key = f"{name}/{i:09d}"
+        if captions:
+            pairs.append(Pair(key, Row(table, image, i), captions))  # type: ignore[arg-type]
+        else:
+            skipped.append(Skip(key, "the caption is empty"))
+    return Folder("Hugging Face dataset", tuple(pairs), tuple(skipped))

@@ -1,0 +1,273 @@
+"""Webdataset shards (tar files of pictures and captions), read in place by an index of their members.
+
+Shards on the network are fetched once into a cache; from then on every member can be read at random, so that order,
+disjointness over ranks and workers, and resuming are exact and the same as for folders.
+"""
+
+from __future__ import annotations
+
+import gzip
+import hashlib
+import json
+import os
+import re
+import shutil
+import tarfile
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
+from io import BytesIO
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+from tessera.data.codes import write_whole
+from tessera.data.download import CACHE, TRIES, command_output, download
+from tessera.data.folder import Folder, Pair, Skip
+from tessera.data.pictures import SUFFIXES
+from tessera.errors import CheckpointError, ConfigError, DataError
+
+COMMANDS = {"gs://": "gsutil cat {}", "s3://": "aws s3 cp {} -", "hdfs://": "hdfs dfs -cat {}"}
+"""How object stores are read: by their own tools."""
+CAPTIONS = ("txt", "text", "caption", "json.caption", "json.text", "json.prompt")
+"""Columns that are tried for captions."""
+
+
+@dataclass(frozen=True)
+class Member:
+    """A file inside a tar; it is read like a path."""
+
+    shard: Path
+    offset: int
+    size: int
+
+    def read_bytes(self) -> bytes:
+        with self.shard.open("rb") as file:
+            file.seek(self.offset)
+            return file.read(self.size)
+
+    def is_file(self) -> bool:
+        return self.shard.is_file()
+
+    def is_symlink(self) -> bool:
+        return False
+
+    def stat(self) -> os.stat_result:
+        return self.shard.stat()
+
+    def __fspath__(self) -> str:
+        return f"{self.shard}:{self.offset}+{self.size}"
+
+
+def are_shards(path: str) -> bool:
+    """Whether a data path names shards: a tar, a brace range of them, an address, a command, or a folder of tars."""
+    if path.startswith(("pipe:", "http://", "https://", *COMMANDS)):
+        return True
+    if re.search(r"\.(tar|tgz|tar\.gz)$", path):
+        return True
+    folder = Path(path).expanduser()
+    return (
+        folder.is_dir() and any(".tar" in p.name for p in folder.iterdir()) and not (folder / "metadata.csv").exists()
+    )
+
+
+def scan(path: str, caption_column: str = "") -> Folder:
+    """Find the pairs in all shards. Shards and members that cannot be used are left out and named.
+
+    `caption_column` is an extension (txt) or a field of a JSON member (json.caption). Raises DataError where nothing
+    is left.
+    """
+    pairs: list[Pair] = []
+    skipped: list[Skip] = []
+    for source in expand(path):
+        name = source.rstrip("/").rpartition("/")[2] if not source.startswith("pipe:") else source
+        try:
+            shard = local(source)
+        except (CheckpointError, OSError) as error:
+            skipped.append(Skip(name, f"the shard cannot be fetched: {error}"))
+            continue
+        members, reason = index(shard)
+        if reason:
+            skipped.append(Skip(name, reason))
+        _pair_up(name, shard, members, caption_column, pairs, skipped)
+    if not pairs:
+        first = "".join(f" {s.path}: {s.reason}." for s in skipped[:1])
+        raise DataError(f"{path} holds no captioned picture ({len(skipped)} left out).{first}")
+    return Folder("webdataset", tuple(pairs), tuple(skipped))
+
+
+def expand(path: str) -> list[str]:
+    """Every shard: brace ranges {00..17} and lists {a,b} are written out, folders searched for tars, in order."""
+    if not path.startswith("pipe:"):
+        folder = Path(path).expanduser()
+        if folder.is_dir():
+            return [str(p) for p in sorted(folder.rglob("*")) if ".tar" in p.name and p.is_file()]
+    choices = []
+    for text, inside in re.findall(r"([^{}]*)(?:\{([^{}]*)\})?", path):
+        if text:
+            choices.append([text])
+        if ".." in inside:
+            first, last = inside.split("..", 1)
+            if not (first.isdecimal() and last.isdecimal()):
+                raise ConfigError(f"The range {{{inside}}} in {path} is none; write for example {{00..17}}.")
+            width = len(first) if first.startswith("0") or len(first) == len(last) else 0
+            choices.append([str(i).zfill(width) for i in range(int(first), int(last) + 1)])
+        elif inside:
+            choices.append(inside.split(","))
+    return ["".join(parts) for parts in product(*choices)]
+
+
+def local(source: str) -> Path:
+    """The shard as a plain tar on this disk; fetched into the cache where it is elsewhere, one process at a time."""
+    key = hashlib.blake2b(source.encode(), digest_size=8).hexdigest()
+    readable = re.sub(r"[^\w.-]+", "_", source)[-60:]
+    cached = CACHE / "shards" / f"{key}-{readable}"
+    command = next((c.format(source) for scheme, c in COMMANDS.items() if source.startswith(scheme)), "")
+    if source.startswith("pipe:"):
+        path = command_output(source.removeprefix("pipe:").strip(), cached)
+    elif command:
+        path = command_output(command, cached)
+    elif source.startswith(("http://", "https://")):
+        path = download(source, cached, tries=TRIES)
+    else:
+        path = Path(source).expanduser()
+        if not path.is_file():
+            raise CheckpointError("there is no such file")
+    return _unzipped(path, cached)
+
+
+def _unzipped(path: Path, cached: Path) -> Path:
+    with path.open("rb") as file:
+        if file.read(2) != b"\x1f\x8b":
+            return path
+    plain = cached.with_name(cached.name + ".plain")
+    if not plain.is_file():
+        plain.parent.mkdir(parents=True, exist_ok=True)
+        part = plain.with_name(f"{plain.name}.{os.getpid()}")
+        with gzip.open(path) as source, part.open("wb") as target:
+            shutil.copyfileobj(source, target)
+        part.replace(plain)
+    return plain
+
+
+def index(shard: Path) -> tuple[dict[str, Member], str]:
+    """Where each member lies, and what is wrong with the shard. What comes before a damage is kept."""
+    found: dict[str, Member] = {}
+    size = shard.stat().st_size
+    try:
+        with tarfile.open(shard, "r:") as tar:
+            while member := tar.next():
+                if member.offset_data + member.size > size:
+                    return found, f"cut off in the middle of {member.name}"
+                if member.isfile():
+                    found[member.name] = Member(shard, member.offset_data, member.size)
+        with shard.open("rb") as file:
+            file.seek(max(0, size - 512))
+            ended = not file.read(512).strip(b"\0")
+        return found, "" if ended else "cut off: it has no end"
+    except (tarfile.TarError, OSError, EOFError) as error:
+        return found, f"damaged after {len(found)} members: {error}"
+
+
+def _pair_up(
+    name: str, shard: Path, members: dict[str, Member], column: str, pairs: list[Pair], skipped: list[Skip]
+) -> None:
+    """Members whose names agree up to the first dot are one sample."""
+    samples: dict[str, dict[str, Member]] = defaultdict(dict)
+    for path, member in members.items():
+        folder, _, file = path.rpartition("/")
+        stem, _, extension = file.partition(".")
+        if stem:
+            samples[f"{folder}/{stem}" if folder else stem][extension.lower()] = member
+    for stem, columns in samples.items():
+        key = f"{name}/{stem}"
+        image = next((m for extension, m in columns.items() if f".{extension}" in SUFFIXES), None)
+        if image is None:
+            skipped.append(Skip(key, f"no picture: it holds {', '.join(columns)}"))
+            continue
+        try:
+            captions = _captions(columns, column)
+        except (ValueError, DataError) as error:
+            skipped.append(Skip(key, f"no caption: {error}"))
+            continue
+        pairs.append(Pair(key, image, captions))  # type: ignore[arg-type]
+
+
+def _captions(columns: dict[str, Member], asked: str) -> tuple[str, ...]:
+    for column in (asked,) if asked else CAPTIONS:
+        extension, _, fieldname = column.partition(".")
+        if extension not in columns:
+            continue
+        text = columns[extension].read_bytes().decode("utf-8-sig", "replace")
+        value: Any = text.splitlines()
+        if fieldname:
+            content = json.loads(text)
+            value = content.get(fieldname) if isinstance(content, dict) else None
+        lines = [value] if isinstance(value, str) else value or []
+        if captions := tuple(c for line in lines if (c := " ".join(str(line).replace("\0", " ").split()))):
+            return captions
+    raise DataError(f"none of {asked or ', '.join(CAPTIONS)} in {', '.join(columns)}")
+
+
+# Packing.
+
+
+def pack(
+    pairs: Sequence[Pair],
+    out: Path,
+    per_shard: int,
+    progress: Callable[[Iterable, int], Iterable] = lambda items, total: items,
+) -> list[Path]:
+    """Write shards of equally many pairs, pictures as they are, captions as .txt; on all cores, each read back.
+
+    Interrupted, the same call goes on; another list of pairs in the same folder is refused.
+    """
+    count = max(1, -(-len(pairs) // per_shard))
+    digest = hashlib.blake2b("\n".join(p.key for p in pairs).encode("utf-8", "surrogateescape")).hexdigest()[:16]
+    plan = json.dumps({"pairs": len(pairs), "shards": count, "keys": digest})
+    out.mkdir(parents=True, exist_ok=True)
+    started = out / "pack.json"
+    if started.is_file() and started.read_text() != plan:
+        raise ConfigError(f"{out} holds shards of other pairs or another size; name a new folder.")
+    write_whole(started, plan.encode())
+    for left_over in out.glob(".*.tar.*"):
+        left_over.unlink()
+    # The first `len % count` shards hold one pair more: no shard differs from another by more than one.
+    cuts = [round(i * len(pairs) / count) for i in range(count + 1)]
+    jobs = [(out / f"shard-{i:06d}.tar", list(pairs[cuts[i] : cuts[i + 1]])) for i in range(count)]
+    todo = [job for job in jobs if not job[0].is_file()]
+    with ProcessPoolExecutor(min(os.cpu_count() or 1, 8)) as pool:
+        for _ in progress(pool.map(_write, todo), len(todo)):
+            pass
+    return [path for path, _ in jobs]
+
+
+def _write(job: tuple[Path, list[Pair]]) -> None:
+    path, pairs = job
+    fresh = path.with_name(f".{path.name}.{os.getpid()}")
+    sizes = {}
+    with fresh.open("wb") as file, tarfile.open(fileobj=file, mode="w") as tar:
+        for i, pair in enumerate(pairs):
+            suffix = Path(pair.key).suffix.lower()
+            raw = pair.image.read_bytes()
+            for extension, content in (
+                (suffix if suffix in SUFFIXES else _kind(raw), raw),
+                (".txt", "\n".join(pair.captions).encode()),
+            ):
+                info = tarfile.TarInfo(f"{i:06d}{extension}")
+                info.size = sizes[info.name] = len(content)
+                tar.addfile(info, BytesIO(content))
+        tar.close()
+        file.flush()
+        os.fsync(file.fileno())
+    members, reason = index(fresh)
+    if reason or {n: m.size for n, m in members.items()} != sizes:
+        raise DataError(f"{path} could not be written whole: {reason or 'its members differ'}.")
+    fresh.replace(path)
+
+
+def _kind(raw: bytes) -> str:
+    """The extension of a picture by its first bytes."""
+    starts = {b"\xff\xd8": ".jpg", b"\x89PNG": ".png", b"GIF8": ".gif", b"BM": ".bmp", b"RIFF": ".webp"}
+    return next((extension for start, extension in starts.items() if raw.startswith(start)), ".tif")
