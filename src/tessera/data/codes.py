@@ -15,7 +15,7 @@ from torch import Tensor
 
 from tessera.config import DataConfig
 from tessera.data.folder import Pair
-from tessera.data.pictures import middle_square, random_square, read, resized
+from tessera.data.pictures import middle_square, place, random_square, read, resized
 from tessera.errors import DataError
 from tessera.tokens.image import ImageTokenizer
 
@@ -32,7 +32,7 @@ class Codes:
             self.parts = [np.load(folder / name, mmap_mode="r") for name in self.index["parts"]]
         except (OSError, ValueError, KeyError) as error:
             raise DataError(f"{folder} holds no finished packed codes ({error}). Encode the pictures again.") from error
-        self.pairs = [Pair(p["key"], Path(p["image"]), tuple(p["captions"])) for p in self.index["pairs"]]
+        self.pairs = [Pair(p["key"], place(p["image"]), tuple(p["captions"])) for p in self.index["pairs"]]
         self.rows = list(range(len(self.pairs)))
 
     def __len__(self) -> int:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tessera.data.pictures import SUFFIXES
+from tessera.data.pictures import SUFFIXES, Member
 from tessera.errors import ConfigError, DataError
 
 
@@ -20,7 +20,7 @@ class Pair:
     """A picture and its captions. `key` is its path below the data folder, the same on every machine."""
 
     key: str
-    image: Path
+    image: Path | Member
     captions: tuple[str, ...]
 
 

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import io
+import os
+import re
 import warnings
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -23,7 +26,42 @@ MODES = {1: "L", 2: "LA", 3: "RGB", 4: "RGBA"}
 ORIENTATION = 274  # the EXIF tag
 
 
-def read(path: Path, channels: int = 3) -> UInt8[Tensor, "C H W"]:
+@dataclass(frozen=True)
+class Member:
+    """A file inside a tar; it is read like a path."""
+
+    shard: Path
+    offset: int
+    size: int
+
+    def read_bytes(self) -> bytes:
+        with self.shard.open("rb") as file:
+            file.seek(self.offset)
+            return file.read(self.size)
+
+    def is_file(self) -> bool:
+        return self.shard.is_file()
+
+    def is_symlink(self) -> bool:
+        return False
+
+    def stat(self) -> os.stat_result:
+        return self.shard.stat()
+
+    def __str__(self) -> str:
+        return f"{self.shard}:{self.offset}+{self.size}"
+
+    def __fspath__(self) -> str:
+        return str(self)
+
+
+def place(text: str) -> Path | Member:
+    """Where a picture lies, from what `str` made of it."""
+    match = re.fullmatch(r"(.*\.tar[^:]*):(\d+)\+(\d+)", text)
+    return Member(Path(match[1]), int(match[2]), int(match[3])) if match else Path(text)
+
+
+def read(path: Path | Member, channels: int = 3) -> UInt8[Tensor, "C H W"]:
     """A picture, turned as its EXIF says, in 1, 2, 3 or 4 channels; transparency is laid on white unless it is kept.
 
     Raises DataError with the reason where the file is no whole, sane picture.

@@ -16,7 +16,6 @@ import tarfile
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass
 from io import BytesIO
 from itertools import product
 from pathlib import Path
@@ -25,39 +24,13 @@ from typing import Any
 from tessera.data.codes import write_whole
 from tessera.data.download import CACHE, TRIES, command_output, download
 from tessera.data.folder import Folder, Pair, Skip
-from tessera.data.pictures import SUFFIXES
+from tessera.data.pictures import SUFFIXES, Member
 from tessera.errors import CheckpointError, ConfigError, DataError
 
 COMMANDS = {"gs://": "gsutil cat {}", "s3://": "aws s3 cp {} -", "hdfs://": "hdfs dfs -cat {}"}
 """How object stores are read: by their own tools."""
 CAPTIONS = ("txt", "text", "caption", "json.caption", "json.text", "json.prompt")
 """Columns that are tried for captions."""
-
-
-@dataclass(frozen=True)
-class Member:
-    """A file inside a tar; it is read like a path."""
-
-    shard: Path
-    offset: int
-    size: int
-
-    def read_bytes(self) -> bytes:
-        with self.shard.open("rb") as file:
-            file.seek(self.offset)
-            return file.read(self.size)
-
-    def is_file(self) -> bool:
-        return self.shard.is_file()
-
-    def is_symlink(self) -> bool:
-        return False
-
-    def stat(self) -> os.stat_result:
-        return self.shard.stat()
-
-    def __fspath__(self) -> str:
-        return f"{self.shard}:{self.offset}+{self.size}"
 
 
 def are_shards(path: str) -> bool:
@@ -191,7 +164,7 @@ def _pair_up(
         except (ValueError, DataError) as error:
             skipped.append(Skip(key, f"no caption: {error}"))
             continue
-        pairs.append(Pair(key, image, captions))  # type: ignore[arg-type]
+        pairs.append(Pair(key, image, captions))
 
 
 def _captions(columns: dict[str, Member], asked: str) -> tuple[str, ...]:

@@ -19,6 +19,7 @@ from tessera.data.check import show
 from tessera.data.codes import write_whole
 from tessera.data.folder import Skip
 from tessera.data.pictures import grid_image, middle_square, read, resized
+from tessera.errors import DataError
 from tessera.evaluate import metrics
 from tessera.generate.pipeline import Picture
 from tessera.models.saved import parameters
@@ -72,8 +73,8 @@ def numbers(rows: Sequence[dict[str, Any]], objective: Objective, codes: Tensor)
         used, perplexity = metrics.usage(codes, objective.image.vocab)
         figures["best context-free predictor (unigram entropy)"] = f"{metrics.unigram_entropy(codes):.4f}"
         figures["codes in use on held-out pictures"] = f"{used} of {objective.image.vocab}, perplexity {perplexity:.0f}"
-        pixels = _originals(objective, 64)
-        figures["reconstruction of held-out pictures"] = f"{metrics.psnr(_again(objective, pixels), pixels):.1f} dB"
+        if len(pixels := _originals(objective, 64)):
+            figures["reconstruction of held-out pictures"] = f"{metrics.psnr(_again(objective, pixels), pixels):.1f} dB"
     return figures
 
 
@@ -81,7 +82,14 @@ def _originals(objective: Objective, count: int) -> Tensor:
     """The middle squares of the first held-out pictures, [B, C, S, S] in 0 ... 1."""
     image = objective.image
     assert image is not None
-    pictures = [read(pair.image, image.channels) for pair in islice(objective.held, count)]
+    pictures = []
+    for pair in islice(objective.held, count):
+        try:
+            pictures.append(read(pair.image, image.channels))
+        except DataError:  # packed codes outlive the pictures they were made of
+            continue
+    if not pictures:
+        return torch.zeros(0, image.channels, image.pixels, image.pixels)
     return torch.stack([resized(p, middle_square(*p.shape[1:]), image.pixels) for p in pictures]).float() / 255
 
 
@@ -94,6 +102,8 @@ def _reconstructions(objective: Objective) -> str:
     if not (objective.held and objective.image):
         return ""
     pixels = _originals(objective, SHOWN)
+    if not len(pixels):
+        return ""
     return _img(grid_image(torch.cat((pixels, _again(objective, pixels))), len(pixels)), "pixel wide")
 
 
