@@ -16,7 +16,7 @@ from typing import Any
 from tessera.data import folder as folders
 from tessera.data import hub, shards
 from tessera.data.folder import Folder, Pair, Skip
-from tessera.data.pictures import read
+from tessera.data.pictures import Member, read
 from tessera.errors import DataError
 
 
@@ -130,7 +130,7 @@ def _health(folder: Folder, results: list[list]) -> Health:
     return Health(folder.layout, tuple(good), tuple(sorted(skipped, key=lambda s: os.fsencode(s.path))))
 
 
-def _stamp(image: Path) -> str:
+def _stamp(image: Path | Member) -> str:
     try:
         stat = image.stat() if hasattr(image, "stat") else os.stat_result([0] * 10)
         return f"{os.fsencode(image)!r} {stat.st_size} {stat.st_mtime_ns}"
@@ -138,7 +138,7 @@ def _stamp(image: Path) -> str:
         return f"{os.fsencode(image)!r} gone"
 
 
-def _inspect(image: Path) -> list:
+def _inspect(image: Path | Member) -> list:
     """[width, height, fingerprint], or [0, 0, reason]."""
     try:
         picture = read(image)
@@ -147,7 +147,7 @@ def _inspect(image: Path) -> list:
     return [picture.shape[2], picture.shape[1], hashlib.blake2b(picture.numpy().tobytes(), digest_size=12).hexdigest()]
 
 
-def _inspect_all(images: list[Path]) -> Iterable[list]:
+def _inspect_all(images: list[Path | Member]) -> Iterable[list]:
     if len(images) < 200:
         yield from map(_inspect, images)
         return

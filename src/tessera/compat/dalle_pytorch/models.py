@@ -24,6 +24,7 @@ from tessera.imports import dalle_pytorch as names
 from tessera.imports import pretrained
 from tessera.models import clip as house_clip
 from tessera.models import dvae as house_dvae
+from tessera.models import saved
 from tessera.models.text_to_image import TextToImage
 from tessera.nn.attention import Attention, Rotary, sight
 from tessera.nn.stack import Scale
@@ -46,7 +47,8 @@ class Face(nn.Module):
         found = OrderedDict() if destination is None else destination
         for name, value, shape in self.seats():
             value = value if keep_vars else value.detach()
-            found[prefix + name] = value.reshape(shape) if shape else value
+            fits = shape and value.shape != shape and value.numel()  # ZeRO 3 leaves nothing of what is cut up
+            found[prefix + name] = value.reshape(shape) if fits else value
         found.update({prefix + name: value for name, value in self.constants().items()})
         return found
 
@@ -109,6 +111,7 @@ class DiscreteVAE(Face):
                  normalization: Any = names.DVAE_OPTIONS["normalization"]):  # fmt: skip
         super().__init__()
         given = {k: v for k, v in locals().items() if k in names.DVAE_OPTIONS}
+        self.options = given
         self.model = house_dvae.DiscreteVAE(names.dvae_config(given))
         self.image_size, self.num_tokens, self.num_layers, self.channels = image_size, num_tokens, num_layers, channels
         self.temperature = temperature
@@ -225,6 +228,7 @@ class DALLE(Face):
         if sparse_attn:
             raise ConfigError("sparse_attn did nothing in DALLE-pytorch; ask for attn_types=('sparse',) instead.")
         given = {k: v for k, v in locals().items() if k in names.DALLE_OPTIONS}
+        self.options = given
         config = names.dalle_config(given, vae.num_tokens, vae.image_size >> vae.num_layers)
         self.vae = vae.requires_grad_(False)
         self.prior = TextToImage(config)
@@ -389,6 +393,11 @@ class DALLE(Face):
                         use_cache: bool = False) -> Any:  # fmt: skip
         """Pictures as `vae.decode` gives them, or (pictures, scores) with a `clip`. Drawing is cached, whatever
         `use_cache` says; noise comes from torch's generator."""
+        if (whole := self._gathered()) is not self:
+            return whole.generate_images(
+                text, clip=clip, filter_thres=filter_thres, temperature=temperature, img=img,
+                num_init_img_tokens=num_init_img_tokens, cond_scale=cond_scale,
+            )  # fmt: skip
         text = text[:, : self.text_seq_len]
         tokens = self._tokens(text)
         prime = tokens[:, :0]
@@ -409,6 +418,8 @@ class DALLE(Face):
     def generate_texts(self, tokenizer: Any, text: str | None = None, *, filter_thres: float = 0.5,
                        temperature: float = 1.0) -> tuple[Tensor, list[str]]:  # fmt: skip
         """(ids [1, T] with 0 for padding, captions). `tokenizer` is a tokenizer or the tokenizer module."""
+        if (whole := self._gathered()) is not self:
+            return whole.generate_texts(tokenizer, text, filter_thres=filter_thres, temperature=temperature)
         tokenizer = getattr(tokenizer, "tokenizer", tokenizer) if not hasattr(tokenizer, "encode") else tokenizer
         ids = [int(i) for i in tokenizer.encode(text)] if text else []
         begun = torch.tensor([ids], dtype=torch.long, device=self.joint.weight.device)
@@ -417,6 +428,32 @@ class DALLE(Face):
         )
         tokens = torch.where(rows >= self.prior.config.text_vocab, 0, rows)
         return tokens, [tokenizer.decode([i for i in row if i]) for row in tokens.tolist()]
+
+    def used_elsewhere(self) -> list[nn.Parameter]:
+        """Weights that are read outside of the module that owns them."""
+        return [*self.joint.parameters(), *(getattr(self, n) for n in ("rows", "cols") if hasattr(self, n))]
+
+    def _gathered(self) -> DALLE:
+        """This model, or, where DeepSpeed has cut its weights up, a whole copy to draw with."""
+        parts = [p for p in nn.Module.parameters(self) if hasattr(p, "ds_id")]
+        if not parts:
+            return self
+        import deepspeed  # type: ignore[import-not-found]
+
+        with deepspeed.zero.GatheredParameters(parts):
+            state = {n: v.clone() for n, v in self.state_dict().items()}
+        whole = DALLE(vae=self._whole_vae(self.vae), **self.options)
+        whole.load_state_dict(state)
+        return whole.to(self.joint.weight.device).eval()
+
+    def _whole_vae(self, vae: Any) -> Any:
+        if isinstance(vae, DiscreteVAE):
+            return DiscreteVAE(**vae.options)
+        made: Any = object.__new__(type(vae))
+        nn.Module.__init__(made)
+        made.__dict__.update({k: v for k, v in vae.__dict__.items() if not k.startswith("_")})
+        made.network = saved.network(vae.network.config)
+        return made
 
     def _evaluating(self, draw: Callable[[TextToImage], Tensor]) -> Tensor:
         training = self.training
