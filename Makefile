@@ -21,14 +21,14 @@ journeys: $(VENV)/ready
 	$(BIN)/pytest -m slow
 
 check: $(VENV)/ready
-	$(BIN)/ruff format --check src tests bench
-	$(BIN)/ruff check src tests bench
+	$(BIN)/ruff format --check src tests bench examples
+	$(BIN)/ruff check src tests bench examples
 	$(BIN)/pyright --pythonpath $(BIN)/python
 	$(BIN)/pytest tests/test_layers.py
 
 format: $(VENV)/ready
-	$(BIN)/ruff format src tests bench
-	$(BIN)/ruff check --fix src tests bench
+	$(BIN)/ruff format src tests bench examples
+	$(BIN)/ruff check --fix src tests bench examples
 
 bench: $(VENV)/ready
 	$(BIN)/python bench/table.py

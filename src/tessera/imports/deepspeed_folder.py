@@ -26,6 +26,10 @@ MAY_NAME = frozenset(
 """All that DeepSpeed's own files name. Its tool would run whatever they name, so others never reach it."""
 
 
+INNER = ("vae.model.", "vae.network.", "prior.", "joint.")
+"""Names of our own faces for weights that stand under DALLE-pytorch's too, when they were trained here."""
+
+
 def read_folder(folder: Path) -> tuple[dict[str, Any], list[str]]:
     """hparams, weights and the rest, and what there is to say. Raises CheckpointError for an incomplete folder."""
     step = _newest(folder)
@@ -41,7 +45,10 @@ def read_folder(folder: Path) -> tuple[dict[str, Any], list[str]]:
     if shards and (installed := _tool()):
         for file in [*states, *shards]:
             _vet(file)
-        return {**kept, "weights": _whole(installed, folder, step.name)}, ["Consolidated by DeepSpeed's own tool."]
+        weights = _whole(installed, folder, step.name)
+        twice = {n for n in first.get("shared_params") or {} if n.startswith(INNER)}
+        kept["weights"] = {n: v for n, v in weights.items() if n not in twice}
+        return kept, ["Consolidated by DeepSpeed's own tool."]
     if states[0].name.startswith("zero_pp_rank"):
         raise CheckpointError(
             f"{folder} holds weights cut up by ZeRO stage 3, which DeepSpeed's own tool puts together: "

@@ -41,12 +41,10 @@ def write(folder: Path, model: nn.Module, weights: Mapping[str, Tensor] | None =
     kind = next(name for name, (cls, _) in NETWORKS.items() if type(config) is cls)
     about = {"kind": kind, **to_dict(config)}
     (folder / "config.json").write_text(json.dumps(about, indent=1), "utf-8")
-    tensors, seen = {}, set()
-    for name, value in (model.state_dict() if weights is None else weights).items():
-        if value.numel() and value.data_ptr() in seen:
-            continue
-        seen.add(value.data_ptr())
-        tensors[name] = value.detach().cpu().contiguous()
+    own = model.state_dict(keep_vars=True)
+    first = {id(value): name for name, value in reversed(own.items())}
+    given = model.state_dict() if weights is None else weights
+    tensors = {name: given[name].detach().cpu().contiguous() for name, value in own.items() if first[id(value)] == name}
     save_file(tensors, folder / "weights.safetensors")
 
 

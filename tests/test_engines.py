@@ -1,0 +1,352 @@
+"""Engines of several processes: the same numbers as one process, resuming across engines, and surviving kills."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+import random
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from tessera.cli import REQUEUE, main
+from tessera.config import MachineConfig, OptimConfig, TextToImageConfig, TrainConfig, TransformerConfig
+from tessera.data import birds
+from tessera.errors import ConfigError
+from tessera.store import Run
+from tessera.train import deepspeed, engines
+
+needs_deepspeed = pytest.mark.skipif(importlib.util.find_spec("deepspeed") is None, reason="DeepSpeed is not installed")
+ZERO = ["--machine.engine", "deepspeed", "--machine.zero"]
+ENGINES = {
+    "single": (0, []),
+    "ddp": (2, []),
+    "fsdp": (2, ["--machine.engine", "fsdp"]),
+    "zero0": (2, [*ZERO, "0"]),
+    "zero1": (2, [*ZERO, "1"]),
+    "zero2": (2, [*ZERO, "2"]),
+    "zero3": (2, [*ZERO, "3"]),
+    "zero3 alone": (0, [*ZERO, "3"]),
+    "zero2 offloaded": (2, [*ZERO, "2", "--machine.offload", "optimizer"]),
+    "zero3 offloaded": (2, [*ZERO, "3", "--machine.offload", "parameters"]),
+}
+REVERSIBLE = ["--model.transformer.reversible", "--model.transformer.shift"]
+SHARED = ["--model.tied", "--model.transformer.positions", "axial", "--model.transformer.shared-attn", "a", "a"]
+
+
+def port() -> str:
+    with socket.socket() as s:
+        s.bind(("127.0.0.1", 0))
+        return str(s.getsockname()[1])
+
+
+def command(processes: int, *args: str) -> list[str]:
+    launcher = ["-m", "torch.distributed.run", "--nproc_per_node", str(processes), "--master_port", port()]
+    return [sys.executable, *(launcher if processes else []), "-m", "tessera", *args]
+
+
+ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "DS_ACCELERATOR": "cpu"}
+
+
+@pytest.fixture(scope="session")
+def ground(tmp_path_factory) -> Path:
+    """Pictures and an image tokenizer."""
+    root = tmp_path_factory.mktemp("engines")
+    birds.draw_folder(root / "birds", 40, pixels=32, seed=1)
+    small = ["--model.pixels", "16", "--model.layers", "2", "--model.hidden", "8", "--data.workers", "0"]
+    main(["train", "dvae-xs-64", "--data.path", str(root / "birds"), "--out", str(root / "vae"), "--steps", "5",
+          "--preview-every", "0", *small])  # fmt: skip
+    return root
+
+
+def arguments(ground: Path, out: Path, steps: int, *more: str) -> list[str]:
+    return [
+        "train", "t2i-xs-64", "--data.path", str(ground / "birds"), "--tokens.image", str(ground / "vae"), "--out",
+        str(out), "--steps", str(steps), "--optim.batch", "8", "--optim.drop-condition", "0", "--optim.warmup", "2",
+        "--model.transformer.dim", "32", "--model.transformer.depth", "2", "--model.transformer.heads", "2",
+        "--model.transformer.head-dim", "16", "--preview-every", "0", "--valid-every", "5", "--save-every", "5",
+        "--log-every", "1", "--data.workers", "0", "--machine.precision", "float32", "--data.crop", "1", *more,
+    ]  # fmt: skip
+
+
+def train(ground: Path, out: Path, engine: str, steps: int, *more: str) -> Run:
+    processes, settings = ENGINES[engine]
+    done = subprocess.run(command(processes, *arguments(ground, out, steps, *more, *settings)), env=ENVIRONMENT,
+                          capture_output=True, text=True, timeout=300)  # fmt: skip
+    assert done.returncode == 0, done.stderr[-3000:]
+    return Run(out)
+
+
+def losses(run: Run) -> dict[int, float]:
+    return {r["step"]: r["loss"] for r in run.read_metrics() if "loss" in r}
+
+
+def assert_equal_runs(found: Run, wanted: Run) -> None:
+    a, b = losses(found), losses(wanted)
+    assert a.keys() == b.keys()
+    assert max(abs(a[s] - b[s]) for s in a) < 1e-5
+    x, y = (load_file(r.latest() / "weights.safetensors") for r in (found, wanted))
+    assert x.keys() == y.keys()
+    assert max(float((x[n] - y[n]).abs().max()) for n in x) < 1e-4
+
+
+@pytest.fixture(scope="session")
+def reference(ground, tmp_path_factory):
+    """One process's run, by settings; made once."""
+    made: dict[tuple[str, ...], Run] = {}
+
+    def of(*more: str, steps: int = 10) -> Run:
+        key = (*more, str(steps))
+        if key not in made:
+            made[key] = train(ground, tmp_path_factory.mktemp("reference") / "run", "single", steps, *more)
+        return made[key]
+
+    return of
+
+
+CASES = [
+    ("ddp", [*REVERSIBLE, "--optim.accumulate", "4"]),
+    ("ddp", [*SHARED, "--model.transformer.reversible"]),
+    ("fsdp", [*REVERSIBLE, "--optim.accumulate", "2"]),
+    ("fsdp", SHARED),
+]
+ZERO_CASES = [
+    ("zero1", [*REVERSIBLE, "--optim.accumulate", "4"]),
+    ("zero3", REVERSIBLE),
+    ("zero3 offloaded", SHARED),
+]
+EVERY = [
+    (engine, [*wiring, "--optim.accumulate", accumulate])
+    for engine in list(ENGINES)[1:]
+    for wiring in ([], REVERSIBLE)
+    for accumulate in ("1", "4")
+]
+
+
+@pytest.mark.parametrize(("engine", "more"), CASES)
+def test_two_processes_give_one_processs_numbers(ground, reference, tmp_path, engine, more):
+    assert_equal_runs(train(ground, tmp_path / "run", engine, 10, *more), reference(*_unaccumulated(more)))
+
+
+def _unaccumulated(more: list[str]) -> list[str]:
+    place = more.index("--optim.accumulate") if "--optim.accumulate" in more else len(more)
+    return [*more[:place], *more[place + 2 :]]
+
+
+@needs_deepspeed
+@pytest.mark.parametrize(("engine", "more"), ZERO_CASES)
+def test_deepspeed_gives_one_processs_numbers(ground, reference, tmp_path, engine, more):
+    assert_equal_runs(train(ground, tmp_path / "run", engine, 10, *more), reference(*_unaccumulated(more)))
+
+
+@pytest.mark.slow
+@needs_deepspeed
+@pytest.mark.parametrize(("engine", "more"), EVERY)
+def test_every_engine_gives_one_processs_numbers(ground, reference, tmp_path, engine, more):
+    """20 steps, the same global batch, no dropout."""
+    found = train(ground, tmp_path / "run", engine, 20, *more)
+    assert_equal_runs(found, reference(*_unaccumulated(more), steps=20))
+
+
+def resumed(ground: Path, first: Run, out: Path, engine: str) -> Run:
+    """The run as it was at step 5 of 10, gone on with under another engine."""
+    shutil.copytree(first.folder, out)
+    shutil.rmtree(out / "step-000010")
+    (out / "best").unlink(missing_ok=True)
+    config = json.loads((out / "config.json").read_text())
+    (out / "config.json").write_text(json.dumps({**config, "out": str(out)}))
+    return train(ground, out, engine, 10)
+
+
+@pytest.mark.parametrize(("first", "second"), [("fsdp", "single"), ("ddp", "fsdp")])
+def test_a_run_goes_on_under_another_engine(ground, reference, tmp_path, first, second):
+    begun = train(ground, tmp_path / "first", first, 10)
+    assert_equal_runs(resumed(ground, begun, tmp_path / "second", second), reference())
+
+
+@pytest.mark.slow
+@needs_deepspeed
+@pytest.mark.parametrize("first", ["single", "ddp", "fsdp", "zero1", "zero3"])
+def test_runs_go_on_across_every_pair(ground, reference, tmp_path, first):
+    begun = train(ground, tmp_path / "first", first, 10)
+    for second in ("single", "ddp", "fsdp", "zero1", "zero3"):
+        assert_equal_runs(resumed(ground, begun, tmp_path / second, second), reference())
+
+
+@pytest.mark.slow
+def test_twenty_kills_of_two_processes_change_nothing(ground, tmp_path):
+    """SIGKILL at random moments of a run that saves every five steps; the same command goes on each time."""
+    steps, more = 1000, ["--save-every", "5", "--valid-every", "0"]
+    whole = train(ground, tmp_path / "whole", "ddp", steps, "--save-every", "100", "--valid-every", "0")
+    args = arguments(ground, tmp_path / "killed", steps, *more, "--machine.engine", "fsdp")
+    chance = random.Random(0)
+    for kill in range(20):
+        process = subprocess.Popen(command(2, *args), env=ENVIRONMENT, start_new_session=True,
+                                   stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)  # fmt: skip
+        time.sleep(chance.uniform(3.0, 14.0))
+        assert process.poll() is None, f"it ended before kill {kill}"
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+    subprocess.run(command(2, *args), env=ENVIRONMENT, check=True, capture_output=True, timeout=600)
+    assert_equal_runs(Run(tmp_path / "killed"), whole)
+    assert not list((tmp_path / "killed").glob(".*")), "no temporary files are left over"
+
+
+def workers(parent: int) -> list[int]:
+    out = subprocess.run(["ps", "-o", "pid=", "--ppid", str(parent)], capture_output=True, text=True).stdout
+    return [int(p) for p in out.split()]
+
+
+@pytest.mark.slow
+def test_one_dead_rank_ends_the_job_and_restarts_continue_it(ground, tmp_path):
+    whole = train(ground, tmp_path / "whole", "ddp", 60)
+    for restarts in ("0", "3"):
+        out = tmp_path / restarts
+        launch = command(2, *arguments(ground, out, 60))
+        launch[3:3] = ["--max_restarts", restarts]
+        process = subprocess.Popen(
+            launch, env=ENVIRONMENT, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
+        )
+        while not (out / "step-000005").is_dir():
+            time.sleep(0.2)
+        os.kill(workers(process.pid)[1], signal.SIGKILL)
+        began = time.monotonic()
+        _, said = process.communicate(timeout=240)
+        if restarts == "0":
+            assert process.returncode != 0
+            assert time.monotonic() - began < 60
+            assert "Signal 9" in said or "SIGKILL" in said
+        else:
+            assert process.returncode == 0, said[-2000:]
+            assert_equal_runs(Run(out), whole)
+
+
+def test_sigterm_saves_and_asks_to_be_requeued(ground, tmp_path):
+    args = command(0, *arguments(ground, tmp_path / "run", 100_000))
+    process = subprocess.Popen(args, env=ENVIRONMENT, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+    while not (tmp_path / "run" / "step-000005").is_dir():
+        time.sleep(0.1)
+    process.send_signal(signal.SIGTERM)
+    _, said = process.communicate(timeout=60)
+    assert process.returncode == REQUEUE == 75
+    assert "everything is saved" in said
+    assert Run(tmp_path / "run").latest().name > "step-000005"
+
+
+def test_ranks_that_hold_other_data_or_weights_are_found(ground, tmp_path):
+    """Two processes, called as the loop calls them, with a different number on each."""
+    script = tmp_path / "differ.py"
+    script.write_text(
+        "from tessera.config import MachineConfig\n"
+        "from tessera.train.distributed import Replicated\n"
+        "engine = Replicated(MachineConfig(device='cpu'))\n"
+        "engine.same(3.5, 'the data')\n"
+        "engine.same(float(engine.rank), 'the weights')\n"
+    )
+    launch = [
+        sys.executable,
+        "-m",
+        "torch.distributed.run",
+        "--nproc_per_node",
+        "2",
+        "--master_port",
+        port(),
+        str(script),
+    ]
+    done = subprocess.run(launch, env=ENVIRONMENT, capture_output=True, text=True, timeout=120)
+    assert done.returncode != 0
+    assert "The ranks disagree about the weights" in done.stderr
+    assert "the data" not in done.stderr
+
+
+# What cannot work is refused before the start.
+
+
+def config(**changes) -> TrainConfig:
+    machine = MachineConfig(device="cpu", **changes.pop("machine", {}))
+    return TrainConfig(machine=machine, **changes)
+
+
+@pytest.mark.parametrize(
+    ("config", "says"),
+    [
+        (config(machine={"engine": "fsdp"}, optim=OptimConfig(name="muon")), "muon works on whole matrices"),
+        (config(machine={"engine": "fsdp", "precision": "fp16"}), "bf16 or float32"),
+        (
+            config(
+                machine={"engine": "fsdp"},
+                model=TextToImageConfig(transformer=TransformerConfig(reversible=True, shared_attn=("a",))),
+            ),
+            "Shared layers in reversible wiring",
+        ),
+        (
+            config(
+                machine={"recompute": True}, model=TextToImageConfig(transformer=TransformerConfig(reversible=True))
+            ),
+            "same twice",
+        ),
+    ],
+)
+def test_combinations_that_cannot_work_are_refused(config, says):
+    with pytest.raises(ConfigError, match=says):
+        engines.choose(config)
+
+
+def test_a_batch_that_ranks_cannot_share_is_refused(monkeypatch):
+    monkeypatch.setenv("WORLD_SIZE", "3")
+    with pytest.raises(ConfigError, match="must divide by 3 ranks"):
+        engines.choose(config(optim=OptimConfig(batch=32)))
+    with pytest.raises(ConfigError, match="launcher started 3"):
+        engines.choose(config(machine={"engine": "single"}, optim=OptimConfig(batch=33)))
+
+
+def settings(tmp_path: Path, content: dict, **changes) -> dict:
+    (tmp_path / "ds.json").write_text(json.dumps(content))
+    machine = MachineConfig(deepspeed=str(tmp_path / "ds.json"), **changes)
+    return deepspeed.settings(machine, OptimConfig(batch=8, clip=0.5), 2, torch.float32, torch.device("cpu"))
+
+
+def test_deepspeeds_json_is_taken_whole(tmp_path):
+    given = {
+        "train_batch_size": "auto",
+        "gradient_clipping": 0.5,
+        "zero_optimization": {"stage": 3, "offload_optimizer": {"device": "cpu"}, "reduce_bucket_size": 12345},
+        "steps_per_print": 77,
+    }
+    found = settings(tmp_path, given)
+    assert found["zero_optimization"] == given["zero_optimization"]
+    assert (found["train_batch_size"], found["train_micro_batch_size_per_gpu"]) == (8, 4)
+    assert found["steps_per_print"] == 77
+
+
+@pytest.mark.parametrize(
+    ("content", "says"),
+    [
+        ({"train_batch_size": 16}, "train_batch_size is 16 there and 8 by optim.batch"),
+        ({"gradient_clipping": 1.0}, "by optim.clip"),
+        ({"optimizer": {"type": "Adam"}}, "--optim.name"),
+        ({"zero_optimisation": {}}, "did you mean 'zero_optimization'"),
+        ({"fp16": {"enabled": True}}, "fp16 is refused"),
+        ({"bf16": {"enabled": True}, "zero_optimization": {"stage": 0}}, "hidden empty step"),
+        ({"zero_optimization": {"stage": 2, "offload_param": {"device": "cpu"}}}, "stage 3 only"),
+    ],
+)
+def test_conflicts_with_deepspeeds_json_are_named(tmp_path, content, says):
+    with pytest.raises(ConfigError, match=says):
+        settings(tmp_path, content)
+
+
+def test_horovod_says_what_it_takes():
+    if importlib.util.find_spec("horovod"):
+        pytest.skip("Horovod is installed")
+    with pytest.raises(ConfigError, match=r"--machine\.engine ddp does the same"):
+        engines.choose(config(machine={"engine": "horovod"}))
