@@ -146,6 +146,7 @@ def flaky(tmp_path):
     server.server_close()
 
 
+@pytest.mark.filterwarnings("ignore:This DataLoader will create:UserWarning")
 def test_an_epoch_over_a_server_that_drops_connections(tmp_path, flaky):
     """Each good sample exactly once over 2 ranks x 2 workers; the cut shard and the missing one are named."""
     url, counter = flaky

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
+import signal
 import socket
+import sys
+import warnings
 from collections.abc import Callable
 from contextlib import AbstractContextManager, ExitStack
 from datetime import timedelta
@@ -16,6 +20,7 @@ import torch.distributed.checkpoint as dcp
 from torch import Tensor, nn
 from torch.distributed.checkpoint.default_planner import DefaultLoadPlanner
 from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard, register_fsdp_forward_method
+from torch.distributed.rendezvous import rendezvous
 from torch.distributed.tensor import distribute_tensor
 
 from tessera.config import MachineConfig
@@ -37,14 +42,31 @@ def join(machine: MachineConfig) -> tuple[int, int, str]:
     if "RANK" not in os.environ:  # started without a launcher: a world of one
         alone = {"RANK": "0", "WORLD_SIZE": "1", "LOCAL_RANK": "0", "MASTER_ADDR": "127.0.0.1"}
         os.environ.update({**alone, "MASTER_PORT": str(_free_port())})
+    if launched() > 1:
+        die_with_the_launcher()
     wants_gpu = machine.device == "cuda" or (machine.device == "auto" and torch.cuda.is_available())
     local = int(os.environ.get("LOCAL_RANK", 0))
     if not dist.is_initialized():
         # A rank that dies is noticed by the launcher at once; this bounds the wait for one that hangs.
-        dist.init_process_group("nccl" if wants_gpu else "gloo", timeout=timedelta(minutes=10))
+        patience = timedelta(minutes=10)
+        store, rank, world = next(rendezvous("env://", timeout=patience))
+        # The launcher's store outlives a restart; addresses of the workers before must not be found in it.
+        store = dist.PrefixStore(f"attempt-{os.environ.get('TORCHELASTIC_RESTART_COUNT', 0)}", store)
+        dist.init_process_group(
+            "nccl" if wants_gpu else "gloo", store=store, rank=rank, world_size=world, timeout=patience
+        )
     if wants_gpu:
         torch.cuda.set_device(local)
     return dist.get_rank(), dist.get_world_size(), f"cuda:{local}" if wants_gpu else machine.device
+
+
+def die_with_the_launcher() -> None:
+    """A launcher that is killed must not leave workers behind, which would go on writing beside the next job's."""
+    if sys.platform == "linux":
+        parent = os.getppid()
+        ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
+        if os.getppid() != parent:  # it died in between
+            os._exit(1)
 
 
 def _free_port() -> int:
@@ -98,7 +120,10 @@ class Replicated(Several):
         # The reversible backward runs a shared layer several times, which DDP's bookkeeping refuses.
         self.by_hand = runs_layers_again(model.config)
         if not self.by_hand:
-            self.model = nn.parallel.DistributedDataParallel(self.bare, broadcast_buffers=False)  # type: ignore[assignment]
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", FutureWarning)  # 2.13 has another name for it, 2.11 only this one
+                wrapped = nn.parallel.DistributedDataParallel(self.bare, broadcast_buffers=False)
+            self.model = wrapped  # type: ignore[assignment]
 
     def micro(self, last: bool) -> AbstractContextManager:
         stack = ExitStack()
