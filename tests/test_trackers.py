@@ -6,6 +6,7 @@ import dataclasses
 import json
 import os
 import tempfile
+import time
 from pathlib import Path
 
 os.environ.setdefault("TRACKIO_DIR", tempfile.mkdtemp())
@@ -82,14 +83,20 @@ def test_wandb_offline_holds_pictures_and_values(bird_folder, tmp_path, monkeypa
     assert len(pictures) == 2
     from wandb.proto import wandb_internal_pb2
 
-    losses = []
-    for data in wandb_records(next(offline.glob("*.wandb")).read_bytes()):
-        record = wandb_internal_pb2.Record()
-        record.ParseFromString(data)
-        items = {(i.key or ".".join(i.nested_key)): i.value_json for i in record.history.item}
-        if "loss" in items:
-            losses.append(json.loads(items["loss"]))
-    assert losses == pytest.approx([r["loss"] for r in run.read_metrics() if "loss" in r])
+    def losses() -> list[float]:
+        found = []
+        for data in wandb_records(next(offline.glob("*.wandb")).read_bytes()):
+            record = wandb_internal_pb2.Record()
+            record.ParseFromString(data)
+            items = {(i.key or ".".join(i.nested_key)): i.value_json for i in record.history.item}
+            found += [json.loads(items["loss"])] if "loss" in items else []
+        return found
+
+    wanted = [r["loss"] for r in run.read_metrics() if "loss" in r]
+    until = time.monotonic() + 30
+    while len(losses()) < len(wanted) and time.monotonic() < until:  # its service writes in a process of its own
+        time.sleep(0.5)
+    assert losses() == pytest.approx(wanted)
     assert json.loads((run.folder / "trackers.json").read_text())["wandb"] in offline.name
 
 
