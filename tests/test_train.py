@@ -368,6 +368,34 @@ def test_training_learns(bird_folder, tmp_path):
     assert held[-1] < 0.6 * held[0]
 
 
+def test_the_arithmetic_of_a_step_is_counted(bird_folder, tmp_path, tokenizer):
+    """Three forward passes; each matrix meets each position once, each position those before it."""
+    from tessera.train.work import training_flops
+
+    model = build(prior_config(bird_folder, tmp_path, tokenizer)).model
+    c, t = model.config, model.config.transformer
+    positions = c.text_len + c.grid * c.grid
+    stack = sum(p.numel() for n, p in model.transformer.named_parameters() if p.ndim == 2)
+    heads = c.text_len * model.text_head.weight.numel() + c.grid * c.grid * model.image_head.weight.numel()
+    attention = 2 * t.depth * positions**2 * t.heads * t.head_dim
+    wanted = 3 * 2 * (positions * stack + heads + attention)
+    assert abs(training_flops(model) / wanted - 1) < 0.05
+    run, _ = go(prior_config(bird_folder, tmp_path / "run", tokenizer, log_every=1))
+    assert all(0 < r["mfu"] < 2 and 0 <= r["wait"] < 1 for r in run.read_metrics() if "loss" in r)
+
+
+def test_a_profile_is_a_trace_and_a_table(bird_folder, tmp_path, capsys):
+    from tessera.cli import main
+
+    small = ["--model.pixels", "16", "--model.layers", "2", "--model.hidden", "8", "--data.workers", "0"]
+    main(["train", "dvae-xs-64", "--data.path", str(bird_folder), "--out", str(tmp_path / "run"), "--profile", *small])
+    assert "convolution" in capsys.readouterr().out
+    folder = tmp_path / "run-profile"
+    assert json.loads((folder / "trace.json").read_text())["traceEvents"]
+    assert "Self CPU" in (folder / "profile.txt").read_text()
+    assert not (tmp_path / "run").exists()
+
+
 def test_state_survives_the_trip(tmp_path):
     tree = {"a": [1, 2.5, "x", None, True, {3: torch.arange(4), "t": (torch.ones(()), [])}]}
     write_state(tmp_path / "s", tree)

@@ -145,6 +145,8 @@ class StartConfig:
     """A TOML file of settings, put over the preset and under the flags."""
     dry_run: bool = False
     """Show the resolved settings and stop."""
+    profile: bool = False
+    """Profile a few steps, write a trace and a table of the dearest operations, and stop."""
 
 
 def demo(args: list[str]) -> None:
@@ -184,9 +186,16 @@ def train(args: list[str]) -> None:
     if start.config:
         base = merge(base, read_toml(start.config))
     config = options(
-        base, args, "train PRESET", "--config FILE puts a TOML file over the preset; --dry-run only shows the settings."
+        base,
+        args,
+        "train PRESET",
+        "--config FILE puts a TOML file over the preset; --dry-run shows the settings; --profile profiles.",
     )
     config = config if config.out else dataclasses.replace(config, out=f"runs/{name}")
+    if start.profile:
+        config = dataclasses.replace(
+            config, out=f"{config.out}-profile", steps=8, log_every=1, valid_every=0, preview_every=0, save_every=8
+        )
     config.check()
     if os.environ.get("RANK", "0") == "0":
         say(json.dumps(to_dict(config), indent=1))
@@ -212,11 +221,12 @@ def train(args: list[str]) -> None:
             f"{saved.parameters(objective.model):,} parameters; {engine.world} x {type(engine).__name__.lower()}."
         )
     tracker = trackers.choose(objective.config, run, name) if engine.rank == 0 else track.Several([])
+    work = lambda: loop.train(objective.config, objective, engine, run, tracker, preview)
     try:
-        loop.train(objective.config, objective, engine, run, tracker, preview)
+        profiled(work, run.folder) if start.profile else work()
     finally:
         tracker.close()
-    if engine.rank:
+    if engine.rank or start.profile:
         return
     if not engine.replicated:
         objective.model = saved.read(run.best())
@@ -224,6 +234,20 @@ def train(args: list[str]) -> None:
     for title, value in figures.items():
         say(f"  {title:<50} {value}")
     say(f"Done: {run.best()}   Report: {run.folder / 'report.html'}")
+
+
+def profiled(work: Callable[[], object], folder: Path) -> None:
+    """Run `work` under torch's profiler; trace.json (for Perfetto) and a table go into the folder."""
+    import torch
+    from torch.profiler import ProfilerActivity, profile
+
+    activities = [ProfilerActivity.CPU, *([ProfilerActivity.CUDA] if torch.cuda.is_available() else [])]
+    with profile(activities=activities, profile_memory=True) as found:
+        work()
+    found.export_chrome_trace(str(folder / "trace.json"))
+    dear = found.key_averages().table(sort_by="self_cpu_time_total", row_limit=20, max_name_column_width=48)
+    (folder / "profile.txt").write_text(dear, "utf-8")
+    say(f"{dear}\n{folder}/trace.json and profile.txt: the dearest operations of 8 steps.")
 
 
 def _preset_or_run(name: str) -> TrainConfig:
@@ -480,8 +504,8 @@ def take(default: StartConfig, args: list[str]) -> tuple[StartConfig, list[str]]
     rest, values, words = [], {}, iter(args)
     for word in words:
         name, equals, value = word.partition("=")
-        if name == "--dry-run":
-            values["dry_run"] = True
+        if name in ("--dry-run", "--profile"):
+            values[name[2:].replace("-", "_")] = True
         elif name == "--config":
             values["config"] = value if equals else next(words, "")
         else:

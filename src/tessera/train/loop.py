@@ -19,6 +19,7 @@ from tessera.train.objectives import Objective, Parts
 from tessera.train.optim import Schedule, optimizer_of
 from tessera.train.signals import interruptible
 from tessera.train.track import Tracker, Window
+from tessera.train.work import matrix_rate, training_flops
 
 Preview = Callable[[Objective, Path], str]
 """Given the objective in eval mode and a PNG's path, show what the model can do by now; returns the captions in it."""
@@ -49,7 +50,7 @@ def train(
     objective.place(engine.device)
     batches = objective.batches(at.step, engine.rank, engine.world)
     began = time.monotonic() - at.elapsed
-    window = Window(at.step)
+    window = Window(at.step, training_flops(objective.model) / matrix_rate(engine) / engine.world)
     stopped = over = False
 
     def done() -> float:

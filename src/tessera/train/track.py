@@ -121,7 +121,9 @@ class Several:
 class Window:
     """Numbers since the last row that was logged."""
 
-    def __init__(self, step: int):
+    def __init__(self, step: int, share: float = 0.0):
+        """`share` of the machine's arithmetic is what one sample a second takes."""
+        self.share = share
         self.losses: list[float] = []
         self.parts: dict[str, float] = {}
         self.norm = self.waited = 0.0
@@ -136,13 +138,21 @@ class Window:
             self.skipped += 1
 
     def row(self, at: Any, rate: float, done: float, batch: int) -> dict[str, float | int]:
-        """One row; `wait` is the share of time in which the step waited for data."""
+        """One row; `wait` is the share of time in which the step waited for data, `mfu` the share of the machine's
+        matrix rate that the model's own arithmetic reached (Chowdhery et al. 2022)."""
         now = time.monotonic()
         time_passed = max(now - self.since, 1e-9)
         speed, wait = (at.step - self.step) * batch / time_passed, self.waited / time_passed
         loss = sum(self.losses) / len(self.losses) if self.losses else math.nan
         left = at.elapsed * (1 - done) / max(done, 1e-9)
-        about = {"done": done, "elapsed": at.elapsed, "left_s": left, "samples_per_s": speed, "wait": wait}
+        about = {
+            "done": done,
+            "elapsed": at.elapsed,
+            "left_s": left,
+            "samples_per_s": speed,
+            "wait": wait,
+            "mfu": speed * self.share,
+        }
         spoiled = {"spoiled": self.skipped} if self.skipped else {}
         row = {"step": at.step, **({"loss": loss} if self.losses else {}), **self.parts, "lr": rate, "norm": self.norm}
         self.losses, self.waited, self.skipped = [], 0.0, 0

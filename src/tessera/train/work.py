@@ -1,0 +1,56 @@
+"""How much arithmetic a training step is, and how much the machine can do. It knows no loop."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+import torch
+from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from tessera.config import CLIPConfig, DVAEConfig
+from tessera.models import saved
+from tessera.train.engine import Engine
+
+
+def training_flops(model: nn.Module) -> float:
+    """Floating-point operations of one sample's forward and backward pass: three times those of the forward pass
+    (Kaplan et al. 2020), counted on a model without memory. What is computed again to save memory does not count."""
+    config: Any = model.config
+    with torch.device("meta"), torch.no_grad():
+        copy = saved.network(config).eval()
+        with FlopCounterMode(display=False) as counter:
+            copy(*_one(config))
+    return 3.0 * counter.get_total_flops()
+
+
+def _one(c: Any) -> tuple[Any, ...]:
+    """The inputs of one sample."""
+    ids = lambda length: torch.zeros(1, length, dtype=torch.long)
+    if isinstance(c, DVAEConfig):
+        return torch.zeros(1, c.channels, c.pixels, c.pixels), 1.0
+    if isinstance(c, CLIPConfig):
+        return ids(c.text_len), torch.zeros(1, c.channels, c.pixels, c.pixels)
+    return ids(c.text_len), ids(c.grid * c.grid)
+
+
+def matrix_rate(engine: Engine) -> float:
+    """Floating-point operations a second of large matrix products here, in the precision of training: the median of
+    five."""
+    size = 1024 if engine.device.type == "cpu" else 8192
+    a = torch.randn(size, size, device=engine.device)
+    times = []
+    with torch.no_grad(), engine.micro(last=True):
+        for _ in range(6):
+            _wait(engine.device)
+            began = time.perf_counter()
+            torch.mm(a, a)
+            _wait(engine.device)
+            times.append(time.perf_counter() - began)
+    return 2 * size**3 / sorted(times[1:])[2]
+
+
+def _wait(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
