@@ -186,7 +186,7 @@ def test_runs_go_on_across_every_pair(ground, reference, tmp_path, first):
 def test_twenty_kills_of_two_processes_change_nothing(ground, tmp_path):
     """SIGKILL at random moments of a run that saves every five steps; the same command goes on each time."""
     steps, more = 1000, ["--save-every", "5", "--valid-every", "0"]
-    whole = train(ground, tmp_path / "whole", "ddp", steps, "--save-every", "100", "--valid-every", "0")
+    whole = train(ground, tmp_path / "whole", "fsdp", steps, "--save-every", "100", "--valid-every", "0")
     args = arguments(ground, tmp_path / "killed", steps, *more, "--machine.engine", "fsdp")
     chance = random.Random(0)
     for kill in range(20):
@@ -228,6 +228,30 @@ def test_one_dead_rank_ends_the_job_and_restarts_continue_it(ground, tmp_path):
         else:
             assert process.returncode == 0, said[-2000:]
             assert_equal_runs(Run(out), whole)
+
+
+def readme_lines(launcher: str) -> list[str]:
+    """The command lines of the README that begin with a launcher, continued lines joined."""
+    text = (Path(__file__).parent.parent / "README.md").read_text().replace("\\\n", " ")
+    return [line for line in text.splitlines() if line.startswith(f"{launcher} ")]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("launcher", ["torchrun", "deepspeed"])
+def test_the_readmes_command_lines_run_as_printed(ground, tmp_path, launcher):
+    program = Path(sys.executable).parent / launcher
+    if not program.is_file():
+        pytest.skip(f"{launcher} is not installed")
+    (line,) = readme_lines(launcher)
+    words = line.replace("PICTURES", str(ground / "birds")).replace("runs/vae", str(ground / "vae"))
+    words = words.replace("runs/prior", str(tmp_path / "prior")).split()
+    small = ["--steps", "2", "--optim.batch", "4", "--model.transformer.depth", "1", "--preview-every", "0"]
+    environment = {**ENVIRONMENT, "PATH": f"{program.parent}:{os.environ['PATH']}"}
+    done = subprocess.run(
+        [str(program), *words[1:], *small], env=environment, capture_output=True, text=True, timeout=300
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert Run(tmp_path / "prior").latest().name == "step-000002"
 
 
 def test_sigterm_saves_and_asks_to_be_requeued(ground, tmp_path):
