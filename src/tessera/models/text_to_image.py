@@ -109,7 +109,7 @@ class TextToImage(nn.Module):
 
     def _code_place(self) -> Tensor:
         if not len(self.row_position):
-            return self.row_position.new_zeros(1, 1).expand(self.layout.codes, 1)
+            return self.image_embedding.weight.new_zeros(1, 1).expand(self.layout.codes, 1)
         return (self.row_position + self.col_position).flatten(0, 1)  # [N, D]
 
     def _damp(self, x: Tensor) -> Tensor:
