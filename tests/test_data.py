@@ -14,7 +14,7 @@ from PIL import Image
 
 from conftest import TINY_DVAE
 from tessera.config import DataConfig
-from tessera.data.batches import Captions, NoCaptions, Pictures, Plan, order, places, split, stream
+from tessera.data.batches import Captions, NoCaptions, Pictures, Plan, order, places, scrambled, split, stream
 from tessera.data.check import check, show
 from tessera.data.codes import PART, Codes, encode
 from tessera.data.folder import Pair, scan
@@ -292,6 +292,17 @@ def test_batches_resume_exactly_with_any_number_of_workers(bird_folder, workers)
         found = next(resumed)
         assert torch.equal(found.pixels, wanted.pixels)
         assert torch.equal(found.tokens, wanted.tokens)
+
+
+def test_packed_choices_are_spread_evenly_and_the_same_in_any_batch():
+    epochs, index = np.meshgrid(np.arange(40), np.arange(500))
+    drawn = scrambled(7, epochs.ravel(), index.ravel())
+    assert len(np.unique(drawn)) == drawn.size
+    for views in (2, 3, 10):
+        counts = np.bincount((drawn % np.uint64(views)).astype(int))
+        assert abs(counts / drawn.size * views - 1).max() < 0.06
+    assert np.array_equal(scrambled(7, epochs.ravel()[5:6], index.ravel()[5:6]), drawn[5:6])
+    assert not np.array_equal(scrambled(8, epochs.ravel(), index.ravel()), drawn)
 
 
 def test_too_long_captions_are_named_before_the_first_step():

@@ -6,7 +6,7 @@ import hashlib
 import itertools
 import signal
 from collections.abc import Iterator, Sequence
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from typing import NamedTuple
 
 import numpy as np
@@ -104,6 +104,17 @@ def augmented(picture: Tensor, pixels: int, crop: float, flip: bool, noise: np.r
     return small.flip(-1) if flip and noise.random() < 0.5 else small
 
 
+def scrambled(seed: int, epoch: np.ndarray, index: np.ndarray) -> np.ndarray:
+    """A number 0 ... 2^64 - 1 for each (seed, epoch, pair): two rounds of SplitMix64 (Steele et al. 2014)."""
+    with np.errstate(over="ignore"):
+        z = np.uint64(seed % 2**64) + epoch.astype(np.uint64) * np.uint64(0x9E3779B97F4A7C15)
+        for part in (index.astype(np.uint64), np.uint64(1)):
+            z = (z + part) * np.uint64(0xBF58476D1CE4E5B9)
+            z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+            z = z ^ (z >> np.uint64(31))
+    return z
+
+
 class Captions:
     """Every caption's ids, encoded once, padded on demand. `Captions.none` serves models without text."""
 
@@ -117,6 +128,20 @@ class Captions:
     def rows(self, index: int) -> Tensor:
         ids = self.ids[index]
         return pad(ids, self.length, self.vocab, True, [""] * len(ids))
+
+    @cached_property
+    def table(self) -> tuple[Tensor, np.ndarray, np.ndarray]:
+        """All captions padded, int32 [captions, T]; where each pair's begin, and how many it has."""
+        counts = np.array([len(rows) for rows in self.ids])
+        flat = [ids for rows in self.ids for ids in rows]
+        padded = pad(flat, self.length, self.vocab, True, [""] * len(flat)).to(torch.int32)
+        return padded, np.concatenate(([0], counts.cumsum()[:-1])), counts
+
+    def some(self, index: np.ndarray, chance: np.ndarray) -> Tensor:
+        """One caption of each of these pairs, [B, T]."""
+        padded, first, counts = self.table
+        rows = first[index] + (chance % counts[index].astype(np.uint64)).astype(np.int64)
+        return padded[torch.from_numpy(rows)].long()
 
     def pick(self, index: int, noise: np.random.Generator) -> Tensor:
         ids = self.ids[index]
@@ -141,9 +166,15 @@ class Packed(Dataset):
         self.codes, self.captions, self.seed = codes, captions, seed
 
     def __getitem__(self, place: Place) -> tuple[Tensor, Tensor]:
-        noise = np.random.default_rng([self.seed, 1, place.epoch, place.index])
-        views = self.codes.views(place.index)
-        return self.captions.pick(place.index, noise), views[int(noise.integers(len(views)))]
+        return self.__getitems__([place])[0]
+
+    def __getitems__(self, places: Sequence[Place]) -> list[tuple[Tensor, Tensor]]:
+        """A batch at once: no work in Python per sample but to list it."""
+        index, epoch = np.array(places, dtype=np.int64).T
+        chance = scrambled(self.seed, epoch, index)
+        tokens = self.captions.some(index, chance)
+        codes = torch.from_numpy(self.codes.some(index, scrambled(self.seed + 1, epoch, index)).astype(np.int64))
+        return list(zip(tokens, codes, strict=True))
 
     def plain(self, index: int) -> tuple[Tensor, Tensor]:
         return self.captions.rows(index)[0], self.codes.views(index)[0]

@@ -33,7 +33,7 @@ class Codes:
         except (OSError, ValueError, KeyError) as error:
             raise DataError(f"{folder} holds no finished packed codes ({error}). Encode the pictures again.") from error
         self.pairs = [Pair(p["key"], place(p["image"]), tuple(p["captions"])) for p in self.index["pairs"]]
-        self.rows = list(range(len(self.pairs)))
+        self.rows = np.arange(len(self.pairs))
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -43,9 +43,20 @@ class Codes:
         place = {pair.key: i for i, pair in enumerate(self.pairs)}
         part = object.__new__(Codes)
         part.index, part.parts = self.index, self.parts
-        part.rows = [place[pair.key] for pair in pairs]
+        part.rows = np.array([place[pair.key] for pair in pairs], dtype=np.int64)
         part.pairs = self.pairs
         return part
+
+    def some(self, index: np.ndarray, chance: np.ndarray) -> np.ndarray:
+        """One encoding of each of these pairs, uint16 [B, N]."""
+        rows = self.rows[index]
+        parts, places = np.divmod(rows, PART)
+        views = (chance % np.uint64(self.parts[0].shape[1])).astype(np.int64)
+        found = np.empty((len(rows), self.parts[0].shape[2]), dtype=np.uint16)
+        for part in np.unique(parts):
+            here = parts == part
+            found[here] = self.parts[part][places[here], views[here]]
+        return found
 
     def views(self, index: int) -> Tensor:
         """All encodings of a pair: int64 [V, N]."""
