@@ -361,7 +361,8 @@ def test_things_that_are_no_checkpoints_get_a_sentence(tmp_path, capsys):
     assert "weights of a VQGAN" in fails(capsys, "import", tmp_path / "other.ckpt", tmp_path / "run")
 
 
-def test_lightnings_own_objects_in_a_ckpt_are_looked_past(tmp_path, monkeypatch):
+@pytest.mark.parametrize("new", [True, False], ids=["zip", "before torch 1.6"])
+def test_lightnings_own_objects_in_a_ckpt_are_looked_past(tmp_path, monkeypatch, new):
     """A real .ckpt names classes of pytorch_lightning; they are neither needed nor imported."""
     import sys
     import types
@@ -373,7 +374,8 @@ def test_lightnings_own_objects_in_a_ckpt_are_looked_past(tmp_path, monkeypatch)
     content = read(GOLDEN / "vqgan" / "vqgan_gumbel_f16.ckpt")
     callback = module.ModelCheckpoint()
     callback.best = 3.0
-    torch.save({**content, "callbacks": {module.ModelCheckpoint: callback}}, tmp_path / "last.ckpt")
+    content = {**content, "callbacks": {module.ModelCheckpoint: callback}}
+    torch.save(content, tmp_path / "last.ckpt", _use_new_zipfile_serialization=new)
     monkeypatch.delitem(sys.modules, "pytorch_lightning.callbacks")
     monkeypatch.delitem(sys.modules, "pytorch_lightning")
     assert pretrained.vqgan(tmp_path / "last.ckpt").config.codes == 64

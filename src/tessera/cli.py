@@ -170,6 +170,8 @@ def demo(args: list[str]) -> None:
 def learn(args: list[str]) -> None:
     """PICTURES  Folder of captioned pictures -> trained model, drawings and report. The same command resumes."""
 
+    if int(os.environ.get("WORLD_SIZE", 1)) > 1:
+        raise ConfigError("learn is for one process; under a launcher train one model at a time: tessera train --help.")
     (pictures,), args = positionals(args, "learn PICTURES")
     config = options(dataclasses.replace(LearnConfig(), pictures=pictures), args, "learn PICTURES")
     from tessera.learn import learn as work

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickletools
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -41,13 +42,14 @@ def read(path: Path) -> Any:
     if not path.stat().st_size:
         raise CheckpointError(f"{path} is empty.")
     try:
-        names = get_unsafe_globals_in_checkpoint(str(path)) if zipfile.is_zipfile(path) else []
-        if refused := sorted(name for name in names if not name.startswith(INERT)):
+        whole = zipfile.is_zipfile(path)
+        names = set(get_unsafe_globals_in_checkpoint(str(path)) if whole else named_in_old_format(path))
+        if whole and (refused := sorted(name for name in names if not name.startswith(INERT))):
             raise CheckpointError(
                 f"{path} wants to run {', '.join(refused[:4])}. A checkpoint holds tensors and plain values; this one "
                 "is refused, and nothing in it was run."
             )
-        with safe_globals([(type(name, (Hollow,), {}), name) for name in names]):
+        with safe_globals([(type(name, (Hollow,), {}), name) for name in names if name.startswith(INERT)]):
             return torch.load(path, map_location="cpu", weights_only=True)
     except CheckpointError:
         raise
@@ -58,6 +60,25 @@ def read(path: Path) -> Any:
             f"{path} cannot be read as tensors and plain values ({type(error).__name__}: {told[:200]}). "
             "Is it whole, and a file that torch.save wrote? Nothing in it was run."
         ) from error
+
+
+def named_in_old_format(path: Path) -> set[str]:
+    """The classes that a file of torch before 1.6 names: several pickles in a row, whose codes are listed, not run."""
+    names: set[str] = set()
+    with path.open("rb") as file:
+        try:
+            for _ in range(4):  # magic number, protocol, system, and what was saved
+                words = ["", ""]
+                for code, argument, _ in pickletools.genops(file):
+                    if code.name == "GLOBAL":
+                        names.add(str(argument).replace(" ", "."))
+                    elif code.name == "STACK_GLOBAL":
+                        names.add(".".join(words))
+                    elif isinstance(argument, str):
+                        words = [words[1], argument]
+        except (ValueError, UnicodeDecodeError, IndexError):
+            pass  # no pickle: the reader says so
+    return names
 
 
 def state_of(module: Any, prefix: str = "") -> dict[str, Tensor]:

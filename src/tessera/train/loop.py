@@ -38,6 +38,7 @@ def train(
     keeper = Keeper(config, objective, engine, run, schedule, at, tracker)
     if latest:
         engine.restore(latest)
+        keeper.last = at.step
     else:
         keeper.save()  # before the first step, so that a run that cannot save fails now
         keeper.finish()
@@ -51,7 +52,7 @@ def train(
     batches = objective.batches(at.step, engine.rank, engine.world)
     began = time.monotonic() - at.elapsed
     window = Window(at.step, training_flops(objective.model) / matrix_rate(engine) / engine.world)
-    stopped = over = False
+    stopped = False
 
     def done() -> float:
         """Share of the training that lies behind: by steps, or by time where that runs out first."""
@@ -80,7 +81,7 @@ def train(
             agreed = [loss, *parts.values(), time.monotonic() - began, interrupted(), keeper.written()]
             agreed = engine.mean(torch.stack([torch.as_tensor(x, dtype=torch.float64).cpu() for x in agreed]))
             *means, at.elapsed, stop, written = agreed.tolist()
-            at.step, stopped, over = at.step + 1, stop > 0, False
+            at.step, stopped = at.step + 1, stop > 0
             over = done() >= 1
             note_spoiled(at, means[0], float(norm), tracker)
             window.add(means[0], dict(zip(parts, means[1:], strict=True)), float(norm))
