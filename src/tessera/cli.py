@@ -109,8 +109,8 @@ class ImportConfig:
     """The other half of OpenAI's dVAE, where FILE is its encoder.pkl; by default the file beside it."""
     version: str = ""
     """The release of DALLE-pytorch that wrote FILE, where the file does not say it and you know it."""
-    no_optimizer: bool = False
-    """Leave the optimiser's state behind."""
+    optimizer: bool = True
+    """Bring Adam's state along, where FILE has it, so that training goes on as if nothing had happened."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -308,7 +308,7 @@ def bring_in(args: list[str]) -> None:
     c = options(ImportConfig(), args, "import FILE OUT")
     from tessera.imports import runs
 
-    for line in runs.bring_in(source, Path(out), c.text, c.yaml, c.decoder, c.version, not c.no_optimizer):
+    for line in runs.bring_in(source, Path(out), c.text, c.yaml, c.decoder, c.version, c.optimizer):
         say(line)
 
 
@@ -350,7 +350,7 @@ def show(args: list[str]) -> None:
 
 
 def data(args: list[str]) -> None:
-    """check|pack|encode DATA ...  List a data set's problems; write it as shards; encode its pictures once."""
+    """check|pack|encode DATA  List a data set's problems; write it as shards; encode its pictures once."""
     verb = next((a for a in args if not a.startswith("-")), "check")
     if verb not in DATA:
         raise ConfigError(f"There is no 'tessera data {verb}'{nearest(verb, DATA)}; known: {', '.join(DATA)}.")
