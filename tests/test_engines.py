@@ -157,6 +157,24 @@ def test_every_engine_gives_one_processs_numbers(ground, reference, tmp_path, en
     assert_equal_runs(found, reference(*_unaccumulated(more), steps=20))
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("engine", ["ddp", "fsdp", pytest.param("zero3", marks=needs_deepspeed)])
+@pytest.mark.parametrize("preset", ["dvae-xs-64", "clip-xs-64"])
+def test_the_other_models_train_and_preview_under_every_engine(ground, tmp_path, preset, engine):
+    held = []
+    small = ["--model.layers", "2", "--model.hidden", "8"] if preset.startswith("dvae") else []
+    for name in ("single", engine):
+        processes, settings = ENGINES[name]
+        args = ["train", preset, "--data.path", str(ground / "birds"), "--out", str(tmp_path / name), "--steps", "6",
+                "--optim.batch", "8", "--valid-every", "3", "--preview-every", "3", "--data.workers", "0",
+                "--model.pixels", "16", "--machine.precision", "float32", *small, *settings]  # fmt: skip
+        subprocess.run(command(processes, *args), env=ENVIRONMENT, check=True, capture_output=True, timeout=300)
+        held.append([r["held_loss"] for r in Run(tmp_path / name).read_metrics() if "held_loss" in r])
+    # A judge's loss is over its own rank's batch, so only the others are equal.
+    assert held[0] == pytest.approx(held[1], abs=1e-5) or preset.startswith("clip")
+    assert len(held[1]) == 2
+
+
 def resumed(ground: Path, first: Run, out: Path, engine: str) -> Run:
     """The run as it was at step 5 of 10, gone on with under another engine."""
     shutil.copytree(first.folder, out)

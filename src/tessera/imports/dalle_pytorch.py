@@ -205,6 +205,8 @@ def translated(weights: Mapping[str, Tensor], names: Names, texts: int) -> dict[
         if ours in SPLIT:
             kind = ours.rpartition(".")[2]
             found[f"text_head.{kind}"], found[f"image_head.{kind}"] = value[:texts], value[texts:]
+        elif ours == "temperature":
+            found[ours] = value.reshape(1)  # a scalar there
         else:
             # [1, 1, D] -> [D]; [1, g, 1, D] -> [g, 1, D]
             found[ours] = (
@@ -223,7 +225,7 @@ def foreign(state: Mapping[str, Tensor], names: Names) -> dict[str, Tensor]:
             kind = ours.rpartition(".")[2]
             found[theirs] = torch.cat((state[f"text_head.{kind}"], state[f"image_head.{kind}"]))
         else:
-            found[theirs] = state[ours].reshape(shape or state[ours].shape)
+            found[theirs] = state[ours].reshape(() if ours == "temperature" else shape or state[ours].shape)
     return found
 
 

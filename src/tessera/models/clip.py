@@ -41,7 +41,7 @@ class CLIP(nn.Module):
         self.patch_position = nn.Embedding(places, c.dim_image)
         self.image = Transformer(_encoder(c, c.dim_image, c.image_depth, c.image_heads), Layout(text=places, grid=0))
         self.image_latent = nn.Linear(c.dim_image, c.dim_latent, bias=False)
-        self.temperature = nn.Parameter(torch.tensor(1.0))
+        self.temperature = nn.Parameter(torch.ones(1))  # not a scalar, which cannot be cut up over ranks
 
     def forward(self, tokens: Int[Tensor, "B T"], pixels: Float[Tensor, "B C S S"]) -> CLIPLoss:
         """The training loss; padding ids, which lie beyond the vocabulary, are not read."""

@@ -483,6 +483,7 @@ class CLIP(Face):
         given = {k: v for k, v in locals().items() if k in names.CLIP_OPTIONS}
         self.model = house_clip.CLIP(names.clip_config(given))
         _widen_scales(self.model)
+        self.model.temperature = nn.Parameter(self.model.temperature.detach()[0])
 
     def seats(self) -> list[Seat]:
         return _seats(self.model, names.clip_names(self.model))
