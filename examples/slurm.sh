@@ -14,7 +14,8 @@ srun torchrun --nnodes "$SLURM_NNODES" --nproc_per_node "${SLURM_GPUS_ON_NODE:-1
   --rdzv_id "$SLURM_JOB_ID" --rdzv_endpoint "$head_node:29400" -m tessera train "$@"
 status=$?
 newest=$(ls -d "$(printf '%s\n' "$@" | sed -n '/^--out$/{n;p}')"/step-* 2>/dev/null | tail -n 1)
-if [ "$status" -ne 0 ] && [ -n "$newest" ]; then # asked to stop (75) or a node died: what is saved goes on
+# Asked to stop, or a node died: what is saved goes on. A run that fails each time is given up.
+if [ "$status" -ne 0 ] && [ -n "$newest" ] && [ "${SLURM_RESTART_COUNT:-0}" -lt 20 ]; then
   echo "Going on from $newest in the next allocation."
   scontrol requeue "$SLURM_JOB_ID"
 fi

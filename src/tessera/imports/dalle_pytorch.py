@@ -149,7 +149,7 @@ def transformer_names(c: TransformerConfig, theirs: str, ours: str) -> Names:
 
 
 def dalle_names(c: TextToImageConfig) -> Names:
-    """All of a DALLE's but those in SPLIT and its image tokenizer's."""
+    """All of a DALLE's but its image tokenizer's; those in SPLIT stand under one name on both sides."""
     t = c.transformer
     names: Names = []
     if t.positions == "axial":
