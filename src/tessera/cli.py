@@ -379,11 +379,10 @@ def encode(args: list[str]) -> None:
     from tessera.data.check import check
     from tessera.data.codes import encode as work
     from tessera.device import choose_device
-    from tessera.store import Run
+    from tessera.store import checkpoint_of
     from tessera.tokens import image as image_tokens
 
-    folder = Path(config.tokens)
-    tokenizer = image_tokens.load(folder if (folder / "weights.safetensors").is_file() else Run(folder).best())
+    tokenizer = image_tokens.load(checkpoint_of(config.tokens))
     tokenizer.to(choose_device(config.device))
     health = check(source, config.captions, progress=bar("Checking"))
     settings = DataConfig(path=source, captions=config.captions, crop=config.crop, flip=config.flip)

@@ -178,6 +178,12 @@ class Run:
         return rows
 
 
+def checkpoint_of(path: str | Path) -> Path:
+    """The checkpoint that a path names: itself, or the best of the run. Raises CheckpointError where there is none."""
+    folder = Path(path).expanduser()
+    return folder if (folder / "weights.safetensors").is_file() else Run(folder).best()
+
+
 def _sync(path: Path) -> None:
     descriptor = os.open(path, os.O_RDONLY)
     try:

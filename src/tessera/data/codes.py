@@ -40,10 +40,10 @@ class Codes:
 
     def only(self, pairs: Sequence[Pair]) -> Codes:
         """The same codes, restricted to these pairs and in their order."""
-        place = {pair.key: i for i, pair in enumerate(self.pairs)}
+        row_of = {pair.key: i for i, pair in enumerate(self.pairs)}
         part = object.__new__(Codes)
         part.index, part.parts = self.index, self.parts
-        part.rows = np.array([place[pair.key] for pair in pairs], dtype=np.int64)
+        part.rows = np.array([row_of[pair.key] for pair in pairs], dtype=np.int64)
         part.pairs = self.pairs
         return part
 

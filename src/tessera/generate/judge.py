@@ -9,13 +9,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from tessera.data.pictures import middle_square, resized
+from tessera.data.pictures import MODES, middle_square, resized
 from tessera.device import choose_device
 from tessera.errors import CheckpointError
 from tessera.generate.pipeline import Picture
 from tessera.models import saved
 from tessera.models.clip import CLIP
-from tessera.store import Run
+from tessera.store import checkpoint_of
 from tessera.tokens import text as text_tokens
 from tessera.tokens.text import TextTokenizer
 
@@ -32,7 +32,7 @@ class CLIPJudge:
         folder = Path(run).expanduser()
         if not folder.is_dir():
             raise CheckpointError(f"There is no judge {run}. Train one with: tessera train clip-s-64 --out {run}")
-        checkpoint = folder if (folder / "weights.safetensors").is_file() else Run(folder).best()
+        checkpoint = checkpoint_of(folder)
         model = saved.read(checkpoint)
         if not isinstance(model, CLIP):
             raise CheckpointError(f"{run} holds a {type(model).__name__}, which judges nothing; name a clip run.")
@@ -45,7 +45,7 @@ class CLIPJudge:
         prompts = [p.prompt for p in pictures]
         ids = [self.text.encode(p) for p in prompts]
         tokens = text_tokens.pad(ids, c.text_len, c.text_vocab, True, prompts).to(device)
-        mode = {1: "L", 2: "LA", 3: "RGB", 4: "RGBA"}[c.channels]
+        mode = MODES[c.channels]
         arrays = [torch.from_numpy(np.array(p.image.convert(mode)).reshape(*p.image.size[::-1], -1)) for p in pictures]
         planes = [a.permute(2, 0, 1) for a in arrays]
         small = torch.stack([resized(a, middle_square(*a.shape[1:]), c.pixels) for a in planes])

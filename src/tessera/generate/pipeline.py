@@ -19,7 +19,7 @@ from tessera.errors import CheckpointError, ConfigError
 from tessera.generate import sample
 from tessera.models import saved
 from tessera.models.text_to_image import TextToImage
-from tessera.store import Run
+from tessera.store import checkpoint_of
 from tessera.tokens import image as image_tokens
 from tessera.tokens import text as text_tokens
 from tessera.tokens.image import ImageTokenizer
@@ -95,7 +95,7 @@ class Pipeline:
         folder = Path(run).expanduser()
         if not folder.is_dir():
             raise CheckpointError(f"There is no run folder {run}. Train one with: tessera learn PICTURES --out {run}")
-        checkpoint = folder if (folder / "weights.safetensors").is_file() else Run(folder).best()
+        checkpoint = checkpoint_of(folder)
         model = saved.read(checkpoint)
         if not isinstance(model, TextToImage):
             raise CheckpointError(f"{run} holds an image tokenizer, which draws nothing by itself; name a t2i run.")

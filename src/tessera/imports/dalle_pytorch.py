@@ -208,12 +208,8 @@ def translated(weights: Mapping[str, Tensor], names: Names, texts: int) -> dict[
         elif ours == "temperature":
             found[ours] = value.reshape(1)  # a scalar there
         else:
-            # [1, 1, D] -> [D]; [1, g, 1, D] -> [g, 1, D]
-            found[ours] = (
-                value.reshape(value.shape[2:] if len(shapes.get(ours, ())) == 3 else value.shape[1:])
-                if (shapes.get(ours))
-                else value
-            )
+            leading = {0: 0, 3: 2, 4: 1}[len(shapes.get(ours, ()))]  # [1, 1, D] -> [D]; [1, g, 1, D] -> [g, 1, D]
+            found[ours] = value.reshape(value.shape[leading:])
     return found
 
 

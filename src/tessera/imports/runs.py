@@ -20,7 +20,7 @@ from tessera.models.clip import CLIP
 from tessera.models.dvae import DiscreteVAE
 from tessera.models.text_to_image import TextToImage
 from tessera.state import write_state
-from tessera.store import Run
+from tessera.store import Run, checkpoint_of
 from tessera.tokens import image as image_tokens
 from tessera.tokens import text as text_tokens
 from tessera.tokens.image import Frozen
@@ -145,8 +145,7 @@ def send_out(run: str, file: Path, form: str) -> list[str]:
         raise ConfigError(f"The format '{form}' is unknown; known: {', '.join(FORMATS)}.")
     if file.exists():
         raise ConfigError(f"{file} exists already; name a new file.")
-    folder = Path(run).expanduser()
-    checkpoint = folder if (folder / "weights.safetensors").is_file() else Run(folder).best()
+    checkpoint = checkpoint_of(run)
     model = saved.read(checkpoint)
     content = FORMATS[form](model, checkpoint)
     fresh = file.with_name(f".{file.name}.part")

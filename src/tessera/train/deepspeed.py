@@ -14,7 +14,6 @@ from torch import Tensor, nn
 
 from tessera.config import MachineConfig, OptimConfig
 from tessera.errors import ConfigError, TesseraError
-from tessera.models import saved
 from tessera.settings import nearest
 from tessera.state import write_state
 from tessera.train.distributed import Several
@@ -103,27 +102,19 @@ class ZeRO(Several):
     def reader(self) -> nn.Module:
         if self.stage < 3 and self.dtype == torch.float32:
             return self.bare
-        weights = self.weights()
-        copy = saved.network(self.network_config).to(self.device).eval()
-        copy.load_state_dict(weights, strict=False)
-        return copy
+        return self.whole_copy(self.network_config)
 
     def weights(self) -> dict[str, Tensor]:
         """In float32, whatever training computes in."""
         from deepspeed.utils import safe_get_full_fp32_param  # type: ignore[import-not-found]
 
-        found = {n: v for n, v in self.bare.state_dict().items() if self.stage < 3}
+        found = {}  # parameters alone: no model of ours keeps a buffer
         for name, p in self.names:
             full = safe_get_full_fp32_param(p) if self.stage else p
             if self.rank == 0:
                 assert full is not None
                 found[name] = full.detach().reshape(getattr(p, "ds_shape", p.shape)).float().cpu().clone()
-        if self.stage == 3:  # buffers are not cut up
-            found |= dict(self.bare.named_buffers()) if self._keeps_buffers() else {}
-        return {clean(n): v for n, v in found.items()} if self.rank == 0 else {}
-
-    def _keeps_buffers(self) -> bool:
-        return any(n in self.bare.state_dict() for n, _ in self.bare.named_buffers())
+        return found
 
     def save(self, folder: Path) -> Callable[[], None]:
         """Whole, by name, so that every engine can go on from it."""

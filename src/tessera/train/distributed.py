@@ -105,6 +105,13 @@ class Several(Single):
     def save(self, folder: Path) -> Callable[[], None]:
         return super().save(folder) if self.rank == 0 else lambda: None
 
+    def whole_copy(self, config: Any) -> nn.Module:
+        """A copy with all weights; only the first rank's is filled."""
+        weights = self.weights()
+        copy = saved.network(config).to(self.device).eval()
+        copy.load_state_dict(weights, strict=False)
+        return copy
+
 
 def runs_layers_again(config: Any) -> bool:
     """Whether one backward pass comes to a layer's weights several times: shared layers in reversible wiring."""
@@ -181,11 +188,7 @@ class Sharded(Several):
         return super().micro(last)
 
     def reader(self) -> nn.Module:
-        """A copy with all weights; only the first rank's is filled."""
-        weights = self.weights()
-        copy = saved.network(self.config).to(self.device).eval()
-        copy.load_state_dict(weights, strict=False)
-        return copy
+        return self.whole_copy(self.config)
 
     def weights(self) -> dict[str, Tensor]:
         found = {}

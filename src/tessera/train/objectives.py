@@ -20,7 +20,7 @@ from tessera.models import saved
 from tessera.models.clip import CLIP
 from tessera.models.dvae import DiscreteVAE
 from tessera.models.text_to_image import TextToImage
-from tessera.store import Run
+from tessera.store import Run, checkpoint_of
 from tessera.tokens import image as image_tokens
 from tessera.tokens import text as text_tokens
 from tessera.tokens.image import Frozen, ImageTokenizer
@@ -50,7 +50,30 @@ class Objective(Protocol):
     def save(self, folder: Path, weights: Mapping[str, Tensor]) -> None: ...
 
 
-class TrainDVAE:
+class Paired:
+    """What all objectives do alike: batches of pairs, by rank, and held-out ones."""
+
+    config: TrainConfig
+    pairs: list[Pair]
+    held: list[Pair]
+    source: Pictures | Packed
+    held_source: Pictures | Packed
+
+    def place(self, device: torch.device) -> None: ...
+
+    def batches(self, start: int, rank: int = 0, world: int = 1) -> Iterator[Batch]:
+        c, plan = self.config, (start, rank, world)
+        return stream(self.source, len(self.pairs), c.optim.batch, c.seed, *plan, workers=self.workers)
+
+    def held_batches(self, rank: int = 0, world: int = 1) -> Iterator[tuple[Batch, int]]:
+        return plain_batches(self.held_source, len(self.held), self.config.optim.batch, rank, world)
+
+    @property
+    def workers(self) -> int:
+        return 0 if isinstance(self.source, Packed) else self.config.data.workers  # packed codes need no work
+
+
+class TrainDVAE(Paired):
     """Reconstruct pictures through their codes. The held-out "loss" is that of the hard codes, without noise."""
 
     def __init__(self, config: TrainConfig, pairs: list[Pair], held: list[Pair], skipped: int):
@@ -66,15 +89,6 @@ class TrainDVAE:
     @property
     def image(self) -> ImageTokenizer:
         return Frozen(self.model)
-
-    def place(self, device: torch.device) -> None: ...
-
-    def batches(self, start: int, rank: int = 0, world: int = 1) -> Iterator[Batch]:
-        c, plan = self.config, (start, rank, world)
-        return stream(self.source, len(self.pairs), c.optim.batch, c.seed, *plan, workers=c.data.workers)
-
-    def held_batches(self, rank: int = 0, world: int = 1) -> Iterator[tuple[Batch, int]]:
-        return plain_batches(self.held_source, len(self.held), self.config.optim.batch, rank, world)
 
     def loss(self, model: nn.Module, batch: Batch, done: float) -> tuple[Tensor, Parts]:
         temperature = self.temperature(done)
@@ -101,7 +115,7 @@ class TrainDVAE:
         saved.write(folder, self.model, weights)
 
 
-class TrainTextToImage:
+class TrainTextToImage(Paired):
     """Predict captions and codes. The held-out "loss" is the image part: nats per code."""
 
     def __init__(
@@ -123,22 +137,13 @@ class TrainTextToImage:
         self.model = TextToImage(m)
         if codes:
             sources = [Packed(codes.only(p), c, config.seed) for p, c in zip((pairs, held), captions, strict=True)]
-            self.workers = 0  # packed codes need no work
         else:
             both = zip((pairs, held), captions, strict=True)
             sources = [_pictures(config, p, c, image.pixels, image.channels) for p, c in both]
-            self.workers = config.data.workers
         self.source, self.held_source = sources
 
     def place(self, device: torch.device) -> None:
         self.image.to(device)
-
-    def batches(self, start: int, rank: int = 0, world: int = 1) -> Iterator[Batch]:
-        c, plan = self.config, (start, rank, world)
-        return stream(self.source, len(self.pairs), c.optim.batch, c.seed, *plan, workers=self.workers)
-
-    def held_batches(self, rank: int = 0, world: int = 1) -> Iterator[tuple[Batch, int]]:
-        return plain_batches(self.held_source, len(self.held), self.config.optim.batch, rank, world)
 
     def loss(self, model: nn.Module, batch: Batch, done: float) -> tuple[Tensor, Parts]:
         forgotten = torch.rand(len(batch.tokens)).to(batch.tokens.device) < self.config.optim.drop_condition
@@ -162,7 +167,7 @@ class TrainTextToImage:
         self.text.save(folder / "text_tokenizer")
 
 
-class TrainCLIP:
+class TrainCLIP(Paired):
     """Tell a picture's caption from those of the others in its batch. Held-out batches are as large."""
 
     image: ImageTokenizer | None = None
@@ -176,15 +181,6 @@ class TrainCLIP:
         captions = [Captions(p, text, m.text_len, config.data.truncate) for p in (pairs, held)]
         both = zip((pairs, held), captions, strict=True)
         self.source, self.held_source = [_pictures(config, p, c, m.pixels, m.channels) for p, c in both]
-
-    def place(self, device: torch.device) -> None: ...
-
-    def batches(self, start: int, rank: int = 0, world: int = 1) -> Iterator[Batch]:
-        c, plan = self.config, (start, rank, world)
-        return stream(self.source, len(self.pairs), c.optim.batch, c.seed, *plan, workers=c.data.workers)
-
-    def held_batches(self, rank: int = 0, world: int = 1) -> Iterator[tuple[Batch, int]]:
-        return plain_batches(self.held_source, len(self.held), self.config.optim.batch, rank, world)
 
     def loss(self, model: nn.Module, batch: Batch, done: float) -> tuple[Tensor, Parts]:
         total, accuracy = model(batch.tokens, floats(batch.pixels))
@@ -251,7 +247,7 @@ def _image_tokenizer(config: TrainConfig, run: Run) -> ImageTokenizer:
         raise ConfigError(
             f"tokens.image {config.tokens.image!r} is no folder: name a run with a trained image tokenizer."
         )
-    return image_tokens.load(folder if (folder / "weights.safetensors").is_file() else Run(folder).best())
+    return image_tokens.load(checkpoint_of(folder))
 
 
 def _text_tokenizer(config: TrainConfig, run: Run, pairs: list[Pair]) -> TextTokenizer:
