@@ -202,15 +202,24 @@ def test_runs_go_on_across_every_pair(ground, reference, tmp_path, first):
 
 @pytest.mark.slow
 def test_twenty_kills_of_two_processes_change_nothing(ground, tmp_path):
-    """SIGKILL at random moments of a run that saves every five steps; the same command goes on each time."""
-    steps, more = 1000, ["--save-every", "5", "--valid-every", "0"]
+    """SIGKILL at random moments of a run that saves every five steps; the same command goes on each time.
+
+    Progress decides when, not the clock: a fast machine must not be done before the last kill.
+    """
+    steps, more = 600, ["--save-every", "5", "--valid-every", "0"]
     whole = train(ground, tmp_path / "whole", "fsdp", steps, "--save-every", "100", "--valid-every", "0")
     args = arguments(ground, tmp_path / "killed", steps, *more, "--machine.engine", "fsdp")
-    chance = random.Random(0)
+    log, chance = tmp_path / "killed" / "metrics.jsonl", random.Random(0)
+    size = lambda: log.stat().st_size if log.is_file() else 0
     for kill in range(20):
+        before = size()
         process = subprocess.Popen(command(2, *args), env=ENVIRONMENT, start_new_session=True,
                                    stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)  # fmt: skip
-        time.sleep(chance.uniform(3.0, 14.0))
+        if kill % 4:  # every fourth is killed while it starts
+            while size() <= before:
+                assert process.poll() is None, f"it ended before kill {kill}"
+                time.sleep(0.05)
+        time.sleep(chance.uniform(0.0, 0.6) if kill % 4 else chance.uniform(1.0, 5.0))
         assert process.poll() is None, f"it ended before kill {kill}"
         os.killpg(process.pid, signal.SIGKILL)
         process.wait()
