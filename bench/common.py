@@ -1,14 +1,15 @@
-"""Rows of measurements: what was measured, where, at which commit. It knows no question."""
+"""Rows of measurements, and rivals that take turns. It knows no question."""
 
 from __future__ import annotations
 
 import json
+import os
 import platform
 import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -43,7 +44,7 @@ def row(question: str, **figures: Any) -> None:
     RESULTS.mkdir(exist_ok=True)
     with (RESULTS / f"{question}.jsonl").open("a") as file:
         file.write(json.dumps(full) + "\n")
-    print(json.dumps(full))
+    print(json.dumps(full), flush=True)
 
 
 def processor() -> str:
@@ -55,3 +56,72 @@ def processor() -> str:
         if line.startswith("model name"):
             return line.split(":", 1)[1].strip()
     return platform.processor() or platform.machine()
+
+
+class Rival:
+    """Another process that does what it is told, so that several can take turns on one machine, each with its own
+    memory to measure. `script` calls `answer`."""
+
+    def __init__(self, script: str, *args: str, path: str = "", threads: int = 0):
+        environment = {**os.environ, "PYTHONPATH": path} if path else dict(os.environ)
+        environment |= {"OMP_NUM_THREADS": str(threads)} if threads else {}
+        command = [sys.executable, str(Path(__file__).parent / script), *args]
+        self.process = subprocess.Popen(
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment
+        )
+
+    def __call__(self, task: str, **arguments: Any) -> Any:
+        assert self.process.stdin
+        assert self.process.stdout
+        print(json.dumps([task, arguments]), file=self.process.stdin, flush=True)
+        line = self.process.stdout.readline()
+        if not line:
+            raise RuntimeError(f"{self.process.args} died in {task}")
+        return json.loads(line)
+
+    def close(self) -> None:
+        assert self.process.stdin
+        self.process.stdin.close()
+        self.process.wait()
+
+
+def answer(tasks: Mapping[str, Callable[..., Any]]) -> None:
+    """Do what comes in, line by line; say what came of it, with its seconds and by how many bytes memory grew."""
+    out, sys.stdout = sys.stdout, sys.stderr
+    for line in sys.stdin:
+        task, arguments = json.loads(line)
+        before = restart_peak()
+        began, busy = time.perf_counter(), time.process_time()
+        value = tasks[task](**arguments)
+        seconds, busy = time.perf_counter() - began, time.process_time() - busy
+        told = {"value": value, "seconds": seconds, "cpu": busy, "growth": peak() - before, "before": before}
+        print(json.dumps(told), file=out, flush=True)
+
+
+def medians(answers: list[dict[str, Any]]) -> dict[str, Any]:
+    """What several equal answers say together."""
+    seconds = [a["seconds"] for a in answers]
+    return {
+        "seconds": statistics.median(seconds),
+        "spread": max(seconds) - min(seconds),
+        "cpu": statistics.median(a["cpu"] for a in answers),
+        "growth": max(a["growth"] for a in answers),
+    }
+
+
+def restart_peak() -> int:
+    """Forget the peak of this process's memory; returns what it holds now, in bytes."""
+    Path("/proc/self/clear_refs").write_text("5")
+    return _status("VmRSS")
+
+
+def peak() -> int:
+    """The most bytes that this process held since `restart_peak`."""
+    return _status("VmHWM")
+
+
+def _status(key: str) -> int:
+    for line in Path("/proc/self/status").read_text().splitlines():
+        if line.startswith(key + ":"):
+            return int(line.split()[1]) * 1024
+    raise KeyError(key)

@@ -339,12 +339,6 @@ def config(**changes) -> TrainConfig:
             ),
             "Shared layers in reversible wiring",
         ),
-        (
-            config(
-                machine={"recompute": True}, model=TextToImageConfig(transformer=TransformerConfig(reversible=True))
-            ),
-            "same twice",
-        ),
     ],
 )
 def test_combinations_that_cannot_work_are_refused(config, says):

@@ -82,8 +82,6 @@ def test_the_core_is_read_in_one_sitting():
         "nn",
         "models/text_to_image.py",
         "generate/sample.py",
-        "generate/pipeline.py",
-        "store.py",
         "train/engine.py",
         "train/loop.py",
     ]

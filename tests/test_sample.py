@@ -3,10 +3,11 @@
 import pytest
 import torch
 
-from conftest import MODERN, prior
+from conftest import CLASSIC, MODERN, prior
 from tessera.config import SampleConfig
 from tessera.errors import ConfigError
 from tessera.generate import sample
+from tessera.generate.weights import prepare
 
 LOGITS = torch.tensor([[0.1, 3.0, 2.0, -1.0, 2.5], [5.0, 0.3, 0.0, -0.2, 0.1]])
 
@@ -54,12 +55,29 @@ def test_a_seed_is_the_same_picture_alone_and_in_any_batch():
     assert not torch.equal(alone[0], alone[1])
 
 
-def test_laying_out_for_decoding_changes_no_number():
-    model, tokens = prior(MODERN), torch.tensor([[3, 4, 7, 23, 24]])
-    before = sample.codes(model, tokens, [1], SampleConfig())
-    weights = {name: value.clone() for name, value in model.state_dict().items()}
-    assert torch.equal(sample.codes(sample.lay_out_for_decoding(model), tokens, [1], SampleConfig()), before)
-    assert all(torch.equal(value, weights[name]) for name, value in model.state_dict().items())
+@pytest.mark.parametrize(("kind", "near"), [("float32", 1e-5), ("bf16", 0.05), ("int8", 0.05)])
+@pytest.mark.parametrize("config", [MODERN, CLASSIC], ids=["modern", "dalle1"])
+def test_prepared_weights_give_the_logits_of_the_plain_model(config, kind, near):
+    tokens, codes = torch.tensor([[3, 4, 7, 23, 24], [5, 21, 22, 23, 24]]), torch.randint(0, 11, (2, 15))
+    with torch.no_grad():
+        wanted = prior(config).image_logits(tokens, codes)
+        fast = prepare(prior(config), kind)
+        assert (fast.image_logits(tokens, codes) - wanted).abs().max() < near * wanted.abs().max()
+        past = fast.past(2)
+        steps = [fast.begin(tokens, codes[:, :0], past), *(fast.step(codes[:, i], past) for i in range(15))]
+        assert (torch.stack(steps, 1) - wanted).abs().max() < near * wanted.abs().max()
+
+
+def test_other_weights_are_refused():
+    with pytest.raises(ConfigError, match="int4"):
+        prepare(prior(MODERN), "int4")
+
+
+def test_each_step_shows_the_codes_so_far():
+    model, tokens, seen = prior(MODERN), torch.tensor([[3, 4, 7, 23, 24]]), []
+    drawn = sample.codes(model, tokens, [1], SampleConfig(), tokens[:, :2], lambda so_far: seen.append(so_far.clone()))
+    assert [len(s[0]) for s in seen] == list(range(3, 17))
+    assert all(torch.equal(s, drawn[:, : s.shape[1]]) for s in seen)
 
 
 @pytest.mark.parametrize("bad", [{"temperature": -1.0}, {"top_k": 2.5}, {"top_p": 0.0}])

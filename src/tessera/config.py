@@ -332,8 +332,9 @@ class MachineConfig:
     """deepspeed: a folder on a fast disk to offload to."""
     deepspeed: str = ""
     """deepspeed: its own JSON file, taken whole; what it and these settings both say must agree."""
-    recompute: bool = False
-    """Keep only what enters each layer and compute the rest again in the backward pass: less memory, a third slower."""
+    recompute: Literal["auto", "on", "off"] = "auto"
+    """on: keep only what enters each branch (of a reversible model: nothing) and compute the rest again in the backward
+    pass: less memory, up to a third slower. auto does it for reversible models."""
     compile: Literal["auto", "on", "off"] = "auto"
     """torch.compile; auto uses it on CUDA, where it pays."""
     threads: int = 0

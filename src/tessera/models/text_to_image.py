@@ -132,8 +132,12 @@ class TextToImage(nn.Module):
 
     def step(self, code: Int[Tensor, "B"], past: Past) -> Float[Tensor, "B K"]:
         """Read one code; logits of the code that follows."""
-        place = self._code_place().index_select(0, past.positions[past.seen : past.seen + 1] - self.layout.text)
         past.advance(1)
+        return self.read(code, past)
+
+    def read(self, code: Int[Tensor, "B"], past: Past) -> Float[Tensor, "B K"]:
+        """`step` at the position that `past` stands at already: tensors alone change, so it can be compiled."""
+        place = self._code_place().index_select(0, past.where - self.layout.text)
         x = (self.image_embedding(code) + place)[:, None]
         return self.image_head.logits(self._finish(self.transformer(x, past)[:, -1]))
 

@@ -59,13 +59,14 @@ class Slot:
 
     def __init__(self, keys: Tensor, values: Tensor, history: Tensor):
         self.keys, self.values, self.history = keys, values, history
-        self.where = torch.arange(0)  # set by Past.advance
+        self.where = torch.arange(0)  # set by Past.advance, with the number of positions that may count
+        self.limit = keys.shape[2]
 
     def extend(self, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
-        """Store [B, H, t, E] at `where`; return everything, later positions still zero."""
+        """Store [B, H, t, E] at `where`; return all up to the limit, later positions still zero."""
         self.keys.index_copy_(2, self.where, keys.to(self.keys.dtype))
         self.values.index_copy_(2, self.where, values.to(self.values.dtype))
-        return self.keys, self.values
+        return self.keys[:, :, : self.limit], self.values[:, :, : self.limit]
 
     def recall(self, x: Tensor, rows: Tensor, spans: Sequence[tuple[int, int]]) -> list[Tensor]:
         """Store [B, t, D] at `where`; return what Nothing would. The history's last row, -1, stays zero."""
@@ -74,23 +75,26 @@ class Slot:
 
 
 class Past:
-    """What earlier positions left behind, one Slot per branch. Shapes never change, so that steps can be compiled."""
+    """What earlier positions left behind, one Slot per branch.
+
+    Where steps are compiled, `fixed` keeps every shape the same; else nobody reads beyond what was seen.
+    """
 
     def __init__(self, slots: Sequence[Slot], length: int, device: torch.device):
-        self.slots, self.seen = slots, 0
-        self.positions = torch.arange(length, device=device)
+        self.slots, self.seen, self.fixed = slots, 0, False
+        self.positions = self.where = torch.arange(length, device=device)
 
     def __getitem__(self, slot: int) -> Memory:
         return self.slots[slot]
 
     def advance(self, count: int) -> Tensor:
         """Make room for the next `count` positions and return them."""
-        where = self.positions[self.seen : self.seen + count]
-        assert len(where) == count, "a past holds no more than its layout"
-        for slot in self.slots:
-            slot.where = where
+        self.where = self.positions[self.seen : self.seen + count]
+        assert len(self.where) == count, "a past holds no more than its layout"
         self.seen += count
-        return where
+        for slot in self.slots:
+            slot.where, slot.limit = self.where, len(self.positions) if self.fixed else self.seen
+        return self.where
 
 
 class Rotary(nn.Module):
@@ -109,10 +113,21 @@ class Rotary(nn.Module):
     def forward(self, u: Float[Tensor, "B H T E"], where: Where) -> Float[Tensor, "B H T E"]:
         if not self.turned:
             return u
-        pairs = u[..., : self.turned].float().unflatten(-1, (-1, 2)).contiguous()
-        turned = torch.view_as_complex(pairs) * torch.view_as_complex(self.turns[where])
-        turned = torch.view_as_real(turned).flatten(-2).to(u.dtype)
+        pairs = u[..., : self.turned].float().unflatten(-1, (-1, 2))
+        # One complex product is the fastest in torch's own kernels, and the one thing that its compiler cannot fuse.
+        product = real_product if torch.compiler.is_compiling() else complex_product
+        turned = product(pairs, self.turns[where]).flatten(-2).to(u.dtype)
         return turned if self.turned == u.shape[-1] else torch.cat((turned, u[..., self.turned :]), -1)
+
+
+def complex_product(a: Float[Tensor, "*B R 2"], b: Float[Tensor, "T R 2"]) -> Float[Tensor, "*B R 2"]:
+    return torch.view_as_real(torch.view_as_complex(a.contiguous()) * torch.view_as_complex(b))
+
+
+def real_product(a: Float[Tensor, "*B R 2"], b: Float[Tensor, "T R 2"]) -> Float[Tensor, "*B R 2"]:
+    """The same, written out."""
+    (re_a, im_a), (re_b, im_b) = a.unbind(-1), b.unbind(-1)
+    return torch.stack((re_a * re_b - im_a * im_b, re_a * im_b + im_a * re_b), -1)
 
 
 class HeadNorm(nn.Module):
@@ -188,7 +203,7 @@ class Visibility(nn.Module):
     def forward(self, q: Tensor, k: Tensor, v: Tensor, where: Where) -> Tensor:
         if isinstance(where, slice):
             return self.at_once(q, k, v)
-        return F.scaled_dot_product_attention(q, k, v, self.mask[where])
+        return F.scaled_dot_product_attention(q, k, v, self.mask[where, : k.shape[2]])
 
     def _causal(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         return F.scaled_dot_product_attention(q, k, v, is_causal=True)

@@ -17,7 +17,7 @@ from tessera.errors import ConfigError, TesseraError
 from tessera.settings import nearest
 from tessera.state import write_state
 from tessera.train.distributed import Several
-from tessera.train.engine import MakeOptimizer, read_optimizer, recompute_branches
+from tessera.train.engine import MakeOptimizer, economise, read_optimizer
 from tessera.train.optim import Moments, clean, moments, set_moments
 
 
@@ -53,8 +53,7 @@ class ZeRO(Several):
         config: Any = model.config
         self.network_config = config
         self.bare = model.to(self.device).train()
-        if self.machine.recompute:
-            recompute_branches(model)
+        economise(model, self.machine)
         optimizer = make_optimizer(model)
         # The library has its own group settings; ours change per step and are written into its groups.
         self.engine, self.optimizer, *_ = self.library.initialize(

@@ -28,7 +28,7 @@ from tessera.errors import TesseraError
 from tessera.models import saved
 from tessera.nn.attention import Attention
 from tessera.nn.stack import Branch, FeedForward
-from tessera.train.engine import MakeOptimizer, Single, read_optimizer, recompute_branches
+from tessera.train.engine import MakeOptimizer, Single, economise, read_optimizer
 from tessera.train.optim import Moments, clean, moments, set_moments
 
 
@@ -158,8 +158,7 @@ class Sharded(Several):
     def prepare(self, model: nn.Module, make_optimizer: MakeOptimizer) -> None:
         self.config: Any = model.config
         self.bare = self.model = model.to(self.device).train()
-        if self.machine.recompute:
-            recompute_branches(model)
+        economise(model, self.machine)
         low = self.dtype if self.dtype != torch.float32 else None
         policy = MixedPrecisionPolicy(param_dtype=low, reduce_dtype=torch.float32, cast_forward_inputs=False)
         counts: dict[int, int] = {}

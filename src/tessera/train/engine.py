@@ -11,7 +11,9 @@ import torch
 from torch import Tensor, nn
 
 from tessera.config import MachineConfig
-from tessera.device import choose_device, computes_bf16
+from tessera.device import choose_device, computes_bf16, tune
+from tessera.nn.loss import Head, slopes
+from tessera.nn.stack import KEEPING, Branch, Transformer
 from tessera.state import read_state, write_state
 from tessera.train.optim import moments, set_moments
 
@@ -54,6 +56,7 @@ class Single:
         if machine.threads:
             torch.set_num_threads(machine.threads)
         self.machine, self.device = machine, choose_device(machine.device)
+        tune(self.device)
         wanted = machine.precision == "bf16" or (machine.precision == "auto" and computes_bf16(self.device))
         self.dtype = torch.bfloat16 if wanted else torch.float16 if machine.precision == "fp16" else torch.float32
         # float16 has few small numbers: its gradients are scaled up, its weights stay float32.
@@ -65,11 +68,10 @@ class Single:
         """Place the model and make its optimiser; the weights it has are those that training begins with."""
         # Convolutions run faster with channels last; other weights are left alone by it.
         self.bare = self.model = model.to(self.device, memory_format=torch.channels_last).train()  # type: ignore[call-overload]
-        if self.machine.recompute:
-            recompute_branches(self.bare)
+        economise(self.bare, self.machine)
         self.optimizer = make_optimizer(self.bare)
         if self.compiles:
-            self.bare.compile()
+            compile_parts(self.bare)
 
     def micro(self, last: bool) -> AbstractContextManager:
         """Around the forward pass of one micro-batch; the last one synchronises, where there are other ranks."""
@@ -122,6 +124,13 @@ class Single:
             self.scaler.load_state_dict(state["scaler"])
 
 
+def compile_parts(model: nn.Module) -> None:
+    """torch.compile for the model, and for the hot part of its heads, whose loop over chunks is better left alone."""
+    model.compile()
+    for head in (m for m in model.modules() if isinstance(m, Head)):
+        head.slopes = torch.compile(slopes)
+
+
 def read_optimizer(folder: Path) -> dict:
     """The state that any engine wrote, whole."""
     if not (folder / ".metadata").is_file():
@@ -131,13 +140,17 @@ def read_optimizer(folder: Path) -> dict:
     return {"moments": gathered(folder)}
 
 
-def recompute_branches(model: nn.Module) -> None:
-    """Keep only what enters each branch; the backward pass computes the rest again (Chen et al. 2016)."""
-    from torch.distributed.algorithms._checkpoint.checkpoint_wrapper import apply_activation_checkpointing
+def economise(model: nn.Module, machine: MachineConfig) -> None:
+    """Memory for time, as `machine.recompute` says: reversible stacks keep what they could compute again, or residual
+    ones keep only what enters each branch (Chen et al. 2016). No number changes."""
+    stacks = [m for m in model.modules() if isinstance(m, Transformer)]
+    if machine.recompute == "off":
+        for stack in stacks:
+            stack.wiring = KEEPING.get(stack.wiring, stack.wiring)
+    elif machine.recompute == "on" and not all(stack.wiring in KEEPING for stack in stacks):
+        from torch.distributed.algorithms._checkpoint.checkpoint_wrapper import apply_activation_checkpointing
 
-    from tessera.nn.stack import Branch
-
-    apply_activation_checkpointing(model, check_fn=lambda module: isinstance(module, Branch))
+        apply_activation_checkpointing(model, check_fn=lambda module: isinstance(module, Branch))
 
 
 def whole(x: Tensor) -> Tensor:

@@ -28,8 +28,6 @@ def choose(config: TrainConfig) -> Engine:
             f"optim.batch is {config.optim.batch}: it counts all ranks, and must divide by {world} ranks x "
             f"{config.optim.accumulate} micro-batches."
         )
-    if config.machine.recompute and getattr(getattr(config.model, "transformer", None), "reversible", False):
-        raise ConfigError("machine.recompute and a reversible model do the same twice; choose one.")
     if name in ("fsdp", "deepspeed") and (name == "fsdp" or config.machine.zero >= 2):
         from tessera.train.distributed import runs_layers_again
 

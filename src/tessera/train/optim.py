@@ -46,11 +46,11 @@ def _groups(config: OptimConfig, tags: Tags, names: Sequence[str]) -> list[dict[
 
 
 def _adamw(config: OptimConfig, tags: Tags) -> torch.optim.Optimizer:
-    return torch.optim.AdamW(_groups(config, tags, list(tags)), lr=config.lr, betas=config.betas)
+    return torch.optim.AdamW(_groups(config, tags, list(tags)), lr=config.lr, betas=config.betas, fused=True)
 
 
 def _adam(config: OptimConfig, tags: Tags) -> torch.optim.Optimizer:
-    return torch.optim.Adam([p for group in tags.values() for p in group], lr=config.lr, betas=config.betas)
+    return torch.optim.Adam([p for group in tags.values() for p in group], lr=config.lr, betas=config.betas, fused=True)
 
 
 def _muon(config: OptimConfig, tags: Tags) -> torch.optim.Optimizer:
@@ -59,7 +59,7 @@ def _muon(config: OptimConfig, tags: Tags) -> torch.optim.Optimizer:
         tags["matrix"], lr=config.lr, weight_decay=config.weight_decay, momentum=0.95, adjust_lr_fn="match_rms_adamw"
     )
     rest = _groups(config, tags, [n for n in tags if n != "matrix"])
-    return Together([muon, torch.optim.AdamW(rest, lr=config.lr, betas=config.betas)])
+    return Together([muon, torch.optim.AdamW(rest, lr=config.lr, betas=config.betas, fused=True)])
 
 
 OPTIMIZERS = {"adamw": _adamw, "adam": _adam, "muon": _muon}

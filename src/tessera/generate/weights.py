@@ -1,0 +1,120 @@
+"""Weights as drawing wants them: packed for the processor, in as few bits as asked. It knows no prompts."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from weakref import WeakValueDictionary
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from tessera.errors import ConfigError
+from tessera.generate.sample import Read
+from tessera.models.text_to_image import TextToImage
+from tessera.nn.loss import Head
+
+Product = Callable[[Tensor], Tensor]
+"""[*B, K] -> [*B, N]: what a linear map does."""
+
+
+class Packed(nn.Module):
+    """A linear map whose matrix oneDNN has cut into tiles once: as fast for eight rows as for one, on a CPU."""
+
+    def __init__(self, weight: Float[Tensor, "N K"], bias: Float[Tensor, "N"] | None, dtype: torch.dtype):
+        super().__init__()
+        self.dtype, self.outputs = dtype, len(weight)
+        tiles = torch.ops.mkldnn._reorder_linear_weight(weight.detach().to(dtype).contiguous(), None)
+        self.tiles = tiles, None if bias is None else bias.detach().to(dtype)
+        self.name = id(self)
+        PACKED[self.name] = self
+
+    def forward(self, x: Float[Tensor, "*B K"]) -> Float[Tensor, "*B N"]:
+        rows = x.to(self.dtype)
+        y = packed(rows, self.name, self.outputs) if torch.compiler.is_compiling() else self.times(rows)
+        return y.to(x.dtype)
+
+    def times(self, x: Tensor) -> Tensor:
+        return torch.ops.mkldnn._linear_pointwise(x, *self.tiles, "none", [], "")
+
+
+PACKED: WeakValueDictionary[int, Packed] = WeakValueDictionary()
+
+
+@torch.library.custom_op("tessera::packed", mutates_args=())
+def packed(x: Tensor, name: int, outputs: int) -> Tensor:
+    """A Packed product for torch.compile, which cannot hold a matrix in tiles and so gets its name."""
+    return PACKED[name].times(x)
+
+
+@packed.register_fake
+def _(x: Tensor, name: int, outputs: int) -> Tensor:
+    return x.new_empty(*x.shape[:-1], outputs)
+
+
+class Int8(nn.Module):
+    """A linear map with a whole number -127 ... 127 for each weight and a scale for each output; rows are bf16."""
+
+    def __init__(self, weight: Float[Tensor, "N K"], bias: Float[Tensor, "N"] | None):
+        super().__init__()
+        weight = weight.detach()
+        scale = weight.abs().amax(1).clamp(min=1e-12).div(127).bfloat16()
+        self.scale, self.bias = scale, None if bias is None else bias.detach()
+        self.levels = (weight / scale.float()[:, None]).round().clamp(-127, 127).to(torch.int8)
+
+    def forward(self, x: Float[Tensor, "*B K"]) -> Float[Tensor, "*B N"]:
+        rows = x.flatten(0, -2).bfloat16()
+        if rows.device.type == "cpu":
+            y = torch._weight_int8pack_mm(rows, self.levels, self.scale)
+        else:
+            y = F.linear(rows, self.levels.bfloat16()) * self.scale  # a compiler fuses the two
+        y = y.to(x.dtype).unflatten(0, x.shape[:-1])
+        return y if self.bias is None else y + self.bias
+
+
+class Plain(nn.Module):
+    """A linear map in a type of its own."""
+
+    def __init__(self, weight: Float[Tensor, "N K"], bias: Float[Tensor, "N"] | None, dtype: torch.dtype):
+        super().__init__()
+        self.weight, self.bias = weight.detach().to(dtype), None if bias is None else bias.detach().to(dtype)
+
+    def forward(self, x: Float[Tensor, "*B K"]) -> Float[Tensor, "*B N"]:
+        return F.linear(x.to(self.weight.dtype), self.weight, self.bias).to(x.dtype)
+
+
+def product(weight: Tensor, bias: Tensor | None, kind: str) -> Product:
+    """The fastest linear map of this kind that the device has; int8 takes bf16 where a row is not of whole 16s, which
+    torch's kernel does not check."""
+    if kind == "int8" and weight.shape[1] % 16 == 0:
+        return Int8(weight, bias)
+    dtype = torch.float32 if kind == "float32" else torch.bfloat16
+    onednn = weight.device.type == "cpu" and hasattr(torch.ops.mkldnn, "_reorder_linear_weight")
+    return (Packed if onednn and torch.backends.mkldnn.is_available() else Plain)(weight, bias, dtype)
+
+
+KINDS = ("float32", "bf16", "int8")
+
+
+def prepare(model: nn.Module, kind: str = "float32") -> nn.Module:
+    """Replace every linear map of `model` by one for drawing, in place; it can no longer be trained or saved.
+
+    float32 gives the same pictures but for the order of sums; bf16 and int8 read a half and a quarter of the bytes, and
+    `docs/LOG.md` has what they change. Raises ConfigError for another kind.
+    """
+    if kind not in KINDS:
+        raise ConfigError(f"weights is '{kind}'; known: {', '.join(KINDS)}.")
+    for module in list(model.modules()):
+        for name, child in list(module.named_children()):
+            if isinstance(child, nn.Linear):
+                setattr(module, name, product(child.weight, child.bias, kind))
+        if isinstance(module, Head):
+            module.product = product(module.weight, module.bias, kind)
+            module.weight = nn.Parameter(module.weight.new_empty(0, module.weight.shape[1]), requires_grad=False)
+    return model
+
+
+def compiled(model: TextToImage) -> Read:
+    """`model.read` compiled for one shape; on CUDA its kernels are recorded once and replayed as a graph."""
+    return torch.compile(model.read, dynamic=False, mode="reduce-overhead" if torch.cuda.is_available() else None)

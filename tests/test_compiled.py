@@ -1,0 +1,63 @@
+"""What torch.compile makes of the model gives the same numbers. In a process of its own: the shape checks of the other
+tests cannot be traced."""
+
+import subprocess
+import sys
+
+import pytest
+
+SETUP = """
+import torch
+from tessera.config import MachineConfig, SampleConfig, TextToImageConfig, TransformerConfig
+from tessera.generate import sample
+from tessera.generate.weights import compiled, prepare
+from tessera.models.text_to_image import TextToImage
+from tessera.train.engine import Single
+
+MODERN = TransformerConfig(dim=32, depth=2, heads=2, head_dim=16, zero_init=False)
+CLASSIC = TransformerConfig(
+    dim=32, depth=2, heads=2, head_dim=12, positions="rotary_dalle1", norm="layer", qk_norm=False, ff="geglu",
+    bias=True, shift=True, layer_scale=True, reversible=True, zero_init=False, patterns=("full", "axial_row"),
+)
+def prior(config):
+    torch.manual_seed(0)
+    return TextToImage(TextToImageConfig(text_vocab=20, text_len=5, image_vocab=11, grid=4, transformer=config))
+"""
+
+DRAWING = """
+for kind in ("float32", "int8"):
+    model, tokens = prepare(prior(CLASSIC).eval(), kind), torch.tensor([[3, 4, 7, 23, 24]])
+    config = SampleConfig(guidance=2.0, top_k=5)
+    plain = sample.codes(model, tokens, [1], config)
+    assert torch.equal(sample.codes(model, tokens, [1], config, read=compiled(model)), plain), kind
+"""
+
+TRAINING = """
+tokens, codes = torch.randint(1, 20, (4, 5)), torch.randint(0, 11, (4, 16))
+for config in (MODERN, CLASSIC):
+    found = {}
+    for how in ("on", "off"):
+        for recompute in ("on", "off"):
+            model = prior(config)
+            engine = Single(MachineConfig(device="cpu", precision="float32", compile=how, recompute=recompute))
+            engine.prepare(model, lambda m: torch.optim.SGD(m.parameters(), lr=1.0))
+            losses = []
+            for _ in range(3):
+                loss = engine.model(tokens, codes).total
+                engine.backward(loss)
+                engine.step(1.0, 0.1)
+                losses.append(loss.item())
+            found[how, recompute] = losses
+    wanted = found["off", "off"]
+    assert wanted[2] < wanted[0]
+    for key, losses in found.items():
+        assert max(abs(a - b) for a, b in zip(losses, wanted)) < 1e-5, (key, losses, wanted)
+"""
+
+
+@pytest.mark.parametrize(
+    "script", [pytest.param(DRAWING, id="drawing"), pytest.param(TRAINING, id="training", marks=pytest.mark.slow)]
+)
+def test_compiled_models_give_the_same_numbers(script):
+    done = subprocess.run([sys.executable, "-c", SETUP + script], capture_output=True, text=True, timeout=600)
+    assert done.returncode == 0, done.stderr[-3000:]
