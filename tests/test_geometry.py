@@ -4,6 +4,7 @@ import pytest
 import torch
 from torch.nn.attention.flex_attention import flex_attention
 
+from tessera.nn.attention import Visibility
 from tessera.nn.geometry import SPARSE_BLOCK, Layout, block, dense, pattern, sparse_table
 
 LAYOUT = Layout(text=6, grid=7)
@@ -55,3 +56,40 @@ def test_sparse_hides_something():
     mask = dense(pattern("sparse", big), big.length)
     full = dense(pattern("full", big), big.length)
     assert 0.2 < mask.sum() / full.sum() < 0.8
+
+
+@pytest.mark.parametrize("name", ["axial_row", "axial_col", "conv_like", "conv_centred"])
+@pytest.mark.parametrize("missing", [0, 1, 7])
+def test_bands_see_what_the_dense_mask_shows(name, missing):
+    """Attention over bands of rows or columns against the dense mask, gradients included, whole and cut short."""
+    layout = Layout(text=4, grid=6)
+    sight = Visibility(name, layout)
+    noise = torch.Generator().manual_seed(0)
+    inputs = [torch.randn(2, 3, layout.length - missing, 8, generator=noise).requires_grad_() for _ in range(3)]
+    found, wanted = sight._banded(*inputs), sight._masked(*inputs)
+    assert (found - wanted).abs().max() < 1e-5
+    slopes = [torch.autograd.grad((y * y.detach().sin()).sum(), inputs) for y in (found, wanted)]
+    assert all((a - b).abs().max() < 1e-5 for a, b in zip(*slopes, strict=True))
+
+
+@pytest.mark.parametrize("name", ["axial_row", "conv_like"])
+def test_large_grids_take_the_bands(name):
+    assert Visibility(name, Layout(text=3, grid=32)).at_once.__name__ == "_banded"
+    assert Visibility(name, Layout(text=3, grid=16)).at_once.__name__ == "_masked"
+
+
+@pytest.mark.parametrize("name", ["axial_row", "axial_col", "conv_like", "conv_centred"])
+def test_one_query_reads_only_the_keys_it_may_see(name):
+    layout = Layout(text=4, grid=6)
+    sight = Visibility(name, layout)
+    q, k, v = torch.randn(3, 2, 3, layout.length, 8)
+    whole = sight._masked(q, k, v)
+    for i in range(layout.length):
+        alone = sight(q[:, :, i : i + 1], k, v, torch.tensor([i]))
+        assert (alone[:, :, 0] - whole[:, :, i]).abs().max() < 1e-5
+    assert sight.seen.shape[1] < layout.length
+
+
+def test_patterns_are_made_for_models_without_memory_too():
+    with torch.device("meta"):
+        assert Visibility("conv_like", Layout(text=4, grid=6)).seen.is_meta

@@ -276,7 +276,7 @@ def generate(args: list[str]) -> None:
     if not prompts:
         raise ConfigError('Say what to draw: tessera generate RUN "a small red bird", or --prompts FILE.')
     config.sampling.check()
-    from tessera.generate.pipeline import Pipeline, Request
+    from tessera.generate.pipeline import Picture, Pipeline, Request
     from tessera.generate.sheet import contact_sheet, prompt_folder
 
     judge = None
@@ -294,7 +294,11 @@ def generate(args: list[str]) -> None:
             prompt, config.count, config.seed, config.sampling, config.prime, config.prime_rows, config.batch
         )
         folder = prompt_folder(Path(config.out), prompt)
-        save = lambda pictures, folder=folder: [p.save(folder / f"{p.seed}.png") for p in pictures]
+
+        def save(pictures: Sequence[Picture], folder: Path = folder) -> None:
+            for picture in pictures:
+                picture.save(folder / f"{picture.seed}.png")
+
         with drawing(prompt) as on_step:
             drawn = (
                 pipeline.best(request, judge, config.best_of, on_step)

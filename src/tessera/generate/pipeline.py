@@ -175,9 +175,7 @@ class Pipeline:
                 if not out_of_memory(error) or len(part) == 1:
                     raise
                 batch = self.smaller = max(1, len(part) // 2)
-                warnings.warn(
-                    f"Memory ran out at {len(part)} pictures; drawing {batch} at a time.", stacklevel=2
-                )
+                warnings.warn(f"Memory ran out at {len(part)} pictures; drawing {batch} at a time.", stacklevel=2)
                 error.__traceback__ = None  # it holds what must be freed
                 release()
                 continue

@@ -12,7 +12,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from tessera.config import TransformerConfig
-from tessera.nn.geometry import Layout, dense, pattern
+from tessera.nn.geometry import BANDS, Layout, band_mask, dense, listed, pattern
 
 Where = slice | Tensor
 """The absolute positions of the inputs, as an index into tables that have a row per position."""
@@ -188,22 +188,62 @@ def rotaries(config: TransformerConfig, layout: Layout) -> tuple[Rotary, Rotary]
     return nothing, nothing
 
 
+FEW_CODES = 1024
+"""Below so many codes a dense mask is as fast as leaving keys out; see `docs/LOG.md`."""
+
+
 class Visibility(nn.Module):
-    """Attention restricted to a pattern: softmax(q k / sqrt(E)) v over the keys each query may see."""
+    """Attention restricted to a pattern: softmax(q k / sqrt(E)) v over the keys each query may see.
+
+    The dense mask is the meaning of a pattern; `bands` and `seen` are ways to read less than all keys.
+    """
 
     mask: Tensor
+    band_mask: Tensor
+    seen: Tensor
+    seen_mask: Tensor
 
     def __init__(self, name: str, layout: Layout):
         super().__init__()
-        self.name = name
-        self.register_buffer("mask", dense(pattern(name, layout), layout.length), persistent=False)
+        self.name, self.layout, self.band = name, layout, BANDS.get(name)
+        allowed = pattern(name, layout)
+        with torch.device("cpu"):  # lists have no size before they are made, which a model without memory cannot bear
+            tables = {"mask": dense(allowed, layout.length)}
+            if self.band:
+                tables["band_mask"] = band_mask(allowed, layout, self.band)
+                tables["seen"], tables["seen_mask"] = listed(tables["mask"])
+        for table, value in tables.items():
+            self.register_buffer(table, value.to(torch.get_default_device()), persistent=False)
         # A plain causal mask need not be read from memory: a third faster on CPU.
-        self.at_once = self._causal if name == "full" else self._masked
+        banded = self.band and layout.codes >= FEW_CODES
+        self.at_once = self._causal if name == "full" else self._banded if banded else self._masked
 
     def forward(self, q: Tensor, k: Tensor, v: Tensor, where: Where) -> Tensor:
         if isinstance(where, slice):
             return self.at_once(q, k, v)
+        if self.band and len(where) == 1:
+            keys = self.seen[where[0]]
+            k, v = k.index_select(2, keys), v.index_select(2, keys)
+            return F.scaled_dot_product_attention(q, k, v, self.seen_mask[where])
         return F.scaled_dot_product_attention(q, k, v, self.mask[where, : k.shape[2]])
+
+    def _banded(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        """Text on its own; then each row (or column) of codes with all of the text and the rows it may see."""
+        b, h, t, e = q.shape
+        text, grid, codes = self.layout.text, self.layout.grid, t - self.layout.text
+        if codes <= 0 or self.band is None:
+            return self._masked(q, k, v)
+        head, (q, k, v) = (q, k, v), (F.pad(u[:, :, text:], (0, 0, 0, self.layout.codes - codes)) for u in (q, k, v))
+        q, k, v = (u.reshape(b * h, grid, grid, e) for u in (q, k, v))
+        if self.band.columns:
+            q, k, v = (u.transpose(1, 2) for u in (q, k, v))
+        k, v = (
+            torch.cat((w[:, :, :text].reshape(b * h, 1, text, e).expand(-1, grid, -1, -1), _above(u, self.band.up)), 2)
+            for w, u in zip(head[1:], (k, v), strict=True)
+        )
+        y = F.scaled_dot_product_attention(q, k, v, self.band_mask)
+        y = (y.transpose(1, 2) if self.band.columns else y).reshape(b, h, grid * grid, e)
+        return torch.cat((self._causal(*(u[:, :, :text] for u in head)), y[:, :, :codes]), 2)
 
     def _causal(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         return F.scaled_dot_product_attention(q, k, v, is_causal=True)
@@ -211,6 +251,13 @@ class Visibility(nn.Module):
     def _masked(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         t = q.shape[2]
         return F.scaled_dot_product_attention(q, k, v, self.mask[:t, :t])
+
+
+def _above(rows: Float[Tensor, "B G Q E"], up: int) -> Float[Tensor, "B G K E"]:
+    """Each row with `up` rows above it, those beyond the border zero."""
+    grid = rows.shape[1]
+    padded = F.pad(rows, (0, 0, 0, 0, up, 0))
+    return torch.cat([padded[:, i : i + grid] for i in range(up + 1)], 2)
 
 
 class Everyone(nn.Module):

@@ -91,6 +91,37 @@ def dense(allowed: Predicate, length: int) -> Tensor:
     return allowed(position[:, None], position[None, :])
 
 
+@dataclass(frozen=True)
+class Band:
+    """Which codes a row of codes may see at most: its own row and `up` rows above; or its own column."""
+
+    up: int = 0
+    columns: bool = False
+
+
+BANDS = {"axial_row": Band(), "axial_col": Band(columns=True), "conv_like": Band(up=4), "conv_centred": Band(up=2)}
+
+
+def band_mask(allowed: Predicate, layout: Layout, band: Band) -> Tensor:
+    """Bool[grid, grid, text + (up + 1) * grid]: for each code of each row (or column), all of the text and its band."""
+    side = torch.arange(layout.grid)
+    own, along = side[:, None, None, None], side[None, :, None, None]
+    other, across = side[0] + own + torch.arange(-band.up, 1)[:, None], side.expand(1, 1, band.up + 1, -1)
+    at = lambda line, place: layout.text + (place * layout.grid + line if band.columns else line * layout.grid + place)
+    near = (allowed(at(own, along), at(other, across)) & (other >= 0)).flatten(2)
+    return torch.cat((torch.ones(layout.grid, layout.grid, layout.text, dtype=torch.bool), near), 2)
+
+
+def listed(mask: Tensor) -> tuple[Tensor, Tensor]:
+    """Bool[L, L] as the positions that each row sees, int32[L, M], and which of these M places are filled."""
+    counts = mask.sum(1)
+    row, position = mask.nonzero(as_tuple=True)
+    place = torch.arange(len(row)) - (counts.cumsum(0) - counts)[row]
+    positions = torch.zeros(len(mask), int(counts.max()), dtype=torch.int32)
+    positions[row, place] = position.int()
+    return positions, torch.arange(positions.shape[1]) < counts[:, None]
+
+
 def block(allowed: Predicate, length: int, device: str | torch.device = "cpu") -> BlockMask:
     """The same predicate for FlexAttention, which skips blocks that nobody sees."""
     return create_block_mask(lambda b, h, q, k: allowed(q, k), None, None, length, length, device=str(device))
