@@ -209,6 +209,7 @@ def train(args: list[str]) -> None:
         say(json.dumps(to_dict(config), indent=1))
     if start.dry_run:
         return
+    from tessera import plan
     from tessera.evaluate import report
     from tessera.models import saved
     from tessera.preview import preview
@@ -228,6 +229,9 @@ def train(args: list[str]) -> None:
             f"{len(objective.pairs)} pairs to learn, {len(objective.held)} held out; "
             f"{saved.parameters(objective.model):,} parameters; {engine.world} x {type(engine).__name__.lower()}."
         )
+    objective.config, expected = plan.settle(objective.config, engine.device, engine.world, objective.encoder)
+    if engine.rank == 0:
+        say(f"Memory expected: {expected}; {plan.size(plan.free_memory(engine.device))} are free.")
     tracker = trackers.choose(objective.config, run, name) if engine.rank == 0 else track.Several([])
     work = lambda: loop.train(objective.config, objective, engine, run, tracker, preview)
     try:
@@ -339,6 +343,7 @@ def show(args: list[str]) -> None:
     """PRESET|RUN  The resolved settings and parameter counts."""
     (name,), args = positionals(args, "show PRESET|RUN")
     options(ShowConfig(), args, "show PRESET|RUN")
+    from tessera import plan
     from tessera.models.saved import network, parameters
     from tessera.store import Run
 
@@ -356,10 +361,9 @@ def show(args: list[str]) -> None:
 
     with torch.device("meta"):
         count = parameters(network(model))
-    say(
-        f"{count:,} parameters: {count * 4 / 1e6:,.1f} MB of float32 weights, "
-        f"{count * 16 / 1e6:,.1f} MB with gradients and Adam."
-    )
+    say(f"{count:,} parameters: {count * 4 / 1e6:,.1f} MB of float32 weights.")
+    for line in plan.table(dataclasses.replace(config, model=model)):
+        say(line)
 
 
 def data(args: list[str]) -> None:

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
+from tessera import plan
 from tessera.config import (
     DataConfig,
     DVAEConfig,
@@ -186,11 +187,12 @@ def stages(config: LearnConfig, c: Choice, machine: MachineConfig, out: Path) ->
 def run_stage(title: str, config: TrainConfig, health: Health) -> Objective:
     """Train one model to the end of its budget."""
     run = Run(config.out)
-    objective = build(config, health)
+    objective, engine = build(config, health), Single(config.machine)
     run.open(objective.config)
+    objective.config, _ = plan.settle(objective.config, engine.device, 1, objective.encoder)
     tracker = trackers.choose(config, run, title)
     try:
-        train(objective.config, objective, Single(config.machine), run, tracker, preview)
+        train(objective.config, objective, engine, run, tracker, preview)
     finally:
         tracker.close()
     return objective

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
@@ -76,3 +77,13 @@ def fill(model: nn.Module, folder: Path) -> None:
 
 def parameters(model: nn.Module) -> int:
     return sum(p.numel() for p in model.parameters())
+
+
+def inputs(config: Any, rows: int) -> tuple[Any, ...]:
+    """What `network(config)` is called with in training, of `rows` samples, all zero."""
+    ids = lambda length: torch.zeros(rows, length, dtype=torch.long)
+    if isinstance(config, DVAEConfig):
+        return torch.zeros(rows, config.channels, config.pixels, config.pixels), 1.0
+    if isinstance(config, CLIPConfig):
+        return ids(config.text_len), torch.zeros(rows, config.channels, config.pixels, config.pixels)
+    return ids(config.text_len), ids(config.grid * config.grid)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 from jaxtyping import Float, Int
@@ -20,6 +20,7 @@ from tessera.models.vqgan import VQGAN
 class ImageTokenizer(Protocol):
     """Pictures with values 0 ... 1 become a square grid of codes 0 ... vocab - 1, and back."""
 
+    config: Any
     vocab: int
     grid: int
     pixels: int
@@ -36,7 +37,7 @@ class Frozen:
     """A network with `encode` and `decode` seen as a tokenizer; looking at one that still learns changes nothing."""
 
     def __init__(self, model: DiscreteVAE | VQGAN | OpenAIDVAE):
-        self.model = model
+        self.model, self.config = model, model.config
         c = model.config
         self.vocab, self.grid, self.pixels, self.channels = c.vocab, c.grid, c.pixels, c.channels
 

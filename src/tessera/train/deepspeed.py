@@ -14,10 +14,11 @@ from torch import Tensor, nn
 
 from tessera.config import MachineConfig, OptimConfig
 from tessera.errors import ConfigError, TesseraError
+from tessera.nn.stack import economise
 from tessera.settings import nearest
 from tessera.state import write_state
 from tessera.train.distributed import Several
-from tessera.train.engine import MakeOptimizer, economise, read_optimizer
+from tessera.train.engine import MakeOptimizer, read_optimizer
 from tessera.train.optim import Moments, clean, moments, set_moments
 
 
@@ -53,7 +54,7 @@ class ZeRO(Several):
         config: Any = model.config
         self.network_config = config
         self.bare = model.to(self.device).train()
-        economise(model, self.machine)
+        economise(model, self.machine.recompute)
         optimizer = make_optimizer(model)
         # The library has its own group settings; ours change per step and are written into its groups.
         self.engine, self.optimizer, *_ = self.library.initialize(
@@ -97,6 +98,9 @@ class ZeRO(Several):
         self.engine.step()
         norm = self.norm if self.stage == 0 else self.engine.get_global_grad_norm()
         return torch.as_tensor(norm if norm is not None else 0.0, dtype=torch.float32).cpu()
+
+    def redo(self) -> bool:
+        return False  # the library has counted the micro-batch already
 
     def reader(self) -> nn.Module:
         if self.stage < 3 and self.dtype == torch.float32:

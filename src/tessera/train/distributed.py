@@ -27,8 +27,8 @@ from tessera.config import MachineConfig
 from tessera.errors import TesseraError
 from tessera.models import saved
 from tessera.nn.attention import Attention
-from tessera.nn.stack import Branch, FeedForward
-from tessera.train.engine import MakeOptimizer, Single, economise, read_optimizer
+from tessera.nn.stack import Branch, FeedForward, economise
+from tessera.train.engine import MakeOptimizer, Single, read_optimizer
 from tessera.train.optim import Moments, clean, moments, set_moments
 
 
@@ -158,7 +158,7 @@ class Sharded(Several):
     def prepare(self, model: nn.Module, make_optimizer: MakeOptimizer) -> None:
         self.config: Any = model.config
         self.bare = self.model = model.to(self.device).train()
-        economise(model, self.machine)
+        economise(model, self.machine.recompute)
         low = self.dtype if self.dtype != torch.float32 else None
         policy = MixedPrecisionPolicy(param_dtype=low, reduce_dtype=torch.float32, cast_forward_inputs=False)
         counts: dict[int, int] = {}

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from tessera.config import MachineConfig
 from tessera.device import choose_device, computes_bf16, tune
 from tessera.nn.loss import Head, slopes
-from tessera.nn.stack import KEEPING, Branch, Transformer
+from tessera.nn.stack import economise
 from tessera.state import read_state, write_state
 from tessera.train.optim import moments, set_moments
 
@@ -36,6 +36,7 @@ class Engine(Protocol):
     def micro(self, last: bool) -> AbstractContextManager: ...
     def backward(self, loss: Tensor) -> None: ...
     def step(self, max_norm: float, rate: float) -> Tensor: ...
+    def redo(self) -> bool: ...
     def mean(self, x: Tensor) -> Tensor: ...
     def barrier(self) -> None: ...
     def same(self, value: float, what: str) -> None: ...
@@ -68,7 +69,7 @@ class Single:
         """Place the model and make its optimiser; the weights it has are those that training begins with."""
         # Convolutions run faster with channels last; other weights are left alone by it.
         self.bare = self.model = model.to(self.device, memory_format=torch.channels_last).train()  # type: ignore[call-overload]
-        economise(self.bare, self.machine)
+        economise(self.bare, self.machine.recompute)
         self.optimizer = make_optimizer(self.bare)
         if self.compiles:
             compile_parts(self.bare)
@@ -94,6 +95,12 @@ class Single:
         self.scaler.update()
         self.optimizer.zero_grad(set_to_none=True)
         return norm
+
+    def redo(self) -> bool:
+        """Forget the gradients of a step that failed, so that it can be taken again; False where other ranks have gone
+        on with theirs."""
+        self.optimizer.zero_grad(set_to_none=True)
+        return self.world == 1
 
     def mean(self, x: Tensor) -> Tensor:
         return x
@@ -138,19 +145,6 @@ def read_optimizer(folder: Path) -> dict:
     from tessera.train.distributed import gathered  # written by ranks together
 
     return {"moments": gathered(folder)}
-
-
-def economise(model: nn.Module, machine: MachineConfig) -> None:
-    """Memory for time, as `machine.recompute` says: reversible stacks keep what they could compute again, or residual
-    ones keep only what enters each branch (Chen et al. 2016). No number changes."""
-    stacks = [m for m in model.modules() if isinstance(m, Transformer)]
-    if machine.recompute == "off":
-        for stack in stacks:
-            stack.wiring = KEEPING.get(stack.wiring, stack.wiring)
-    elif machine.recompute == "on" and not all(stack.wiring in KEEPING for stack in stacks):
-        from torch.distributed.algorithms._checkpoint.checkpoint_wrapper import apply_activation_checkpointing
-
-        apply_activation_checkpointing(model, check_fn=lambda module: isinstance(module, Branch))
 
 
 def whole(x: Tensor) -> Tensor:

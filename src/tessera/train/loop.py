@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 
@@ -11,7 +12,9 @@ from torch import Tensor
 
 from tessera.config import TrainConfig, seconds
 from tessera.data.batches import Batch
+from tessera.device import out_of_memory, release
 from tessera.errors import TesseraError
+from tessera.plan import more_parts
 from tessera.store import Run
 from tessera.train.engine import Engine
 from tessera.train.keep import Keeper, Position, begin, checksum, fingerprint, note_spoiled
@@ -52,7 +55,7 @@ def train(
     batches = objective.batches(at.step, engine.rank, engine.world)
     began = time.monotonic() - at.elapsed
     window = Window(at.step, training_flops(objective.model) / matrix_rate(engine) / engine.world)
-    stopped = False
+    stopped, accumulate = False, config.optim.accumulate
 
     def done() -> float:
         """Share of the training that lies behind: by steps, or by time where that runs out first."""
@@ -73,9 +76,9 @@ def train(
             torch.manual_seed(step_seed(config.seed, engine.rank, at.step))
             rate = schedule.rate(at.step, done())
             waiting = time.monotonic()
-            batch = move(next(batches), engine.device)
+            batch = objective.chance(move(next(batches), engine.device))
             window.waited += time.monotonic() - waiting
-            loss, parts = forward_backward(objective, engine, batch, config.optim.accumulate, done())
+            (loss, parts), accumulate = in_memory(objective, engine, batch, accumulate, done())
             norm = engine.step(config.optim.clip, rate)
             # What all ranks must agree on, in one message.
             agreed = [loss, *parts.values(), time.monotonic() - began, interrupted(), keeper.written()]
@@ -107,6 +110,26 @@ def train(
 
 class Interrupted(TesseraError):
     """The user or a scheduler asked the run to stop; it saved first."""
+
+
+def in_memory(
+    objective: Objective, engine: Engine, batch: Batch, accumulate: int, done: float
+) -> tuple[tuple[Tensor, Parts], int]:
+    """`forward_backward`, with twice the micro-batches and the same arithmetic where memory runs out; and how many it
+    took. Only one process can do that: others would wait for the one that failed."""
+    noise = torch.get_rng_state()
+    while True:
+        try:
+            return forward_backward(objective, engine, batch, accumulate, done), accumulate
+        except (RuntimeError, MemoryError) as error:
+            more = more_parts(len(batch.tokens), accumulate)
+            if not out_of_memory(error) or not more or not engine.redo():
+                raise
+            error.__traceback__ = None  # it holds what must be freed
+        warnings.warn(f"Memory ran out with {accumulate} micro-batches; going on with {more}.", stacklevel=2)
+        accumulate = more
+        release()
+        torch.set_rng_state(noise)
 
 
 def forward_backward(

@@ -40,8 +40,11 @@ class Objective(Protocol):
     model: Any
 
     @property
+    def encoder(self) -> Any: ...
+    @property
     def image(self) -> ImageTokenizer | None: ...
     def place(self, device: torch.device) -> None: ...
+    def chance(self, batch: Batch) -> Batch: ...
     def batches(self, start: int, rank: int = 0, world: int = 1) -> Iterator[Batch]: ...
     def held_batches(self, rank: int = 0, world: int = 1) -> Iterator[tuple[Batch, int]]: ...
     def loss(self, model: nn.Module, batch: Batch, done: float) -> tuple[Tensor, Parts]: ...
@@ -59,14 +62,22 @@ class Paired:
     source: Pictures | Packed
     held_source: Pictures | Packed
 
+    encoder: Any = None
+    """The config of the image tokenizer that encodes in the step, where one does."""
+
     def place(self, device: torch.device) -> None: ...
+
+    def chance(self, batch: Batch) -> Batch:
+        """What chance does to a batch on its way, before it is split, so that the split changes nothing."""
+        return batch
 
     def batches(self, start: int, rank: int = 0, world: int = 1) -> Iterator[Batch]:
         c, plan = self.config, (start, rank, world)
         return stream(self.source, len(self.pairs), c.optim.batch, c.seed, *plan, workers=self.workers)
 
     def held_batches(self, rank: int = 0, world: int = 1) -> Iterator[tuple[Batch, int]]:
-        return plain_batches(self.held_source, len(self.held), self.config.optim.batch, rank, world)
+        rows = max(1, self.config.optim.batch // self.config.optim.accumulate)  # no more at a time than in training
+        return plain_batches(self.held_source, len(self.held), rows, rank, world)
 
     @property
     def workers(self) -> int:
@@ -141,14 +152,17 @@ class TrainTextToImage(Paired):
             both = zip((pairs, held), captions, strict=True)
             sources = [_pictures(config, p, c, image.pixels, image.channels) for p, c in both]
         self.source, self.held_source = sources
+        self.encoder = None if codes else image.config
 
     def place(self, device: torch.device) -> None:
         self.image.to(device)
 
-    def loss(self, model: nn.Module, batch: Batch, done: float) -> tuple[Tensor, Parts]:
+    def chance(self, batch: Batch) -> Batch:
         forgotten = torch.rand(len(batch.tokens)).to(batch.tokens.device) < self.config.optim.drop_condition
-        tokens = self.model.forget(batch.tokens, forgotten)
-        total, text, image = model(tokens, self.codes(batch))
+        return batch._replace(tokens=self.model.forget(batch.tokens, forgotten))
+
+    def loss(self, model: nn.Module, batch: Batch, done: float) -> tuple[Tensor, Parts]:
+        total, text, image = model(batch.tokens, self.codes(batch))
         return total, {"text": text, "image": image}
 
     def held_loss(self, model: nn.Module, batch: Batch) -> Parts:

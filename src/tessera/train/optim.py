@@ -145,9 +145,10 @@ def set_moments(optimizer: torch.optim.Optimizer, model: nn.Module, saved: Momen
     owner = {id(p): part for part in parts for group in part.param_groups for p in group["params"]}
     for name, memory in saved.items():
         p = named[name]
-        # Adam's step counts on the CPU; all else lies where the parameter does.
+        # Adam's step counts on the CPU; all else lies where the parameter does and in the same order, because fused
+        # optimisers walk through memory.
         owner[id(p)].state[p] = {
-            k: v.to(p.device, p.dtype if v.is_floating_point() else v.dtype) if v.ndim else v.clone()
+            k: torch.empty_like(p, requires_grad=False).copy_(v) if v.shape == p.shape and v.ndim else v.clone()
             for k, v in memory.items()
         }
 

@@ -9,7 +9,6 @@ import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from tessera.config import CLIPConfig, DVAEConfig
 from tessera.models import saved
 from tessera.train.engine import Engine
 
@@ -21,18 +20,8 @@ def training_flops(model: nn.Module) -> float:
     with torch.device("meta"), torch.no_grad():
         copy = saved.network(config).eval()
         with FlopCounterMode(display=False) as counter:
-            copy(*_one(config))
+            copy(*saved.inputs(config, 1))
     return 3.0 * counter.get_total_flops()
-
-
-def _one(c: Any) -> tuple[Any, ...]:
-    """The inputs of one sample."""
-    ids = lambda length: torch.zeros(1, length, dtype=torch.long)
-    if isinstance(c, DVAEConfig):
-        return torch.zeros(1, c.channels, c.pixels, c.pixels), 1.0
-    if isinstance(c, CLIPConfig):
-        return ids(c.text_len), torch.zeros(1, c.channels, c.pixels, c.pixels)
-    return ids(c.text_len), ids(c.grid * c.grid)
 
 
 def matrix_rate(engine: Engine) -> float:

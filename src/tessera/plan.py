@@ -1,0 +1,274 @@
+"""How much memory a run will need, before it starts. It knows no data and no engine, only what they would hold."""
+
+from __future__ import annotations
+
+import dataclasses
+import weakref
+from collections.abc import Callable, Iterator
+from contextlib import nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+
+from tessera.config import MachineConfig, TextToImageConfig, TrainConfig
+from tessera.device import choose_device, computes_bf16, keep_freed_memory, return_freed_memory
+from tessera.models import saved
+from tessera.nn.stack import Branch, economise
+
+MOMENTS = {"adam": 2, "adamw": 2, "muon": 2}
+"""Numbers that an optimiser keeps for each weight; Muon keeps one for matrices, which is not subtracted."""
+SAFE = 0.9
+"""Share of the free memory that a plan may fill."""
+CONTEXT = 0.6
+"""GB of a graphics card that its own library takes."""
+CARDS = (8, 11, 16, 24, 80)
+ROOMY = 2.0
+"""How many times a plan must fit before freed memory may lie about."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Bytes on one device at the worst moment of a step."""
+
+    weights: float
+    gradients: float
+    optimizer: float
+    working: float
+    """Activations, the chunk of the loss, and what the engine gathers or sends."""
+    tokenizer: float
+    """Weights of the image tokenizer, where pictures are encoded in the step."""
+    micro: int
+    """Pictures at a time on each rank."""
+
+    @property
+    def total(self) -> float:
+        return self.weights + self.gradients + self.optimizer + self.working + self.tokenizer
+
+    def __str__(self) -> str:
+        parts = [f"{f.name} {size(getattr(self, f.name))}" for f in dataclasses.fields(self)[:-1]]
+        return f"{size(self.total)} at {self.micro} a time: {', '.join(parts)}"
+
+
+def size(count: float) -> str:
+    return f"{count / 1e9:.2f} GB" if count >= 1e8 else f"{count / 1e6:.1f} MB"
+
+
+@dataclass(frozen=True)
+class Share:
+    """What one rank of `world` holds of the whole model's weights, gradients and optimiser state, and how many bytes of
+    copies it needs beside them."""
+
+    weights: float = 1.0
+    gradients: float = 1.0
+    optimizer: float = 1.0
+    copies: float = 0.0
+    """In units of the whole model's gradients: buckets that are sent."""
+
+
+def share(machine: MachineConfig, world: int) -> Share:
+    """By engine; formulas from the ZeRO paper (Rajbhandari et al. 2020, figure 1)."""
+    part = 1 / world
+    name = ("ddp" if world > 1 else "single") if machine.engine == "auto" else machine.engine
+    if name == "deepspeed":
+        cut = [part if machine.zero >= stage else 1.0 for stage in (3, 2, 1)]
+        held = {"none": cut[2], "optimizer": 0.0, "parameters": 0.0}[machine.offload]
+        return Share(0.0 if machine.offload == "parameters" else cut[0], cut[1], held)
+    if name == "fsdp":
+        return Share(part, part, part)
+    return Share(copies=1.0 if name in ("ddp", "horovod") and world > 1 else 0.0)
+
+
+def predict(config: TrainConfig, micro: int, world: int = 1, tokenizer: Any = None) -> Plan:
+    """The peak of a step with `micro` pictures at a time; the model's config must be resolved.
+
+    The step is run without memory (torch's fake tensors) and every storage that it would make is counted from birth to
+    death, so that no formula has to follow the model. Compiled steps need less. `tokenizer` is the config of an image
+    tokenizer that encodes in the step.
+    """
+    of = share(config.machine, world)
+    held = held_bytes(config.model)
+    low = _precision(config.machine)
+    whole = config.optim.batch // world == micro
+    working = _step_peak(config, micro, low, whole)
+    if of.weights < 1:  # a branch is gathered before it is used, and the next one with it
+        working += 2 * _largest_branch(config.model) * (low.itemsize / 4)
+    encode = _encode_peak(tokenizer, micro) if tokenizer else 0.0
+    return Plan(
+        weights=held * of.weights,
+        gradients=held * of.gradients,
+        optimizer=MOMENTS[config.optim.name] * held * of.optimizer,
+        working=max(working, encode) + held * of.copies,
+        tokenizer=held_bytes(tokenizer) if tokenizer else 0.0,
+        micro=micro,
+    )
+
+
+def fit(config: TrainConfig, free: float, world: int = 1, tokenizer: Any = None) -> tuple[Plan, int]:
+    """The plan with the fewest micro-batches that fits into `free` bytes, and how many those are; one picture at a time
+    where nothing fits."""
+    rows, count = config.optim.batch // world, config.optim.accumulate
+    found = predict(config, rows // count, world, tokenizer)
+    guess = scaled(config, world, tokenizer) if found.total > SAFE * free else None
+    while found.total > SAFE * free and (more := more_parts(rows, count)):
+        count = more
+        if (guess and guess(rows // count).total <= SAFE * free) or not more_parts(rows, count):
+            found = predict(config, rows // count, world, tokenizer)
+    return found, count
+
+
+def scaled(config: TrainConfig, world: int = 1, tokenizer: Any = None) -> Callable[[int], Plan]:
+    """`predict` for any number of pictures from two small ones: memory grows with them in a straight line."""
+    few, many = (predict(config, n, world, tokenizer) for n in (4, 8))
+    slope = (many.working - few.working) / 4
+    return lambda micro: dataclasses.replace(few, working=max(few.working + slope * (micro - 4), 0.0), micro=micro)
+
+
+def more_parts(rows: int, parts: int) -> int:
+    """The next count, at least twice as large, that divides `rows`; 0 where there is none."""
+    return next((n for n in range(2 * parts, rows + 1) if rows % n == 0), 0)
+
+
+def table(config: TrainConfig) -> Iterator[str]:
+    """What one process needs, and what fits on cards of usual sizes, in lines."""
+    guess, rows = scaled(config), config.optim.batch
+    yield f"Training in one process: {guess(rows // config.optim.accumulate)}"
+    for gigabytes in CARDS:
+        free, parts = SAFE * (gigabytes - CONTEXT) * 1e9, config.optim.accumulate
+        while guess(rows // parts).total > free and (more := more_parts(rows, parts)):
+            parts = more
+        found = guess(rows // parts)
+        split = "whole batches" if parts == 1 else f"{parts} micro-batches of {found.micro}"
+        yield f"{gigabytes:>4} GB: {f'{split}, {size(found.total)}' if found.total <= free else 'too small'}"
+
+
+def settle(
+    config: TrainConfig, device: torch.device, world: int = 1, tokenizer: Any = None
+) -> tuple[TrainConfig, Plan]:
+    """The config with as many micro-batches as the free memory asks for, and the plan of it.
+
+    DeepSpeed is told its micro-batches earlier, and a DVAE or CLIP sees its batch whole; those are left as they are. On
+    a CPU with room for twice as much, what is freed is kept for the next step, which is faster.
+    """
+    free = free_memory(device)
+    if config.machine.engine == "deepspeed" or not isinstance(config.model, TextToImageConfig):
+        found, count = predict(config, config.optim.batch // config.optim.accumulate // world, world, tokenizer), 0
+    else:
+        found, count = fit(config, free, world, tokenizer)
+    if device.type == "cpu":
+        keep_freed_memory() if ROOMY * found.total * world < free else return_freed_memory()
+    count = count or config.optim.accumulate
+    return dataclasses.replace(config, optim=dataclasses.replace(config.optim, accumulate=count)), found
+
+
+def free_memory(device: torch.device) -> float:
+    """Bytes that a run may take: of the graphics card, or of what the machine, its container and `ulimit` leave."""
+    if device.type == "cuda":
+        return float(torch.cuda.mem_get_info(device)[0])
+    return min([_meminfo(), *_container(), *_limits()])
+
+
+def _meminfo() -> float:
+    file = Path("/proc/meminfo")
+    lines = file.read_text().splitlines() if file.is_file() else []
+    return float(next((int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable")), 2**63))
+
+
+def _container() -> Iterator[float]:
+    """What a control group leaves (version 2)."""
+    most, now = (Path("/sys/fs/cgroup") / name for name in ("memory.max", "memory.current"))
+    if most.is_file() and now.is_file() and (limit := most.read_text().strip()).isdigit():
+        yield float(int(limit) - int(now.read_text()))
+
+
+def _limits() -> Iterator[float]:
+    """What `ulimit -v` and `ulimit -d` leave."""
+    status = Path("/proc/self/status")
+    if not status.is_file():
+        return
+    import resource
+
+    held = dict(line.split(":", 1) for line in status.read_text().splitlines())
+    for kind, key in ((resource.RLIMIT_AS, "VmSize"), (resource.RLIMIT_DATA, "VmData")):
+        limit, _ = resource.getrlimit(kind)
+        if limit != resource.RLIM_INFINITY:
+            yield float(limit - int(held[key].split()[0]) * 1024)
+
+
+def held_bytes(model: Any) -> float:
+    """Bytes of a model's float32 weights."""
+    with torch.device("meta"):
+        return 4.0 * saved.parameters(saved.network(model))
+
+
+def _precision(machine: MachineConfig) -> torch.dtype:
+    names = {"float32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+    auto = torch.bfloat16 if computes_bf16(choose_device(machine.device)) else torch.float32
+    return names.get(machine.precision, auto)
+
+
+def _step_peak(config: TrainConfig, micro: int, low: torch.dtype, whole: bool) -> float:
+    """Bytes beyond weights and gradients at the worst moment of a forward and a backward pass."""
+    with FakeTensorMode(), torch.device("cpu"):
+        model: Any = saved.network(config.model).train()
+        economise(model, config.machine.recompute)
+        inputs = saved.inputs(config.model, micro)
+        autocast = lambda: torch.autocast("cpu", low) if low != torch.float32 else nullcontext()
+        with Tally() as tally:
+            for _ in range(1 if whole else 2):  # the second micro-batch meets the gradients of the first
+                with autocast():
+                    loss = model(*inputs)[0]
+                loss.backward()
+                del loss
+        held = sum(p.numel() * p.element_size() for p in model.parameters() if p.grad is not None)
+    return tally.peak - held
+
+
+def _encode_peak(tokenizer: Any, micro: int) -> float:
+    with FakeTensorMode(), torch.device("cpu"), torch.no_grad():
+        model: Any = saved.network(tokenizer).eval()
+        with Tally() as tally:
+            model.encode(torch.zeros(micro, tokenizer.channels, tokenizer.pixels, tokenizer.pixels))
+    return tally.peak
+
+
+def _largest_branch(model: Any) -> float:
+    with torch.device("meta"):
+        network = saved.network(model)
+        branches = [m for m in network.modules() if isinstance(m, Branch)]
+        return 4.0 * max((saved.parameters(b) for b in branches), default=saved.parameters(network))
+
+
+class Tally(TorchDispatchMode):
+    """Counts the bytes of every storage that comes into being inside, and how many there were at most at a time."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.now = self.peak = 0.0
+        self.known: dict[int, Callable] = {}
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        out = func(*args, **(kwargs or {}))
+        before = {id(x.untyped_storage()) for x in tree_leaves((args, kwargs)) if isinstance(x, Tensor)}
+        for x in tree_leaves(out):
+            if isinstance(x, Tensor):
+                self._see(x.untyped_storage(), before)
+        return out
+
+    def _see(self, storage: Any, before: set[int]) -> None:
+        key = id(storage)
+        if key in self.known or key in before:
+            return
+        count = storage.nbytes()
+        self.known[key] = weakref.finalize(storage, self._forget, key, count)
+        self.now += count
+        self.peak = max(self.peak, self.now)
+
+    def _forget(self, key: int, count: int) -> None:
+        self.known.pop(key, None)
+        self.now -= count
