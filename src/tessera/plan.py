@@ -96,8 +96,9 @@ def predict(config: TrainConfig, micro: int, world: int = 1, tokenizer: Any = No
     low = _precision(config.machine)
     whole = config.optim.batch // world == micro
     working = _step_peak(config, micro, low, whole)
-    if of.weights < 1:  # a branch is gathered before it is used, and the next one with it
-        working += 2 * _largest_branch(config.model) * (low.itemsize / 4)
+    if of.weights < 1:  # a branch is gathered before it is used, and the next one with it; no other copies are kept
+        working += 2 * branch_bytes(config.model) * (low.itemsize / 4)
+        working -= held / 2 if low != torch.float32 else 0.0
     encode = _encode_peak(tokenizer, micro) if tokenizer else 0.0
     return Plan(
         weights=held * of.weights,
@@ -237,7 +238,8 @@ def _encode_peak(tokenizer: Any, micro: int) -> float:
     return tally.peak
 
 
-def _largest_branch(model: Any) -> float:
+def branch_bytes(model: Any) -> float:
+    """float32 bytes of the largest branch, or of the whole model where it has none."""
     with torch.device("meta"):
         network = saved.network(model)
         branches = [m for m in network.modules() if isinstance(m, Branch)]
