@@ -153,11 +153,13 @@ def settle(
 ) -> tuple[TrainConfig, Plan]:
     """The config with as many micro-batches as the free memory asks for, and the plan of it.
 
-    DeepSpeed is told its micro-batches earlier, and a DVAE or CLIP sees its batch whole; those are left as they are. On
+    Several ranks would have to agree, DeepSpeed is told its micro-batches earlier, and a DVAE or CLIP sees its batch
+    whole: those are left as they are. On
     a CPU with room for twice as much, what is freed is kept for the next step, which is faster.
     """
     free = free_memory(device)
-    if config.machine.engine == "deepspeed" or not isinstance(config.model, TextToImageConfig):
+    fixed = world > 1 or config.machine.engine == "deepspeed" or not isinstance(config.model, TextToImageConfig)
+    if fixed:
         found, count = predict(config, config.optim.batch // config.optim.accumulate // world, world, tokenizer), 0
     else:
         found, count = fit(config, free, world, tokenizer)

@@ -141,14 +141,17 @@ def moments(optimizer: torch.optim.Optimizer, model: nn.Module) -> Moments:
 def set_moments(optimizer: torch.optim.Optimizer, model: nn.Module, saved: Moments) -> None:
     """Give the optimiser back what `moments` told. Raises KeyError for a parameter that this model has not."""
     named = {clean(n): p for n, p in model.named_parameters()}
-    parts = _parts(optimizer)
-    owner = {id(p): part for part in parts for group in part.param_groups for p in group["params"]}
+    groups = {
+        id(p): (part, group) for part in _parts(optimizer) for group in part.param_groups for p in group["params"]
+    }
     for name, memory in saved.items():
         p = named[name]
-        # Adam's step counts on the CPU; all else lies where the parameter does and in the same order, because fused
-        # optimisers walk through memory.
-        owner[id(p)].state[p] = {
-            k: torch.empty_like(p, requires_grad=False).copy_(v) if v.shape == p.shape and v.ndim else v.clone()
+        part, group = groups[id(p)]
+        # A step count lies on the CPU unless the optimiser is fused; all else lies where the parameter does and in the
+        # same order, because fused optimisers walk through memory.
+        counts_on = p.device if group.get("fused") else torch.device("cpu")
+        part.state[p] = {
+            k: torch.empty_like(p, requires_grad=False).copy_(v) if v.ndim else v.to(counts_on, copy=True)
             for k, v in memory.items()
         }
 
