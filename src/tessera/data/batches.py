@@ -201,6 +201,7 @@ def stream(
         collate_fn=source.gather,
         num_workers=workers,
         prefetch_factor=4 if workers else None,
+        pin_memory=torch.cuda.is_available(),  # so that copies to the device go on beside its work
         worker_init_fn=_leave_interrupts_to_the_loop,
         generator=torch.Generator(),  # the loader seeds its workers from here, not from the noise of the training step
     )
