@@ -19,14 +19,14 @@ from tessera.models import saved
 from tessera.store import Run
 from tessera.train.objectives import build
 
-STEPS = 400
+STEPS = 200
 
 
 def main(folder: Path) -> None:
     birds.draw_folder(folder / "birds", 1500, pixels=64, seed=0)
     quiet = ["--data.path", str(folder / "birds"), "--preview-every", "0", "--data.crop", "1", "--data.workers", "0"]
     quiet += ["--save-every", str(STEPS)]
-    vae = ["train", "dvae-xs-64", "--out", str(folder / "vae"), "--steps", "300", "--valid-every", "0", *quiet]
+    vae = ["train", "dvae-xs-64", "--out", str(folder / "vae"), "--steps", "200", "--valid-every", "0", *quiet]
     tessera([*vae, "--optim.lr", "2e-3"])
     tessera(["data", "encode", str(folder / "birds"), str(folder / "codes"), "--tokens", str(folder / "vae"),
              "--views", "1"])  # fmt: skip
@@ -34,7 +34,7 @@ def main(folder: Path) -> None:
     for precision in ("float32", "bf16"):
         out = folder / precision
         tessera(["train", "t2i-xs-64", "--out", str(out), "--data.codes", str(folder / "codes"), "--tokens.image",
-                 str(folder / "vae"), "--steps", str(STEPS), "--valid-every", "50", "--optim.lr", "6e-3", *quiet,
+                 str(folder / "vae"), "--steps", str(STEPS), "--valid-every", "25", "--optim.lr", "6e-3", *quiet,
                  "--machine.precision", precision])  # fmt: skip
         curves[precision] = {r["step"]: round(r["held_loss"], 4) for r in Run(out).read_metrics() if "held_loss" in r}
     row("curves", configuration="held-out nats per code, by step", float32=curves["float32"], bf16=curves["bf16"],

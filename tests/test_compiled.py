@@ -1,6 +1,7 @@
 """What torch.compile makes of the model gives the same numbers. In a process of its own: the shape checks of the other
 tests cannot be traced."""
 
+import shutil
 import subprocess
 import sys
 
@@ -55,6 +56,7 @@ for config in (MODERN, CLASSIC):
 """
 
 
+@pytest.mark.skipif(not (shutil.which("g++") or shutil.which("clang++")), reason="torch.compile needs a C++ compiler")
 @pytest.mark.parametrize(
     "script", [pytest.param(DRAWING, id="drawing"), pytest.param(TRAINING, id="training", marks=pytest.mark.slow)]
 )

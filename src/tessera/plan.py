@@ -154,8 +154,8 @@ def settle(
     """The config with as many micro-batches as the free memory asks for, and the plan of it.
 
     Several ranks would have to agree, DeepSpeed is told its micro-batches earlier, and a DVAE or CLIP sees its batch
-    whole: those are left as they are. On
-    a CPU with room for twice as much, what is freed is kept for the next step, which is faster.
+    whole: those are left as they are. On a CPU with room for twice as much, what is freed is kept for the next step,
+    which is faster.
     """
     free = free_memory(device)
     fixed = world > 1 or config.machine.engine == "deepspeed" or not isinstance(config.model, TextToImageConfig)

@@ -195,7 +195,7 @@ FEW_CODES = 1024
 class Visibility(nn.Module):
     """Attention restricted to a pattern: softmax(q k / sqrt(E)) v over the keys each query may see.
 
-    The dense mask is the meaning of a pattern; `bands` and `seen` are ways to read less than all keys.
+    The dense mask is the meaning of a pattern; its band and `seen` are ways to read less than all keys.
     """
 
     mask: Tensor
@@ -233,17 +233,20 @@ class Visibility(nn.Module):
         text, grid, codes = self.layout.text, self.layout.grid, t - self.layout.text
         if codes <= 0 or self.band is None:
             return self._masked(q, k, v)
-        head, (q, k, v) = (q, k, v), (F.pad(u[:, :, text:], (0, 0, 0, self.layout.codes - codes)) for u in (q, k, v))
+        everything, (q, k, v) = (
+            (q, k, v),
+            (F.pad(u[:, :, text:], (0, 0, 0, self.layout.codes - codes)) for u in (q, k, v)),
+        )
         q, k, v = (u.reshape(b * h, grid, grid, e) for u in (q, k, v))
         if self.band.columns:
             q, k, v = (u.transpose(1, 2) for u in (q, k, v))
         k, v = (
             torch.cat((w[:, :, :text].reshape(b * h, 1, text, e).expand(-1, grid, -1, -1), _above(u, self.band.up)), 2)
-            for w, u in zip(head[1:], (k, v), strict=True)
+            for w, u in zip(everything[1:], (k, v), strict=True)
         )
         y = F.scaled_dot_product_attention(q, k, v, self.band_mask)
         y = (y.transpose(1, 2) if self.band.columns else y).reshape(b, h, grid * grid, e)
-        return torch.cat((self._causal(*(u[:, :, :text] for u in head)), y[:, :, :codes]), 2)
+        return torch.cat((self._causal(*(u[:, :, :text] for u in everything)), y[:, :, :codes]), 2)
 
     def _causal(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         return F.scaled_dot_product_attention(q, k, v, is_causal=True)
