@@ -236,6 +236,7 @@ def train(args: list[str]) -> None:
     work = lambda: loop.train(objective.config, objective, engine, run, tracker, preview)
     try:
         profiled(work, run.folder) if start.profile else work()
+        engine.close()
     finally:
         tracker.close()
     if engine.rank or start.profile:

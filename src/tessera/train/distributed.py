@@ -105,6 +105,9 @@ class Several(Single):
     def save(self, folder: Path) -> Callable[[], None]:
         return super().save(folder) if self.rank == 0 else lambda: None
 
+    def close(self) -> None:
+        dist.destroy_process_group()  # or its threads may outlive what they use
+
     def whole_copy(self, config: Any) -> nn.Module:
         """A copy with all weights; only the first rank's is filled."""
         weights = self.weights()

@@ -44,6 +44,7 @@ class Engine(Protocol):
     def weights(self) -> dict[str, Tensor]: ...
     def save(self, folder: Path) -> Callable[[], None]: ...
     def restore(self, checkpoint: Path) -> None: ...
+    def close(self) -> None: ...
 
 
 class Single:
@@ -129,6 +130,9 @@ class Single:
         set_moments(self.optimizer, self.bare, state["moments"])
         if self.scaler.is_enabled() and state.get("scaler"):
             self.scaler.load_state_dict(state["scaler"])
+
+    def close(self) -> None:
+        """Part from the other ranks, after the last step."""
 
 
 def compile_parts(model: nn.Module) -> None:
