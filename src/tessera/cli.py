@@ -47,9 +47,9 @@ class GenerateConfig:
     judge: str = ""
     """A clip run that ranks them; by default the folder `judge` in RUN."""
     weights: Literal["float32", "bf16", "int8"] = "float32"
-    """Bits of each weight while drawing; on a CPU int8 is two to three times as fast, and hardly to be told apart."""
+    """Bits of each weight while drawing; on a CPU int8 is about twice as fast, and hardly to be told apart."""
     compile: Literal["auto", "on", "off"] = "auto"
-    """torch.compile: ten seconds once, then a quarter faster on a CPU; auto uses it on CUDA."""
+    """torch.compile: ten seconds once, then an eighth to a third faster on a CPU; auto uses it on CUDA."""
     partial: bool = False
     """Write the pictures while they are being drawn, two rows of codes at a time."""
     complete_text: bool = False

@@ -127,9 +127,8 @@ def reversible(pairs: nn.ModuleList, x: Tensor, past: Past | Nothing) -> Tensor:
     """y1 = x1 + f(x2), y2 = x2 + g(y1); the output is the mean of both streams (Gomez et al. 2017)."""
     if torch.is_grad_enabled() and x.requires_grad:
         y1, y2 = _Reversible.apply(x, pairs, past)
-    else:
-        y1, y2 = reversible_streams(pairs, x, past)
-    return (y1 + y2) / 2
+        return (y1 + y2) / 2
+    return reversible_kept(pairs, x, past)
 
 
 def reversible_kept(pairs: nn.ModuleList, x: Tensor, past: Past | Nothing) -> Tensor:
@@ -151,9 +150,8 @@ KEEPING = {reversible: reversible_kept}
 
 
 def economise(model: nn.Module, recompute: str) -> None:
-    """Memory for time: "on" lets reversible stacks keep what they could compute again nowhere, and residual ones only
-    what enters each branch (Chen et al. 2016); "off" keeps everything; "auto" is on for reversible ones. No number
-    changes."""
+    """Memory for time. "on": reversible stacks compute their activations again, residual ones keep only what enters each
+    branch (Chen et al. 2016); "off" keeps everything; "auto" is on for reversible stacks alone. No number changes."""
     stacks = [m for m in model.modules() if isinstance(m, Transformer)]
     if recompute == "off":
         for stack in stacks:
