@@ -150,7 +150,7 @@ KEEPING = {reversible: reversible_kept}
 
 
 def economise(model: nn.Module, recompute: str) -> None:
-    """Memory for time. "on": reversible stacks compute their activations again, residual ones keep only what enters each
+    """Memory for time. "on": reversible stacks compute activations again, residual ones keep only what enters each
     branch (Chen et al. 2016); "off" keeps everything; "auto" is on for reversible stacks alone. No number changes."""
     stacks = [m for m in model.modules() if isinstance(m, Transformer)]
     if recompute == "off":
