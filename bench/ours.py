@@ -39,7 +39,8 @@ def native(words: int = 16, vocab: int = 4096) -> TextToImageConfig:
 
 def main() -> None:
     state: dict[str, Any] = {}
-    tokenizer = Frozen(DiscreteVAE(preset("dvae-dalle1-256").model).eval().requires_grad_(False))
+    network = DiscreteVAE(preset("dvae-dalle1-256").model).eval().requires_grad_(False)
+    tokenizer = Frozen(network.to(memory_format=torch.channels_last))  # as tokens.image.load gives it
 
     def train(kind: str, batch: int, words: int, precision: str, compile: str, recompute: str) -> None:
         base, model = (NOTEBOOK, notebook()) if kind == "notebook" else (NATIVE, native(words))

@@ -316,6 +316,13 @@ def test_too_long_captions_are_named_before_the_first_step():
 # Packed codes.
 
 
+def test_looking_at_an_image_tokenizer_that_learns_changes_nothing():
+    model = DiscreteVAE(TINY_DVAE)
+    laid = {name: p.stride() for name, p in model.named_parameters()}
+    Frozen(model).encode(torch.rand(1, 3, 16, 16))
+    assert {name: p.stride() for name, p in model.named_parameters()} == laid
+
+
 def test_packed_codes_are_what_encoding_gives_and_resume(bird_folder, tmp_path, monkeypatch):
     torch.manual_seed(0)
     monkeypatch.setattr("tessera.data.codes.PART", 16)

@@ -80,10 +80,13 @@ def arguments(ground: Path, out: Path, steps: int, *more: str) -> list[str]:
 
 def train(ground: Path, out: Path, engine: str, steps: int, *more: str) -> Run:
     processes, settings = ENGINES[engine]
-    done = subprocess.run(command(processes, *arguments(ground, out, steps, *more, *settings)), env=ENVIRONMENT,
-                          capture_output=True, text=True, timeout=300)  # fmt: skip
-    assert done.returncode == 0, done.stderr[-3000:]
+    run(command(processes, *arguments(ground, out, steps, *more, *settings)))
     return Run(out)
+
+
+def run(launch: list[str], timeout: int = 300) -> None:
+    done = subprocess.run(launch, env=ENVIRONMENT, capture_output=True, text=True, timeout=timeout)
+    assert done.returncode == 0, done.stderr[:3000] + done.stderr[-3000:]
 
 
 def losses(run: Run) -> dict[int, float]:
@@ -168,7 +171,7 @@ def test_the_other_models_train_and_preview_under_every_engine(ground, tmp_path,
         args = ["train", preset, "--data.path", str(ground / "birds"), "--out", str(tmp_path / name), "--steps", "6",
                 "--optim.batch", "8", "--valid-every", "3", "--preview-every", "3", "--data.workers", "0",
                 "--model.pixels", "16", "--machine.precision", "float32", *small, *settings]  # fmt: skip
-        subprocess.run(command(processes, *args), env=ENVIRONMENT, check=True, capture_output=True, timeout=300)
+        run(command(processes, *args))
         held.append([r["held_loss"] for r in Run(tmp_path / name).read_metrics() if "held_loss" in r])
     # A judge's loss is over its own rank's batch, so only the others are equal.
     assert held[0] == pytest.approx(held[1], abs=1e-5) or preset.startswith("clip")
@@ -223,7 +226,7 @@ def test_twenty_kills_of_two_processes_change_nothing(ground, tmp_path):
         assert process.poll() is None, f"it ended before kill {kill}"
         os.killpg(process.pid, signal.SIGKILL)
         process.wait()
-    subprocess.run(command(2, *args), env=ENVIRONMENT, check=True, capture_output=True, timeout=600)
+    run(command(2, *args), timeout=600)
     assert_equal_runs(Run(tmp_path / "killed"), whole)
     assert not list((tmp_path / "killed").glob(".*")), "no temporary files are left over"
 
