@@ -77,7 +77,7 @@ def main() -> None:
         device = "cuda" if torch.cuda.is_available() else "cpu"
         model = TextToImage(notebook() if kind == "notebook" else native()).eval().to(device)
         tokenizer.to(torch.device(device))
-        prepare(model, weights)
+        prepare(model, weights, compile)
         state.update(model=model, read=compiled(model) if compile else None)
         state["text"] = torch.randint(1, 4096, (1, model.config.text_len), device=device)
 

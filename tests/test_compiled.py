@@ -8,6 +8,7 @@ import sys
 import pytest
 
 SETUP = """
+import dataclasses
 import torch
 from tessera.config import MachineConfig, SampleConfig, TextToImageConfig, TransformerConfig
 from tessera.generate import sample
@@ -20,17 +21,19 @@ CLASSIC = TransformerConfig(
     dim=32, depth=2, heads=2, head_dim=12, positions="rotary_dalle1", norm="layer", qk_norm=False, ff="geglu",
     bias=True, shift=True, layer_scale=True, reversible=True, zero_init=False, patterns=("full", "axial_row"),
 )
+SPARSE = dataclasses.replace(MODERN, depth=4, patterns=("axial_row", "axial_col", "conv_like", "sparse"))
 def prior(config):
     torch.manual_seed(0)
     return TextToImage(TextToImageConfig(text_vocab=20, text_len=5, image_vocab=11, grid=4, transformer=config))
 """
 
 DRAWING = """
-for kind in ("float32", "int8"):
-    model, tokens = prepare(prior(CLASSIC).eval(), kind), torch.tensor([[3, 4, 7, 23, 24]])
-    config = SampleConfig(guidance=2.0, top_k=5)
-    plain = sample.codes(model, tokens, [1], config)
-    assert torch.equal(sample.codes(model, tokens, [1], config, read=compiled(model)), plain), kind
+for config, kind in CASES:
+    model, tokens = prepare(prior(config).eval(), kind, compile=True), torch.tensor([[3, 4, 7, 23, 24]])
+    for guidance in (1.0, 2.0):
+        config = SampleConfig(guidance=guidance, top_k=5)
+        plain = sample.codes(model, tokens, [1], config)
+        assert torch.equal(sample.codes(model, tokens, [1], config, read=compiled(model)), plain), (kind, guidance)
 """
 
 TRAINING = """
@@ -58,7 +61,16 @@ for config in (MODERN, CLASSIC):
 
 @pytest.mark.skipif(not (shutil.which("g++") or shutil.which("clang++")), reason="torch.compile needs a C++ compiler")
 @pytest.mark.parametrize(
-    "script", [pytest.param(DRAWING, id="drawing"), pytest.param(TRAINING, id="training", marks=pytest.mark.slow)]
+    "script",
+    [
+        pytest.param('CASES = [(CLASSIC, "int8")]' + DRAWING, id="drawing"),
+        pytest.param(
+            'CASES = [(CLASSIC, "float32"), (MODERN, "bf16"), (SPARSE, "float32")]' + DRAWING,
+            id="drawing, all",
+            marks=pytest.mark.slow,
+        ),
+        pytest.param(TRAINING, id="training", marks=pytest.mark.slow),
+    ],
 )
 def test_compiled_models_give_the_same_numbers(script):
     done = subprocess.run([sys.executable, "-c", SETUP + script], capture_output=True, text=True, timeout=600)

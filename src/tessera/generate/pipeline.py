@@ -114,9 +114,9 @@ class Pipeline:
         place = choose_device(device)
         tokenizer = image_tokens.load(checkpoint / "image_tokenizer")
         tokenizer.to(place)
-        prepare(model.to(place).eval(), weights)
-        fixed = compile == "on" or (compile == "auto" and place.type == "cuda")
-        return Pipeline(model, text_tokens.load(checkpoint / "text_tokenizer"), tokenizer, str(run), fixed)
+        compiles = compile == "on" or (compile == "auto" and place.type == "cuda")
+        prepare(model.to(place).eval(), weights, compiles)
+        return Pipeline(model, text_tokens.load(checkpoint / "text_tokenizer"), tokenizer, str(run), compiles)
 
     def __call__(self, prompt: str, count: int = 1, seed: int = 0, **sampling: float) -> list[Picture]:
         """`count` pictures of a prompt; keywords are those of SampleConfig: temperature, top_k, top_p, guidance."""

@@ -112,7 +112,8 @@ def codes(
     rows = torch.cat((tokens, model.unconditional(tokens))) if guided else tokens
     copies = len(rows) // batch
     past = model.past(len(rows), dtype=model.image_embedding.weight.dtype)
-    past.fixed = read is not None
+    if read:
+        past.fix()
     read = read or model.read
     drawn, count = tokens.new_zeros(batch, total), prime.shape[1]
     drawn[:, :count] = prime

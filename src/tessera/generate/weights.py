@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from tessera.errors import ConfigError
 from tessera.generate.sample import Read
 from tessera.models.text_to_image import TextToImage
+from tessera.nn.attention import Past
 from tessera.nn.loss import Head
 
 Product = Callable[[Tensor], Tensor]
@@ -84,37 +85,72 @@ class Plain(nn.Module):
         return F.linear(x.to(self.weight.dtype), self.weight, self.bias).to(x.dtype)
 
 
-def product(weight: Tensor, bias: Tensor | None, kind: str) -> Product:
+class Streamed(nn.Module):
+    """Another linear map, but under torch.compile one row meets its matrix in a sum that the compiler writes out: a
+    library's product of a matrix and one row does not read memory as fast as memory is."""
+
+    def __init__(self, several: nn.Module, weight: Float[Tensor, "N K"], scale: Tensor | None, bias: Tensor | None):
+        super().__init__()
+        self.several = several
+        self.weight, self.scale = weight, None if scale is None else scale.float()
+        self.bias = None if bias is None else bias.detach().float()
+
+    def forward(self, x: Float[Tensor, "*B K"]) -> Float[Tensor, "*B N"]:
+        if not torch.compiler.is_compiling() or x.numel() > x.shape[-1]:
+            return self.several(x)
+        y = (self.weight.float() * x.flatten().float()).sum(-1)
+        y = y if self.scale is None else y * self.scale
+        y = y if self.bias is None else y + self.bias
+        return y.to(x.dtype).view(*x.shape[:-1], -1)
+
+
+def product(weight: Tensor, bias: Tensor | None, kind: str, compile: bool) -> Product:
     """The fastest linear map of this kind that the device has; int8 takes bf16 where a row is not of whole 16s, which
     torch's kernel does not check."""
     if kind == "int8" and weight.shape[1] % 16 == 0:
-        return Int8(weight, bias)
+        levels = Int8(weight, bias)
+        return Streamed(levels, levels.levels, levels.scale, bias) if compile else levels
     dtype = torch.float32 if kind == "float32" else torch.bfloat16
     onednn = weight.device.type == "cpu" and hasattr(torch.ops.mkldnn, "_reorder_linear_weight")
-    return (Packed if onednn and torch.backends.mkldnn.is_available() else Plain)(weight, bias, dtype)
+    plain = (Packed if onednn and torch.backends.mkldnn.is_available() else Plain)(weight, bias, dtype)
+    return Streamed(plain, weight.detach().to(dtype), None, bias) if compile else plain
 
 
 KINDS = ("float32", "bf16", "int8")
 
 
-def prepare(model: nn.Module, kind: str = "float32") -> nn.Module:
+def prepare(model: nn.Module, kind: str = "float32", compile: bool = False) -> nn.Module:
     """Replace every linear map of `model` by one for drawing, in place; it can no longer be trained or saved.
 
     float32 gives the same pictures but for the order of sums; bf16 and int8 read a half and a quarter of the bytes, and
-    `docs/LOG.md` has what they change. Raises ConfigError for another kind.
+    `docs/LOG.md` has what they change. For `compiled`, weights are held twice but in int8. Raises ConfigError for
+    another kind.
     """
     if kind not in KINDS:
         raise ConfigError(f"weights is '{kind}'; known: {', '.join(KINDS)}.")
     for module in list(model.modules()):
         for name, child in list(module.named_children()):
             if isinstance(child, nn.Linear):
-                setattr(module, name, product(child.weight, child.bias, kind))
+                setattr(module, name, product(child.weight, child.bias, kind, compile))
         if isinstance(module, Head):
-            module.product = product(module.weight, module.bias, kind)
+            module.product = product(module.weight, module.bias, kind, compile)
             module.weight = nn.Parameter(module.weight.new_empty(0, module.weight.shape[1]), requires_grad=False)
     return model
 
 
 def compiled(model: TextToImage) -> Read:
-    """`model.read` compiled for one shape; on CUDA its kernels are recorded once and replayed as a graph."""
-    return torch.compile(model.read, dynamic=False, mode="reduce-overhead" if torch.cuda.is_available() else None)
+    """`model.read` compiled for one shape; on CUDA its kernels are recorded once and replayed as a graph.
+
+    The model must be `prepare`d for it and not change any more: nobody looks again whether it did.
+    """
+
+    def read(code: Tensor, past: Past) -> Tensor:
+        return model.read(code, past)
+
+    read.__code__ = read.__code__.replace()  # what is compiled is kept by code object: this model gets one of its own
+    cuda = torch.cuda.is_available()
+    # What meets a matrix is computed before, not again for each of its rows as the compiler would have it.
+    before = {"realize_reads_threshold": 1, "realize_opcount_threshold": 1}
+    unchanged = {"guard_filter_fn": torch.compiler.skip_guard_on_all_nn_modules_unsafe}
+    graphs = {"triton.cudagraphs": cuda, "coordinate_descent_tuning": cuda}
+    return torch.compile(read, fullgraph=True, dynamic=False, options={**before, **unchanged, **graphs})

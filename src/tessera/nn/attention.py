@@ -8,7 +8,7 @@ from typing import Protocol, runtime_checkable
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from tessera.config import TransformerConfig
@@ -77,7 +77,7 @@ class Slot:
 class Past:
     """What earlier positions left behind, one Slot per branch.
 
-    Where steps are compiled, `fixed` keeps every shape the same; else nobody reads beyond what was seen.
+    Where steps are compiled, `fix` keeps every shape the same; else nobody reads beyond what was seen.
     """
 
     def __init__(self, slots: Sequence[Slot], length: int, device: torch.device):
@@ -86,6 +86,13 @@ class Past:
 
     def __getitem__(self, slot: int) -> Memory:
         return self.slots[slot]
+
+    def fix(self) -> None:
+        """Every shape and every address stays as it is, which compilers and CUDA graphs ask for."""
+        self.fixed = True
+        for slot in self.slots:
+            for kept in (slot.keys, slot.values, slot.history):
+                torch._dynamo.mark_static_address(kept, guard=False)
 
     def advance(self, count: int) -> Tensor:
         """Make room for the next `count` positions and return them."""
@@ -222,10 +229,10 @@ class Visibility(nn.Module):
         if isinstance(where, slice):
             return self.at_once(q, k, v)
         if self.band and len(where) == 1:
-            keys = self.seen[where[0]]
+            keys = self.seen.index_select(0, where)[0]
             k, v = k.index_select(2, keys), v.index_select(2, keys)
-            return F.scaled_dot_product_attention(q, k, v, self.seen_mask[where])
-        return F.scaled_dot_product_attention(q, k, v, self.mask[where, : k.shape[2]])
+            return attention(q, k, v, self.seen_mask[where])
+        return attention(q, k, v, self.mask[where, : k.shape[2]])
 
     def _banded(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         """Text on its own; then each row (or column) of codes with all of the text and the rows it may see."""
@@ -254,6 +261,19 @@ class Visibility(nn.Module):
     def _masked(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         t = q.shape[2]
         return F.scaled_dot_product_attention(q, k, v, self.mask[:t, :t])
+
+
+def attention(
+    q: Float[Tensor, "B H t E"], k: Float[Tensor, "B H T E"], v: Float[Tensor, "B H T E"], mask: Bool[Tensor, "t T"]
+) -> Float[Tensor, "B H t E"]:
+    """softmax(q k / sqrt(E)) v over what the mask lets each query see.
+
+    One query is written out for torch.compile, which makes one loop of it and what stands around it.
+    """
+    if not torch.compiler.is_compiling() or q.shape[2] > 1:
+        return F.scaled_dot_product_attention(q, k, v, mask)
+    scores = (k * q).sum(-1) * q.shape[-1] ** -0.5
+    return (scores.masked_fill(~mask, -torch.inf).softmax(-1)[..., None] * v).sum(2, keepdim=True)
 
 
 def _above(rows: Float[Tensor, "B G Q E"], up: int) -> Float[Tensor, "B G K E"]:
