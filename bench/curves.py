@@ -22,21 +22,34 @@ from tessera.train.objectives import build
 STEPS = 200
 
 
-def main(folder: Path) -> None:
+def pictures(folder: Path) -> None:
+    """Drawn birds, an image tokenizer for them and their codes."""
     birds.draw_folder(folder / "birds", 1500, pixels=64, seed=0)
-    quiet = ["--data.path", str(folder / "birds"), "--preview-every", "0", "--data.crop", "1", "--data.workers", "0"]
-    quiet += ["--save-every", str(STEPS)]
-    vae = ["train", "dvae-xs-64", "--out", str(folder / "vae"), "--steps", "200", "--valid-every", "0", *quiet]
-    tessera([*vae, "--optim.lr", "2e-3"])
+    tessera(["train", "dvae-xs-64", "--out", str(folder / "vae"), "--steps", "200", "--valid-every", "0", "--optim.lr",
+             "2e-3", *quiet(folder)])  # fmt: skip
     tessera(["data", "encode", str(folder / "birds"), str(folder / "codes"), "--tokens", str(folder / "vae"),
              "--views", "1"])  # fmt: skip
+
+
+def trained(folder: Path, precision: str) -> Run:
+    """A prior for them."""
+    tessera(["train", "t2i-xs-64", "--out", str(folder / precision), "--data.codes", str(folder / "codes"),
+             "--tokens.image", str(folder / "vae"), "--steps", str(STEPS), "--valid-every", "25", "--optim.lr", "6e-3",
+             "--machine.precision", precision, *quiet(folder)])  # fmt: skip
+    return Run(folder / precision)
+
+
+def quiet(folder: Path) -> list[str]:
+    return ["--data.path", str(folder / "birds"), "--preview-every", "0", "--data.crop", "1", "--data.workers", "0",
+            "--save-every", str(STEPS)]  # fmt: skip
+
+
+def main(folder: Path) -> None:
+    pictures(folder)
     curves = {}
     for precision in ("float32", "bf16"):
-        out = folder / precision
-        tessera(["train", "t2i-xs-64", "--out", str(out), "--data.codes", str(folder / "codes"), "--tokens.image",
-                 str(folder / "vae"), "--steps", str(STEPS), "--valid-every", "25", "--optim.lr", "6e-3", *quiet,
-                 "--machine.precision", precision])  # fmt: skip
-        curves[precision] = {r["step"]: round(r["held_loss"], 4) for r in Run(out).read_metrics() if "held_loss" in r}
+        run = trained(folder, precision)
+        curves[precision] = {r["step"]: round(r["held_loss"], 4) for r in run.read_metrics() if "held_loss" in r}
     row("curves", configuration="held-out nats per code, by step", float32=curves["float32"], bf16=curves["bf16"],
         largest_difference=max(abs(curves["bf16"][s] - v) for s, v in curves["float32"].items()))  # fmt: skip
     bits(Run(folder / "float32"))

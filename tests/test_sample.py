@@ -32,17 +32,53 @@ def test_keep_mass_is_the_smallest_set():
 
 
 def test_draws_follow_the_probabilities():
-    uniform = torch.linspace(0, 1, 100_001)[:-1]
-    drawn = sample.draw(LOGITS[:1].expand(len(uniform), -1), uniform)
-    share = torch.bincount(drawn, minlength=5) / len(uniform)
-    torch.testing.assert_close(share, LOGITS[0].softmax(-1), atol=1e-4, rtol=0)
+    noise = sample.Noise([3], 5, torch.device("cpu")).at(0, 200_000)[0]
+    drawn = sample.draw(LOGITS[:1].expand(len(noise), -1), noise)
+    share = torch.bincount(drawn, minlength=5) / len(noise)
+    torch.testing.assert_close(share, LOGITS[0].softmax(-1), atol=3e-3, rtol=0)
 
 
 def test_a_filtered_code_is_never_drawn():
-    for u in (0.0, 0.3, 0.999999, 1.0 - 2**-24):
-        drawn = sample.draw(sample.keep_top(LOGITS, 2), torch.full((2,), u))
-        assert drawn[0] in (1, 4)
-        assert drawn[1] in (0, 1)
+    noise = sample.Noise([0, 1], 5, torch.device("cpu")).at(0, 1000)
+    drawn = sample.draw(sample.keep_top(LOGITS, 2)[:, None].expand(-1, 1000, -1), noise)
+    assert drawn[0].unique().tolist() == [1, 4]
+    assert set(drawn[1].tolist()) <= {0, 1}
+
+
+def test_noise_is_the_same_however_it_is_asked_for():
+    cpu = torch.device("cpu")
+    whole = sample.Noise([4, 5], 7, cpu).at(0, 200)
+    apart = sample.Noise([5], 7, cpu)
+    assert all(torch.equal(apart.at(i, 9), whole[1:, i : i + 9]) for i in range(3, 191, 4))
+    assert whole.flatten(1).isfinite().all()
+    assert abs(float(whole.mean()) - 0.5772) < 0.1
+
+
+@pytest.mark.parametrize("config", [MODERN, CLASSIC], ids=["modern", "dalle1"])
+@pytest.mark.parametrize("ahead", [2, 5, 64])
+@pytest.mark.parametrize("sampling", [{}, {"guidance": 2.0, "top_k": 4}, {"temperature": 0.0}], ids=str)
+def test_guessing_ahead_changes_no_picture(config, ahead, sampling):
+    model, tokens, steps = prior(config), torch.tensor([[3, 4, 7, 23, 24], [5, 21, 22, 23, 24]]), []
+    one, many = SampleConfig(**sampling), SampleConfig(ahead=ahead, **sampling)
+    for batch, prime in ((1, 0), (2, 0), (2, 3), (1, 14), (1, 15)):
+        begun = torch.arange(prime).expand(batch, -1) % 11
+        wanted = sample.codes(model, tokens[:batch], [5, 6][:batch], one, begun)
+        steps.clear()
+        found = sample.codes(
+            model, tokens[:batch], [5, 6][:batch], many, begun, lambda drawn: steps.append(drawn.clone())
+        )
+        assert torch.equal(found, wanted)
+        assert all(torch.equal(drawn, wanted[:, : drawn.shape[1]]) for drawn in steps), "what is shown is final"
+
+
+def test_right_guesses_save_steps():
+    """Greedy pictures of one colour: each guess is the code before it."""
+    model, steps = prior(MODERN), []
+    model.image_head.weight.data.zero_()
+    sample.codes(
+        model, torch.tensor([[3, 4, 7, 23, 24]]), [0], SampleConfig(temperature=0, ahead=5), on_step=steps.append
+    )
+    assert [drawn.shape[1] for drawn in steps] == [1, 6, 11, 16]
 
 
 def test_a_seed_is_the_same_picture_alone_and_in_any_batch():
@@ -80,7 +116,7 @@ def test_each_step_shows_the_codes_so_far():
     assert all(torch.equal(s, drawn[:, : s.shape[1]]) for s in seen)
 
 
-@pytest.mark.parametrize("bad", [{"temperature": -1.0}, {"top_k": 2.5}, {"top_p": 0.0}])
+@pytest.mark.parametrize("bad", [{"temperature": -1.0}, {"top_k": 2.5}, {"top_p": 0.0}, {"ahead": 0}])
 def test_impossible_sampling_is_refused(bad):
     with pytest.raises(ConfigError, match=next(iter(bad)).replace("_", "-")):
         SampleConfig(**bad).check()

@@ -421,6 +421,8 @@ class SampleConfig:
     """Keep the likeliest codes that hold this much probability together (Holtzman et al. 2020)."""
     guidance: float = 1.0
     """Push away from the picture without a caption (Ho & Salimans 2022); 1 is off, 2 to 5 is usual."""
+    ahead: int = 1
+    """Read this many codes at once, all but the first guessed; the pictures stay the same. Pays for one at a time."""
 
     def check(self) -> None:
         if self.temperature < 0:
@@ -429,6 +431,8 @@ class SampleConfig:
             raise ConfigError(f"top-k is {self.top_k}; give a count (50) or a share of the codebook (0.1).")
         if not 0 < self.top_p <= 1:
             raise ConfigError(f"top-p is {self.top_p}; it must lie above 0 and at most at 1.")
+        if self.ahead < 1:
+            raise ConfigError(f"ahead is {self.ahead}; 1 reads code by code, 4 or 8 guess.")
 
 
 @dataclass(frozen=True, kw_only=True)

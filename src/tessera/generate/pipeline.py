@@ -134,12 +134,14 @@ class Pipeline:
         prime, size, rows = self._prime(request), self.model.layout.codes, 2 * self.model.layout.grid
         prompts = [request.prompt] * request.count
         seeds = range(request.seed, request.seed + request.count)
-        before = 0
+        before = shown = 0
 
         def step(drawn: Tensor) -> None:
+            nonlocal shown
             batch, done = drawn.shape
             on_step(before + batch * done, request.count * size)
-            if on_partial and done % rows == 0 and done < size:
+            shown, last = done // rows, shown
+            if on_partial and shown > last and done < size:
                 first = before // size
                 on_partial(self.partial(drawn, prompts[:batch], seeds[first : first + batch]))
 

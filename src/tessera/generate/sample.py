@@ -13,10 +13,10 @@ from tessera.device import few_rows
 from tessera.models.text_to_image import TextToImage
 from tessera.nn.attention import Past
 
-Filter = Callable[[Float[Tensor, "B K"]], Float[Tensor, "B K"]]
+Filter = Callable[[Float[Tensor, "*B K"]], Float[Tensor, "*B K"]]
 """Logits in, logits out; codes that must not be drawn become -inf."""
 
-Read = Callable[[Int[Tensor, "B"], Past], Float[Tensor, "B K"]]
+Read = Callable[[Int[Tensor, "B n"], Past], Float[Tensor, "B n K"]]
 """`TextToImage.read`, or what a compiler made of it."""
 
 
@@ -33,13 +33,13 @@ def filters(config: SampleConfig, vocab: int) -> list[Filter]:
     return chosen
 
 
-def keep_top(logits: Float[Tensor, "B K"], count: int) -> Float[Tensor, "B K"]:
+def keep_top(logits: Float[Tensor, "*B K"], count: int) -> Float[Tensor, "*B K"]:
     """Exactly the `count` likeliest codes."""
     values, index = logits.topk(count, -1)
     return torch.full_like(logits, -torch.inf).scatter(-1, index, values)
 
 
-def keep_mass(logits: Float[Tensor, "B K"], mass: float) -> Float[Tensor, "B K"]:
+def keep_mass(logits: Float[Tensor, "*B K"], mass: float) -> Float[Tensor, "*B K"]:
     """The fewest codes that hold `mass` of the probability (nucleus sampling, Holtzman et al. 2020)."""
     ordered, index = logits.sort(-1, descending=True)
     share = ordered.softmax(-1)
@@ -47,17 +47,36 @@ def keep_mass(logits: Float[Tensor, "B K"], mass: float) -> Float[Tensor, "B K"]
     return torch.full_like(logits, -torch.inf).scatter(-1, index, ordered.masked_fill(before >= mass, -torch.inf))
 
 
-def draw(logits: Float[Tensor, "B K"], uniform: Float[Tensor, "B"]) -> Int[Tensor, "B"]:
-    """The code at the point `uniform` (0 ... 1) of the cumulative distribution."""
-    cumulative = logits.float().softmax(-1).cumsum(-1)
-    point = uniform[:, None] * cumulative[:, -1:]
-    return torch.searchsorted(cumulative, point, right=True)[:, 0].clamp(max=logits.shape[-1] - 1)
+def draw(logits: Float[Tensor, "*B K"], noise: Float[Tensor, "*B K"]) -> Int[Tensor, "*B"]:
+    """Gumbel-max: the largest sum of logit and noise is a draw from the softmax (Gumbel 1954).
+
+    Logits a little different draw the same code almost always, which a cumulative sum cut at one point would not give.
+    """
+    return (logits + noise).argmax(-1)
 
 
-def uniforms(seeds: Sequence[int], count: int) -> Float[Tensor, "B N"]:
-    """The noise of each picture: a function of its seed alone, the same on every device and in every batch."""
-    rows = [torch.rand(count, generator=torch.Generator().manual_seed(seed), dtype=torch.float64) for seed in seeds]
-    return torch.stack(rows).float()
+class Noise:
+    """Gumbel noise for every code at every position of each picture.
+
+    A function of the picture's seed and the position alone, the same on every device and in every batch. Positions must
+    be asked for in order; what lies before the last ones asked for is forgotten.
+    """
+
+    BLOCK = 32
+    """Positions made at once."""
+
+    def __init__(self, seeds: Sequence[int], choices: int, device: torch.device):
+        self.sources = [torch.Generator().manual_seed(seed) for seed in seeds]
+        self.choices, self.device = choices, device
+        self.first, self.held = 0, torch.zeros(len(seeds), 0, choices, device=device)
+
+    def at(self, first: int, count: int) -> Float[Tensor, "B n K"]:
+        while self.first + self.held.shape[1] < first + count:
+            made = torch.stack([torch.rand(self.BLOCK, self.choices, generator=source) for source in self.sources])
+            kept = self.held[:, max(0, first - self.first) :]
+            self.first += self.held.shape[1] - kept.shape[1]
+            self.held = torch.cat((kept, made.log_().neg_().log_().neg_().to(self.device)), 1)
+        return self.held[:, first - self.first : first - self.first + count]
 
 
 @few_rows()
@@ -68,7 +87,7 @@ def texts(
     """Continue captions, all of t tokens, to their ends; padding ids follow them. `tokens` is not changed."""
     total, padding = model.config.text_len, model.unconditional(tokens.new_zeros(len(tokens), model.config.text_len))
     chosen = filters(config, model.config.text_vocab + total)
-    noise = uniforms(seeds, total).to(tokens.device)
+    noise = Noise(seeds, model.config.text_vocab + total, tokens.device)
     past = model.past(len(tokens), dtype=model.text_embedding.weight.dtype)
     drawn = list(tokens.unbind(1))
     over = torch.zeros(len(tokens), dtype=torch.bool, device=tokens.device)
@@ -79,7 +98,7 @@ def texts(
             logits = logits.index_fill(1, padding[0], -torch.inf)  # a caption has a first word
         for keep in chosen:
             logits = keep(logits)
-        token = draw(logits, noise[:, len(drawn)])
+        token = draw(logits, noise.at(len(drawn), 1)[:, 0])
         over = over | (token >= model.config.text_vocab)
         drawn.append(torch.where(over, padding[:, len(drawn)], token))
         read = drawn[-1][:, None]
@@ -101,11 +120,16 @@ def codes(
 
     With guidance the caption and the empty caption run as one batch of 2 B rows, each with its own past:
     logits = empty + guidance * (caption - empty) (Ho & Salimans 2022). `on_step` sees the codes so far; `read` may be
-    `model.read` compiled. Nothing here waits for the device.
+    `model.read` compiled.
+
+    With `config.ahead` n > 1 the codes that follow are guessed and n positions read at once: those whose guesses turn
+    out to be what is drawn are done, and what is drawn at the others are the next guesses (Jacobi decoding, Santilli et
+    al. 2023). Because each position keeps its noise, the pictures are those of n = 1, but for the order of sums. Where
+    n is 1, the device is waited for only when new noise goes to it.
     """
     assert not model.training
     total, batch = model.layout.codes, len(tokens)
-    noise = uniforms(seeds, total).to(tokens.device)
+    noise = Noise(seeds, model.config.image_vocab, tokens.device)
     chosen = filters(config, model.config.image_vocab)
     prime = tokens[:, :0] if prime is None else prime
     guided = config.guidance != 1
@@ -115,21 +139,34 @@ def codes(
     if read:
         past.fix()
     read = read or model.read
-    drawn, count = tokens.new_zeros(batch, total), prime.shape[1]
-    drawn[:, :count] = prime
-    if count == total:
-        return drawn
-    logits = model.begin(rows, prime.repeat(copies, 1), past)
-    while True:
+
+    def choose(logits: Float[Tensor, "R n K"], first: int) -> Int[Tensor, "B n"]:
         if guided:
             caption, empty = logits.chunk(2)
             logits = empty + config.guidance * (caption - empty)
         for keep in chosen:
             logits = keep(logits)
-        drawn[:, count] = code = draw(logits, noise[:, count])
-        count += 1
-        on_step(drawn[:, :count])
-        if count == total:
-            return drawn
-        past.advance(1)
-        logits = read(code.repeat(copies), past)
+        return draw(logits, noise.at(first, logits.shape[1]))
+
+    drawn, known = tokens.new_zeros(batch, total), prime.shape[1]
+    drawn[:, :known] = prime
+    if known == total:
+        return drawn
+    drawn[:, known:] = choose(model.begin(rows, prime.repeat(copies, 1), past)[:, None], known)
+    known += 1
+    on_step(drawn[:, :known])
+    width = min(config.ahead, total - 1)
+    while known < total:
+        first = min(known, total - width)  # of the codes to be drawn; the one before it is the first to be read
+        past.go_to(model.layout.text + first - 1, width)
+        given = drawn[:, first - 1 : first - 1 + width]
+        found = choose(read(given.repeat(copies, 1), past), first)[:, known - first :]
+        end, right = known + found.shape[1], 1
+        if width > 1:
+            guessed = (found[:, :-1] == drawn[:, known : end - 1]).all(0)
+            right += int(guessed.cumprod(0).sum())
+            drawn[:, end:] = found[:, -1:]  # the first guess of a code is the one before it
+        drawn[:, known:end] = found
+        known += right
+        on_step(drawn[:, :known])
+    return drawn

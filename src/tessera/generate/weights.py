@@ -144,8 +144,8 @@ def compiled(model: TextToImage) -> Read:
     The model must be `prepare`d for it and not change any more: nobody looks again whether it did.
     """
 
-    def read(code: Tensor, past: Past) -> Tensor:
-        return model.read(code, past)
+    def read(codes: Tensor, past: Past) -> Tensor:
+        return model.read(codes, past)
 
     read.__code__ = read.__code__.replace()  # what is compiled is kept by code object: this model gets one of its own
     cuda = torch.cuda.is_available()

@@ -133,13 +133,13 @@ class TextToImage(nn.Module):
     def step(self, code: Int[Tensor, "B"], past: Past) -> Float[Tensor, "B K"]:
         """Read one code; logits of the code that follows."""
         past.advance(1)
-        return self.read(code, past)
+        return self.read(code[:, None], past)[:, 0]
 
-    def read(self, code: Int[Tensor, "B"], past: Past) -> Float[Tensor, "B K"]:
-        """`step` at the position that `past` stands at already: tensors alone change, so it can be compiled."""
-        place = self._code_place().index_select(0, past.where - self.layout.text)
-        x = (self.image_embedding(code) + place)[:, None]
-        return self.image_head.logits(self._finish(self.transformer(x, past)[:, -1]))
+    def read(self, codes: Int[Tensor, "B n"], past: Past) -> Float[Tensor, "B n K"]:
+        """Logits of the codes that follow each of these, which stand where `past` stands already: tensors alone change,
+        so it can be compiled."""
+        x = self.image_embedding(codes) + self._code_place().index_select(0, past.where - self.layout.text)
+        return self.image_head.logits(self._finish(self.transformer(x, past)))
 
     def continue_text(self, tokens: Int[Tensor, "B t"], past: Past) -> Float[Tensor, "B V"]:
         """Read <bos> if nothing was read yet, then `tokens`; logits of the token that follows."""

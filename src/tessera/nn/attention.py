@@ -96,6 +96,11 @@ class Past:
 
     def advance(self, count: int) -> Tensor:
         """Make room for the next `count` positions and return them."""
+        return self.go_to(self.seen, count)
+
+    def go_to(self, seen: int, count: int) -> Tensor:
+        """The same after the first `seen` positions; what is known of later ones will be written over."""
+        self.seen = seen
         self.where = self.positions[self.seen : self.seen + count]
         assert len(self.where) == count, "a past holds no more than its layout"
         self.seen += count
