@@ -80,7 +80,7 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
         w = weight.to(_product_type(weight))
         b = None if bias is None else bias.to(w.dtype)
         grad_hidden = torch.empty_like(hidden)
-        grad_weight = torch.zeros_like(weight)
+        grad_weight = torch.empty_like(weight)
         grad_bias = None if bias is None else torch.zeros_like(bias)
         total = torch.zeros((), device=hidden.device)
         with torch.autocast(hidden.device.type, enabled=False):
@@ -93,9 +93,11 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
                     grad_bias += sums
                 grad_hidden[part] = slope @ w
                 if w.dtype == grad_weight.dtype:
-                    grad_weight.addmm_(slope.T, h)
-                else:
+                    grad_weight.addmm_(slope.T, h, beta=float(start > 0))
+                elif start:
                     grad_weight += slope.T @ h
+                else:
+                    grad_weight.copy_(slope.T @ h)
         ctx.gradients = grad_hidden, grad_weight, grad_bias
         return total
 

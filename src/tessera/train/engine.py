@@ -140,6 +140,7 @@ def compile_parts(model: nn.Module) -> None:
     model.compile()
     for head in (m for m in model.modules() if isinstance(m, Head)):
         head.slopes = torch.compile(slopes)
+        head.rows *= 4  # compiled, a chunk has no float32 copies, so it may be larger for the same memory
 
 
 def read_optimizer(folder: Path) -> dict:
