@@ -14,7 +14,7 @@ from tessera.models.text_to_image import MaxNorm, TextToImage
 from tessera.nn.attention import Nothing
 from tessera.nn.geometry import Layout
 from tessera.nn.loss import IGNORE, Head
-from tessera.nn.stack import TokenShift, reversible_streams
+from tessera.nn.stack import ACTIVATIONS, TokenShift, reversible_streams
 
 PATTERNS = [
     ("full",),
@@ -26,6 +26,19 @@ PATTERNS = [
 ]
 TOKENS = torch.tensor([[3, 4, 7, 23, 24], [1, 9, 2, 8, 24]])
 CODES = torch.randint(0, 11, (2, 16), generator=torch.Generator().manual_seed(5))
+
+
+@pytest.mark.parametrize(("name", "act"), [("geglu", torch.nn.functional.gelu), ("swiglu", torch.nn.functional.silu)])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+def test_gates_have_the_gradient_that_autograd_finds(name, act, dtype):
+    x = torch.randn(2, 3, 10, dtype=dtype, requires_grad=True)
+    grad = torch.randn(2, 3, 5, dtype=dtype)
+    wanted = x[..., :5] * act(x[..., 5:])
+    found = ACTIVATIONS[name](x)
+    with torch.no_grad():
+        assert_close(ACTIVATIONS[name](x), found)
+    assert_close(found, wanted)
+    assert_close(*(torch.autograd.grad(y, x, grad)[0] for y in (found, wanted)))
 
 
 def vary(base: TransformerConfig, **changes: object) -> TransformerConfig:

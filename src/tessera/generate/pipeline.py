@@ -7,7 +7,7 @@ import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Literal, Protocol
+from typing import Any, Literal, Protocol
 
 import torch
 from PIL import Image, PngImagePlugin
@@ -118,8 +118,8 @@ class Pipeline:
         prepare(model.to(place).eval(), weights, compiles)
         return Pipeline(model, text_tokens.load(checkpoint / "text_tokenizer"), tokenizer, str(run), compiles)
 
-    def __call__(self, prompt: str, count: int = 1, seed: int = 0, **sampling: float) -> list[Picture]:
-        """`count` pictures of a prompt; keywords are those of SampleConfig: temperature, top_k, top_p, guidance."""
+    def __call__(self, prompt: str, count: int = 1, seed: int = 0, **sampling: Any) -> list[Picture]:
+        """`count` pictures of a prompt; keywords are the fields of SampleConfig, such as temperature and guidance."""
         return list(self.stream(Request(prompt, count, seed, SampleConfig(**sampling))))
 
     def stream(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from itertools import pairwise
 from typing import Any
 
@@ -9,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 
 from tessera.config import TransformerConfig
 from tessera.nn.attention import Attention, Memory, Nothing, Past, Slot, rotaries, sight
@@ -80,21 +82,48 @@ class FeedForward(nn.Module):
         return self.out(self.dropout(self.act(self.up(x))))
 
 
-def _geglu(x: Tensor) -> Tensor:
-    a, gate = x.chunk(2, -1)
-    return a * F.gelu(gate)
+class Gated(torch.autograd.Function):
+    """The first half of the channels times an activation of the second (Shazeer 2020), which keeps nothing but its
+    input and writes its gradient in one piece: a third less memory than autograd's own way."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, act: Any, slope: Any) -> Tensor:
+        ctx.save_for_backward(x)
+        ctx.act, ctx.slope = act, slope
+        a, gate = x.chunk(2, -1)
+        return act(gate).mul_(a)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:
+        (x,) = ctx.saved_tensors
+        found = torch.empty_like(x)
+        (a, gate), (to_a, to_gate) = x.chunk(2, -1), found.chunk(2, -1)
+        ctx.act(gate, out=to_a)
+        to_a.mul_(grad)
+        ctx.slope(grad * a, gate, grad_input=to_gate)
+        return found, None, None
 
 
-def _swiglu(x: Tensor) -> Tensor:
-    a, gate = x.chunk(2, -1)
-    return a * F.silu(gate)
+def _gated(act: Any, slope: Any) -> Callable[[Tensor], Tensor]:
+    def apply(x: Tensor) -> Tensor:
+        if torch.is_grad_enabled() and not torch.compiler.is_compiling():
+            return Gated.apply(x, act, slope)
+        a, gate = x.chunk(2, -1)
+        return a * act(gate)
+
+    return apply
 
 
 def _relu2(x: Tensor) -> Tensor:
     return F.relu(x).square()
 
 
-ACTIVATIONS = {"geglu": _geglu, "swiglu": _swiglu, "relu2": _relu2}
+ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
+    "geglu": _gated(torch.ops.aten.gelu, torch.ops.aten.gelu_backward),
+    "swiglu": _gated(torch.ops.aten.silu, torch.ops.aten.silu_backward),
+    "relu2": _relu2,
+}
 
 
 class Branch(nn.Module):
