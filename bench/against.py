@@ -15,6 +15,7 @@ import original
 from common import Rival, medians, row
 
 WORDS = 16
+DEVICE = ["cuda"] if torch.cuda.is_available() else []
 # name: (kind, batch, precision, compile, recompute, from pictures)
 TRAINING = {
     "float32, pictures": ("notebook", 4, "float32", "off", "auto", True),
@@ -38,7 +39,7 @@ SAMPLED = (0, 128, 256, 384, 512, 640, 768, 896, 1022)
 
 
 def train(rounds: int, threads: int) -> None:
-    theirs = Rival("original.py", path=str(original.place()), threads=threads)
+    theirs = Rival("original.py", *DEVICE, path=str(original.place()), threads=threads)
     theirs("data", batch=4, words=WORDS)
     ours = {}
     for name, (kind, batch, precision, compile, recompute, _) in TRAINING.items():
@@ -75,7 +76,7 @@ def working(rival: Rival, first: dict[str, Any], told: list[dict[str, Any]]) -> 
 
 
 def draw(rounds: int, threads: int) -> None:
-    theirs = Rival("original.py", path=str(original.place()), threads=threads)
+    theirs = Rival("original.py", *DEVICE, path=str(original.place()), threads=threads)
     theirs("data", batch=1, words=WORDS)
     theirs("evaluate")
     ours = {}

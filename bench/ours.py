@@ -49,7 +49,7 @@ def main() -> None:
         config = dataclasses.replace(base, model=model, optim=optim, machine=machine)
         torch.manual_seed(0)
         engine = Single(config.machine)
-        config, expected = plan.settle(config, engine.device)
+        config, expected = plan.settle(config, engine.device, plan.free_memory(engine.device))
         engine.prepare(TextToImage(model), optimizer_of(config.optim))
         tokenizer.to(engine.device)
         padding = engine.bare.unconditional(torch.zeros(batch, model.text_len, dtype=torch.long))

@@ -116,6 +116,21 @@ def reference(ground, tmp_path_factory):
     return of
 
 
+LEAST = """
+from tessera.config import MachineConfig
+from tessera.train.distributed import Replicated
+engine = Replicated(MachineConfig(device="cpu"))
+assert engine.least(5.0 - engine.rank) == 4.0
+engine.close()
+"""
+
+
+def test_ranks_agree_on_the_least(tmp_path):
+    (tmp_path / "least.py").write_text(LEAST)
+    launch = command(2)
+    run([*launch[: launch.index("tessera") - 1], str(tmp_path / "least.py")])
+
+
 CASES = [
     ("ddp", [*REVERSIBLE, "--optim.accumulate", "4"]),
     ("ddp", [*SHARED, "--model.transformer.reversible"]),

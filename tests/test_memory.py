@@ -97,6 +97,27 @@ def test_a_plan_splits_the_batch_until_it_fits():
     assert plan.fit(config, 1.0)[1] == 32
 
 
+def test_the_batch_of_each_of_several_ranks_is_split(monkeypatch):
+    monkeypatch.setattr(plan, "keep_freed_memory", lambda: None)
+    monkeypatch.setattr(plan, "return_freed_memory", lambda: None)
+    config = t2i(32)
+    config = dataclasses.replace(config, machine=dataclasses.replace(config.machine, engine="ddp"))
+    whole = plan.predict(config, 16, 2)
+    cpu = torch.device("cpu")
+    assert plan.settle(config, cpu, 2 * whole.total, 2)[0].optim.accumulate == 1
+    split, found = plan.settle(config, cpu, 0.6 * whole.total, 2)
+    assert split.optim.accumulate * found.micro == 16
+    assert found.micro < 16
+
+
+def test_ranks_on_one_machine_share_its_memory(monkeypatch):
+    monkeypatch.setattr(plan, "_meminfo", lambda: 8e9)
+    monkeypatch.setattr(plan, "_container", lambda: [])
+    monkeypatch.setattr(plan, "_limits", lambda: [])
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "4")
+    assert plan.free_memory(torch.device("cpu")) == 2e9
+
+
 def test_memory_grows_in_a_straight_line_with_the_pictures():
     config = t2i(64)
     guess = plan.scaled(config)(64)

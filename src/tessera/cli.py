@@ -49,7 +49,7 @@ class GenerateConfig:
     weights: Literal["float32", "bf16", "int8"] = "float32"
     """Bits of each weight while drawing; on a CPU int8 is about twice as fast, and hardly to be told apart."""
     compile: Literal["auto", "on", "off"] = "auto"
-    """torch.compile: ten seconds once, then an eighth to a third faster on a CPU; auto uses it on CUDA."""
+    """torch.compile: ten seconds once, then a quarter to a half faster on a CPU; auto uses it on CUDA."""
     partial: bool = False
     """Write the pictures while they are being drawn, two rows of codes at a time."""
     complete_text: bool = False
@@ -229,9 +229,10 @@ def train(args: list[str]) -> None:
             f"{len(objective.pairs)} pairs to learn, {len(objective.held)} held out; "
             f"{saved.parameters(objective.model):,} parameters; {engine.world} x {type(engine).__name__.lower()}."
         )
-    objective.config, expected = plan.settle(objective.config, engine.device, engine.world, objective.encoder)
+    free = engine.least(plan.free_memory(engine.device))
+    objective.config, expected = plan.settle(objective.config, engine.device, free, engine.world, objective.encoder)
     if engine.rank == 0:
-        say(f"Memory expected: {expected}; {plan.size(plan.free_memory(engine.device))} are free.")
+        say(f"Memory expected: {expected}; {plan.size(free)} are free.")
     tracker = trackers.choose(objective.config, run, name) if engine.rank == 0 else track.Several([])
     work = lambda: loop.train(objective.config, objective, engine, run, tracker, preview)
     try:

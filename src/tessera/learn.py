@@ -189,7 +189,8 @@ def run_stage(title: str, config: TrainConfig, health: Health) -> Objective:
     run = Run(config.out)
     objective, engine = build(config, health), Single(config.machine)
     run.open(objective.config)
-    objective.config, _ = plan.settle(objective.config, engine.device, 1, objective.encoder)
+    free = plan.free_memory(engine.device)
+    objective.config, _ = plan.settle(objective.config, engine.device, free, tokenizer=objective.encoder)
     tracker = trackers.choose(config, run, title)
     try:
         train(objective.config, objective, engine, run, tracker, preview)

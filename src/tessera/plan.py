@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 import weakref
 from collections.abc import Callable, Iterator
 from contextlib import nullcontext
@@ -149,31 +150,31 @@ def table(config: TrainConfig) -> Iterator[str]:
 
 
 def settle(
-    config: TrainConfig, device: torch.device, world: int = 1, tokenizer: Any = None
+    config: TrainConfig, device: torch.device, free: float, world: int = 1, tokenizer: Any = None
 ) -> tuple[TrainConfig, Plan]:
-    """The config with as many micro-batches as the free memory asks for, and the plan of it.
+    """The config with as many micro-batches as `free` bytes a rank ask for, and the plan of it.
 
-    Several ranks would have to agree, DeepSpeed is told its micro-batches earlier, and a DVAE or CLIP sees its batch
-    whole: those are left as they are. On a CPU with room for twice as much, what is freed is kept for the next step,
-    which is faster.
+    DeepSpeed is told its micro-batches earlier, and a DVAE or CLIP sees its batch whole: those are left as they are. On
+    a CPU with room for twice as much, what is freed is kept for the next step, which is faster.
     """
-    free = free_memory(device)
-    fixed = world > 1 or config.machine.engine == "deepspeed" or not isinstance(config.model, TextToImageConfig)
+    fixed = config.machine.engine == "deepspeed" or not isinstance(config.model, TextToImageConfig)
     if fixed:
         found, count = predict(config, config.optim.batch // config.optim.accumulate // world, world, tokenizer), 0
     else:
         found, count = fit(config, free, world, tokenizer)
     if device.type == "cpu":
-        keep_freed_memory() if ROOMY * found.total * world < free else return_freed_memory()
+        keep_freed_memory() if ROOMY * found.total < free else return_freed_memory()
     count = count or config.optim.accumulate
     return dataclasses.replace(config, optim=dataclasses.replace(config.optim, accumulate=count)), found
 
 
 def free_memory(device: torch.device) -> float:
-    """Bytes that a run may take: of the graphics card, or of what the machine, its container and `ulimit` leave."""
+    """Bytes that one rank may take: of the graphics card, or of what the machine, its container and `ulimit` leave to
+    each of the ranks there."""
     if device.type == "cuda":
         return float(torch.cuda.mem_get_info(device)[0])
-    return min([_meminfo(), *_container(), *_limits()])
+    ranks = int(os.environ.get("LOCAL_WORLD_SIZE", 1))
+    return min([_meminfo() / ranks, *(left / ranks for left in _container()), *_limits()])
 
 
 def _meminfo() -> float:

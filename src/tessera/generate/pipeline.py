@@ -101,8 +101,8 @@ class Pipeline:
     ) -> Pipeline:
         """From a run folder or one of its checkpoints. Raises CheckpointError where it holds no whole model.
 
-        `weights` are float32, bf16 or int8, which is the fastest on a CPU. `compile` costs ten seconds and saves an
-        eighth to a third of a picture's time on a CPU; auto does it on CUDA alone.
+        `weights` are float32, bf16 or int8, which is the fastest on a CPU. `compile` costs ten seconds and saves a
+        quarter to a half of a picture's time on a CPU; auto does it on CUDA alone.
         """
         folder = Path(run).expanduser()
         if not folder.is_dir():

@@ -112,8 +112,11 @@ def product(weight: Tensor, bias: Tensor | None, kind: str, compile: bool) -> Pr
         return Streamed(levels, levels.levels, levels.scale, bias) if compile else levels
     dtype = torch.float32 if kind == "float32" else torch.bfloat16
     onednn = weight.device.type == "cpu" and hasattr(torch.ops.mkldnn, "_reorder_linear_weight")
-    plain = (Packed if onednn and torch.backends.mkldnn.is_available() else Plain)(weight, bias, dtype)
-    return Streamed(plain, weight.detach().to(dtype), None, bias) if compile else plain
+    if onednn and torch.backends.mkldnn.is_available():
+        tiled = Packed(weight, bias, dtype)
+        return Streamed(tiled, weight.detach().to(dtype), None, bias) if compile else tiled
+    plain = Plain(weight, bias, dtype)
+    return Streamed(plain, plain.weight, None, bias) if compile else plain
 
 
 KINDS = ("float32", "bf16", "int8")
@@ -123,7 +126,7 @@ def prepare(model: nn.Module, kind: str = "float32", compile: bool = False) -> n
     """Replace every linear map of `model` by one for drawing, in place; it can no longer be trained or saved.
 
     float32 gives the same pictures but for the order of sums; bf16 and int8 read a half and a quarter of the bytes, and
-    `docs/LOG.md` has what they change. For `compiled`, weights are held twice but in int8. Raises ConfigError for
+    `docs/LOG.md` has what they change. For `compiled`, a CPU holds weights twice but in int8. Raises ConfigError for
     another kind.
     """
     if kind not in KINDS:

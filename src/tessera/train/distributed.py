@@ -88,6 +88,11 @@ class Several(Single):
         dist.all_reduce(total)
         return (total / self.world).to(x.dtype)
 
+    def least(self, x: float) -> float:
+        found = torch.tensor(x, dtype=torch.float64, device=self.device)
+        dist.all_reduce(found, dist.ReduceOp.MIN)
+        return float(found)
+
     def barrier(self) -> None:
         dist.barrier()
 

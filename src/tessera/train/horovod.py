@@ -51,6 +51,9 @@ class Horovod(Single):
     def mean(self, x: Tensor) -> Tensor:
         return self.library.allreduce(x.detach().double()).to(x.dtype)
 
+    def least(self, x: float) -> float:
+        return float(self.library.allgather(torch.tensor([x], dtype=torch.float64)).min())
+
     def barrier(self) -> None:
         self.library.allreduce(torch.zeros(1), name="barrier")
 
