@@ -10,7 +10,6 @@ from common import RESULTS
 QUESTIONS = {
     "train-step": ("Training step, notebook's configuration", "seconds", " s"),
     "draw": ("Drawing a picture of 1,024 codes", "seconds", " s"),
-    "ahead": ("A picture of 64 codes, small trained prior", "seconds", " s"),
     "sparse": ("4,096 image positions", "seconds", " s"),
     "memory": ("The plan against the measured peak", "measured_gb", " GB"),
     "data-jpeg": ("JPEG 500 × 375 → 256 px crop, one core", "figure", " pictures/s"),
