@@ -71,6 +71,20 @@ def test_guessing_ahead_changes_no_picture(config, ahead, sampling):
         assert all(torch.equal(drawn, wanted[:, : drawn.shape[1]]) for drawn in steps), "what is shown is final"
 
 
+def test_what_rows_have_in_common_is_read_once(monkeypatch):
+    model, begin, read = prior(CLASSIC), type(prior(CLASSIC)).begin, []
+    monkeypatch.setattr(type(model), "begin", lambda self, t, c, p: read.append(len(t)) or begin(self, t, c, p))
+    tokens, config = torch.tensor([[3, 4, 7, 23, 24], [5, 21, 22, 23, 24]])[[0, 1, 0, 0]], SampleConfig(guidance=2.0)
+    together = sample.codes(model, tokens, [1, 2, 3, 4], config)
+    assert read == [3], "two captions, and none"
+    alone = [sample.codes(model, tokens[i : i + 1], [i + 1], config) for i in range(4)]
+    assert torch.equal(together, torch.cat(alone))
+    prime = torch.tensor([[1], [1], [1], [2]])
+    read.clear()
+    assert torch.equal(sample.codes(model, tokens, [1, 2, 3, 4], config, prime)[:, :1], prime)
+    assert read == [5]
+
+
 def test_right_guesses_save_steps():
     """Greedy pictures of one colour: each guess is the code before it."""
     model, steps = prior(MODERN), []

@@ -135,10 +135,6 @@ def codes(
     guided = config.guidance != 1
     rows = torch.cat((tokens, model.unconditional(tokens))) if guided else tokens
     copies = len(rows) // batch
-    past = model.past(len(rows), dtype=model.image_embedding.weight.dtype)
-    if read:
-        past.fix()
-    read = read or model.read
 
     def choose(logits: Float[Tensor, "R n K"], first: int) -> Int[Tensor, "B n"]:
         if guided:
@@ -152,7 +148,15 @@ def codes(
     drawn[:, :known] = prime
     if known == total:
         return drawn
-    drawn[:, known:] = choose(model.begin(rows, prime.repeat(copies, 1), past)[:, None], known)
+    # What several rows have in common, a caption or the want of one, is read once.
+    begun, which = torch.cat((rows, prime.repeat(copies, 1)), 1).unique(dim=0, return_inverse=True)
+    past = model.past(len(begun), dtype=model.image_embedding.weight.dtype)
+    logits = model.begin(*begun.split((tokens.shape[1], known), 1), past)[which]
+    past.spread(which)
+    if read:
+        past.fix()
+    read = read or model.read
+    drawn[:, known:] = choose(logits[:, None], known)
     known += 1
     on_step(drawn[:, :known])
     width = min(config.ahead, total - 1)

@@ -8,7 +8,7 @@ from typing import Protocol, runtime_checkable
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from tessera.config import TransformerConfig
@@ -86,6 +86,13 @@ class Past:
 
     def __getitem__(self, slot: int) -> Memory:
         return self.slots[slot]
+
+    def spread(self, rows: Int[Tensor, "B"]) -> None:
+        """Row i becomes what row `rows[i]` was."""
+        for slot in self.slots:
+            slot.keys, slot.values, slot.history = (
+                kept.index_select(0, rows) for kept in (slot.keys, slot.values, slot.history)
+            )
 
     def fix(self) -> None:
         """Every shape and every address stays as it is, which compilers and CUDA graphs ask for."""
