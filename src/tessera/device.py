@@ -33,6 +33,11 @@ def computes_bf16(device: torch.device) -> bool:
     return device.type == "cpu" and torch.cpu._is_avx512_bf16_supported()
 
 
+def compiles(wish: str, device: torch.device) -> bool:
+    """on, off, or auto: where there is CUDA. On a CPU it costs 10 to 40 s; see `docs/LOG.md`."""
+    return wish == "on" or (wish == "auto" and device.type == "cuda")
+
+
 # Memory.
 
 REFUSALS = ("DefaultCPUAllocator", "bad_alloc", "could not create a memory", "could not create a primitive")

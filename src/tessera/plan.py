@@ -18,8 +18,9 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from tessera.config import MachineConfig, TextToImageConfig, TrainConfig
-from tessera.device import choose_device, computes_bf16, keep_freed_memory, return_freed_memory
+from tessera.device import choose_device, compiles, computes_bf16, keep_freed_memory, return_freed_memory
 from tessera.models import saved
+from tessera.nn.loss import Head
 from tessera.nn.stack import Branch, economise
 
 MOMENTS = {"adam": 2, "adamw": 2, "muon": 2}
@@ -89,8 +90,8 @@ def predict(config: TrainConfig, micro: int, world: int = 1, tokenizer: Any = No
     """The peak of a step with `micro` pictures at a time; the model's config must be resolved.
 
     The step is run without memory (torch's fake tensors) and every storage that it would make is counted from birth to
-    death, so that no formula has to follow the model. Compiled steps need less. `tokenizer` is the config of an image
-    tokenizer that encodes in the step.
+    death, so that no formula has to follow the model. What a compiler saves, and takes for itself, does not count.
+    `tokenizer` is the config of an image tokenizer that encodes in the step.
     """
     of = share(config.machine, world)
     held = held_bytes(config.model)
@@ -221,6 +222,9 @@ def _step_peak(config: TrainConfig, micro: int, low: torch.dtype, whole: bool) -
     with FakeTensorMode(), torch.device("cpu"):
         model: Any = saved.network(config.model).train()
         economise(model, config.machine.recompute)
+        if compiles(config.machine.compile, choose_device(config.machine.device)):
+            for head in (m for m in model.modules() if isinstance(m, Head)):
+                head.take(_slopes_at_once)
         inputs = saved.inputs(config.model, micro)
         autocast = lambda: torch.autocast("cpu", low) if low != torch.float32 else nullcontext()
         with Tally() as tally:
@@ -231,6 +235,11 @@ def _step_peak(config: TrainConfig, micro: int, low: torch.dtype, whole: bool) -
                 del loss
         held = sum(p.numel() * p.element_size() for p in model.parameters() if p.grad is not None)
     return tally.peak - held
+
+
+def _slopes_at_once(logits: Tensor, targets: Tensor, share: Tensor, summed: bool) -> tuple[Tensor, Tensor, Any]:
+    """What compiled slopes make."""
+    return logits.new_zeros((), dtype=torch.float32), torch.empty_like(logits), logits[0].float() if summed else None
 
 
 def _encode_peak(tokenizer: Any, micro: int) -> float:

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from tessera.config import SampleConfig
 from tessera.data.pictures import middle_square, read, resized, to_image
-from tessera.device import choose_device, out_of_memory, release
+from tessera.device import choose_device, compiles, out_of_memory, release
 from tessera.errors import CheckpointError, ConfigError
 from tessera.generate import sample
 from tessera.generate.weights import compiled, prepare
@@ -114,9 +114,9 @@ class Pipeline:
         place = choose_device(device)
         tokenizer = image_tokens.load(checkpoint / "image_tokenizer")
         tokenizer.to(place)
-        compiles = compile == "on" or (compile == "auto" and place.type == "cuda")
-        prepare(model.to(place).eval(), weights, compiles)
-        return Pipeline(model, text_tokens.load(checkpoint / "text_tokenizer"), tokenizer, str(run), compiles)
+        prepare(model.to(place).eval(), weights, compiles(compile, place))
+        text = text_tokens.load(checkpoint / "text_tokenizer")
+        return Pipeline(model, text, tokenizer, str(run), compiles(compile, place))
 
     def __call__(self, prompt: str, count: int = 1, seed: int = 0, **sampling: Any) -> list[Picture]:
         """`count` pictures of a prompt; keywords are the fields of SampleConfig, such as temperature and guidance."""

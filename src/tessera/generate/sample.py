@@ -150,8 +150,9 @@ def codes(
         return drawn
     # What several rows have in common, a caption or the want of one, is read once.
     begun, which = torch.cat((rows, prime.repeat(copies, 1)), 1).unique(dim=0, return_inverse=True)
+    text, first_codes = begun.split((tokens.shape[1], known), 1)
     past = model.past(len(begun), dtype=model.image_embedding.weight.dtype)
-    logits = model.begin(*begun.split((tokens.shape[1], known), 1), past)[which]
+    logits = model.begin(text, first_codes, past)[which]
     past.spread(which)
     if read:
         past.fix()

@@ -43,6 +43,11 @@ class Head(nn.Module):
         parts = [(F.cross_entropy(self.logits(h).float(), t, reduction="none") * s).sum() for h, t, s in chunks]
         return torch.stack(parts).sum()
 
+    def take(self, slopes: Slopes) -> None:
+        """Use `slopes` that pass over the logits once and make no float32 copies, so that chunks may be larger."""
+        self.slopes = slopes
+        self.rows *= 4
+
     def logits(self, hidden: Float[Tensor, "*B D"]) -> Float[Tensor, "*B V"]:
         return self.product(hidden) if self.product else F.linear(hidden, self.weight, self.bias)
 

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from tessera.config import MachineConfig
-from tessera.device import choose_device, computes_bf16, tune
+from tessera.device import choose_device, compiles, computes_bf16, tune
 from tessera.nn.loss import Head, slopes
 from tessera.nn.stack import economise
 from tessera.state import read_state, write_state
@@ -64,8 +64,7 @@ class Single:
         self.dtype = torch.bfloat16 if wanted else torch.float16 if machine.precision == "fp16" else torch.float32
         # float16 has few small numbers: its gradients are scaled up, its weights stay float32.
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=self.dtype == torch.float16)
-        # On a CPU compiling costs 20 to 40 s and gains little; see docs/LOG.md.
-        self.compiles = machine.compile == "on" or (machine.compile == "auto" and self.device.type == "cuda")
+        self.compiles = compiles(machine.compile, self.device)
 
     def prepare(self, model: nn.Module, make_optimizer: MakeOptimizer) -> None:
         """Place the model and make its optimiser; the weights it has are those that training begins with."""
@@ -144,8 +143,7 @@ def compile_parts(model: nn.Module) -> None:
     """torch.compile for the model, and for the hot part of its heads, whose loop over chunks is better left alone."""
     model.compile()
     for head in (m for m in model.modules() if isinstance(m, Head)):
-        head.slopes = torch.compile(slopes)
-        head.rows *= 4  # compiled, a chunk has no float32 copies, so it may be larger for the same memory
+        head.take(torch.compile(slopes))
 
 
 def read_optimizer(folder: Path) -> dict:
