@@ -246,6 +246,24 @@ def test_twenty_kills_of_two_processes_change_nothing(ground, tmp_path):
     assert not list((tmp_path / "killed").glob(".*")), "no temporary files are left over"
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="the kernel is asked to see to it")
+def test_workers_die_with_their_launcher_even_while_they_start(ground, tmp_path):
+    process = subprocess.Popen(command(2, *arguments(ground, tmp_path / "run", 50)), env=ENVIRONMENT,
+                               stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)  # fmt: skip
+    while len(started := workers(process.pid)) < 2:
+        time.sleep(0.05)
+    time.sleep(0.5)  # they are still importing torch
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait()
+    gone, until = False, time.monotonic() + 20
+    while not gone and time.monotonic() < until:
+        time.sleep(0.1)
+        gone = not any(Path(f"/proc/{pid}").exists() for pid in started)
+    for pid in started if not gone else ():
+        os.kill(pid, signal.SIGKILL)
+    assert gone
+
+
 def workers(parent: int) -> list[int]:
     out = subprocess.run(["ps", "-o", "pid=", "--ppid", str(parent)], capture_output=True, text=True).stdout
     return [int(p) for p in out.split()]

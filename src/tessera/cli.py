@@ -14,6 +14,7 @@ from typing import Any, Literal, TypeVar
 from tessera import __version__
 from tessera.config import CLIPConfig, DataConfig, LearnConfig, SampleConfig, TextToImageConfig, TrainConfig, to_dict
 from tessera.errors import ConfigError, TesseraError
+from tessera.launch import die_with_the_launcher
 from tessera.presets import PRESETS, preset
 from tessera.settings import merge, nearest, read_toml
 
@@ -453,6 +454,7 @@ COMMANDS: dict[str, Callable[[list[str]], None]] = {
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Run one command; a user's mistake ends in one sentence and exit status 2."""
+    die_with_the_launcher()
     # DeepSpeed's launcher tells each process its rank twice.
     args = [a for a in (sys.argv[1:] if argv is None else argv) if not a.startswith(("--local_rank", "--local-rank"))]
     for stream in (sys.stdout, sys.stderr):

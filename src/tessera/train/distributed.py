@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import ctypes
 import os
-import signal
 import socket
-import sys
 import warnings
 from collections.abc import Callable
 from contextlib import AbstractContextManager, ExitStack
@@ -25,6 +22,7 @@ from torch.distributed.tensor import distribute_tensor
 
 from tessera.config import MachineConfig
 from tessera.errors import TesseraError
+from tessera.launch import die_with_the_launcher
 from tessera.models import saved
 from tessera.nn.attention import Attention
 from tessera.nn.stack import Branch, FeedForward, economise
@@ -32,18 +30,12 @@ from tessera.train.engine import MakeOptimizer, Single, read_optimizer
 from tessera.train.optim import Moments, clean, moments, set_moments
 
 
-def launched() -> int:
-    """How many processes a launcher (torchrun, deepspeed, srun) started; 1 without one."""
-    return int(os.environ.get("WORLD_SIZE", 1))
-
-
 def join(machine: MachineConfig) -> tuple[int, int, str]:
     """Meet the other processes; returns rank, world and this process's device."""
     if "RANK" not in os.environ:  # started without a launcher: a world of one
         alone = {"RANK": "0", "WORLD_SIZE": "1", "LOCAL_RANK": "0", "MASTER_ADDR": "127.0.0.1"}
         os.environ.update({**alone, "MASTER_PORT": str(_free_port())})
-    if launched() > 1:
-        die_with_the_launcher()
+    die_with_the_launcher()
     wants_gpu = machine.device == "cuda" or (machine.device == "auto" and torch.cuda.is_available())
     local = int(os.environ.get("LOCAL_RANK", 0))
     if not dist.is_initialized():
@@ -58,15 +50,6 @@ def join(machine: MachineConfig) -> tuple[int, int, str]:
     if wants_gpu:
         torch.cuda.set_device(local)
     return dist.get_rank(), dist.get_world_size(), f"cuda:{local}" if wants_gpu else machine.device
-
-
-def die_with_the_launcher() -> None:
-    """A launcher that is killed must not leave workers behind, which would go on writing beside the next job's."""
-    if sys.platform == "linux":
-        parent = os.getppid()
-        ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
-        if os.getppid() != parent:  # it died in between
-            os._exit(1)
 
 
 def _free_port() -> int:

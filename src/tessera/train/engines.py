@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 from tessera.config import TrainConfig
 from tessera.errors import ConfigError
+from tessera.launch import launched
 from tessera.train.engine import Engine, Single
 
 
@@ -14,8 +15,6 @@ def choose(config: TrainConfig) -> Engine:
 
     Raises ConfigError for combinations that cannot work, before anything expensive.
     """
-    from tessera.train.distributed import launched
-
     world, name = launched(), config.machine.engine
     if name == "auto":
         name = "ddp" if world > 1 else "single"
