@@ -45,6 +45,12 @@ def test_a_filtered_code_is_never_drawn():
     assert set(drawn[1].tolist()) <= {0, 1}
 
 
+def test_the_only_code_that_is_kept_is_drawn_whatever_the_noise(monkeypatch):
+    monkeypatch.setattr(torch, "rand", lambda *shape, generator: torch.zeros(*shape))
+    noise = sample.Noise([0], 5, torch.device("cpu")).at(0, 1)[:, 0]
+    assert sample.draw(sample.keep_top(LOGITS[:1], 1), noise).tolist() == [1]
+
+
 def test_noise_is_the_same_however_it_is_asked_for():
     cpu = torch.device("cpu")
     whole = sample.Noise([4, 5], 7, cpu).at(0, 200)

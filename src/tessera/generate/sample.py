@@ -73,6 +73,7 @@ class Noise:
     def at(self, first: int, count: int) -> Float[Tensor, "B n K"]:
         while self.first + self.held.shape[1] < first + count:
             made = torch.stack([torch.rand(self.BLOCK, self.choices, generator=source) for source in self.sources])
+            made.clamp_(min=2**-25)  # no code is impossible: a lone one that is kept must be drawn
             kept = self.held[:, max(0, first - self.first) :]
             self.first += self.held.shape[1] - kept.shape[1]
             self.held = torch.cat((kept, made.log_().neg_().log_().neg_().to(self.device)), 1)
