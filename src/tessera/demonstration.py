@@ -8,8 +8,8 @@ from pathlib import Path
 
 from tessera.config import LearnConfig, SampleConfig
 from tessera.data import birds
-from tessera.data.codes import write_whole
 from tessera.evaluate.metrics import colours_right
+from tessera.files.atomic import write_whole
 from tessera.generate.pipeline import Pipeline
 from tessera.generate.sheet import contact_sheet
 from tessera.learn import Progress, learn

@@ -27,9 +27,10 @@ from tessera.config import (
     seconds,
 )
 from tessera.data.check import Health, check, show
-from tessera.data.codes import encode, write_whole
+from tessera.data.codes import encode
 from tessera.device import choose_device
 from tessera.evaluate import report
+from tessera.files.atomic import write_whole
 from tessera.generate.pipeline import Picture, Pipeline
 from tessera.generate.sheet import contact_sheet
 from tessera.preview import preview

@@ -17,8 +17,8 @@ from typing import Any
 from safetensors import SafetensorError, safe_open
 
 from tessera.config import TrainConfig, to_dict, train_config
-from tessera.data.codes import write_whole
 from tessera.errors import CheckpointError, ConfigError
+from tessera.files.atomic import write_whole
 from tessera.settings import differences
 
 MAY_CHANGE = (

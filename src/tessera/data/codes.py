@@ -17,6 +17,7 @@ from tessera.config import DataConfig
 from tessera.data.folder import Pair
 from tessera.data.pictures import middle_square, place, random_square, read, resized
 from tessera.errors import DataError
+from tessera.files.atomic import write_whole
 from tessera.tokens.image import ImageTokenizer
 
 PART = 256
@@ -117,13 +118,3 @@ def _encode_one(
     pixels = [p.flip(-1) if config.flip and i % 2 else p for i, p in enumerate(pixels)]
     codes = tokenizer.encode(torch.stack(pixels).float() / 255)
     return codes.cpu().numpy().astype(np.uint16)
-
-
-def write_whole(path: Path, content: bytes) -> None:
-    """Write a file so that a reader sees all of it or the one before."""
-    fresh = path.with_name(f".{path.name}.{os.getpid()}")
-    with fresh.open("wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-    fresh.replace(path)

@@ -13,8 +13,8 @@ from pathlib import Path
 
 from filelock import FileLock
 
-from tessera.data.codes import write_whole
 from tessera.errors import CheckpointError
+from tessera.files.atomic import write_whole
 
 CACHE = Path(os.environ.get("TESSERA_CACHE", "~/.cache/tessera")).expanduser()
 TRIES = 8

@@ -21,11 +21,11 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
-from tessera.data.codes import write_whole
 from tessera.data.download import CACHE, TRIES, command_output, download
 from tessera.data.folder import Folder, Pair, Skip
 from tessera.data.pictures import SUFFIXES, Member
 from tessera.errors import CheckpointError, ConfigError, DataError
+from tessera.files.atomic import write_whole
 
 COMMANDS = {"gs://": "gsutil cat {}", "s3://": "aws s3 cp {} -", "hdfs://": "hdfs dfs -cat {}"}
 """How object stores are read: by their own tools."""

@@ -16,11 +16,11 @@ from PIL import Image
 from torch import Tensor
 
 from tessera.data.check import show
-from tessera.data.codes import write_whole
 from tessera.data.folder import Skip
 from tessera.data.pictures import grid_image, middle_square, read, resized
 from tessera.errors import DataError
 from tessera.evaluate import metrics
+from tessera.files.atomic import write_whole
 from tessera.generate.pipeline import Picture
 from tessera.models.saved import parameters
 from tessera.store import Run

@@ -13,8 +13,8 @@ from typing import Any
 from PIL import Image
 
 from tessera.config import TrainConfig, to_dict
-from tessera.data.codes import write_whole
 from tessera.errors import ConfigError
+from tessera.files.atomic import write_whole
 from tessera.store import Run
 from tessera.train.track import JSONL, Screen, Several, Tracker
 

@@ -1,0 +1,95 @@
+"""Folders that this program begins, goes on in, and holds while it works there. It knows no contents."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+from collections.abc import Callable
+from pathlib import Path
+from typing import IO
+
+from tessera.errors import ConfigError
+from tessera.files.atomic import write_whole
+from tessera.files.own import MARKER, kind_of
+
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None
+
+LOCK = ".tessera-lock"
+
+
+def claim(folder: Path, kind: str, began: Callable[[Path], bool] = lambda folder: False) -> None:
+    """Make a folder ours, or go on in one that is.
+
+    `began` recognises folders that a release without markers began. Raises ConfigError where the folder holds anything
+    else, is a file, or was begun for another kind of thing; nothing in it is touched then.
+    """
+    if folder.exists() and not folder.is_dir():
+        raise ConfigError(f"{folder} is a file; a folder is wanted there. Name another.")
+    found = kind_of(folder)
+    if found and found != kind:
+        raise ConfigError(f"{folder} holds a Tessera folder of another kind ({found}, not {kind}). Name a new folder.")
+    if found:
+        return
+    if folder.is_dir() and (names := sorted(os.listdir(folder))) and not began(folder):
+        shown = ", ".join(names[:3]) + (", ..." if len(names) > 3 else "")
+        raise ConfigError(
+            f"{folder} is not empty and Tessera did not begin it: it holds {shown}. Nothing was touched. "
+            "Name a new or an empty folder."
+        )
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        write_whole(folder / MARKER, json.dumps({"kind": kind}))
+    except OSError as error:
+        raise ConfigError(f"The folder {folder} cannot be written: {error}. Name another.") from error
+
+
+class Lock:
+    """Hold a folder until `release`, or until this process ends, however it ends.
+
+    A POSIX record lock: it belongs to the process, so that forked workers do not keep it, and the kernel frees it after
+    a SIGKILL. Raises ConfigError that names the holder where another process has it. On a system without such locks
+    (Windows) nothing is locked.
+    """
+
+    def __init__(self, folder: Path):
+        self.path = folder / LOCK
+        self.file: IO[str] | None = None
+
+    def acquire(self) -> None:
+        if fcntl is None or self.file:
+            return
+        file = self.path.open("a+", encoding="utf-8")
+        try:
+            fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except (BlockingIOError, PermissionError):
+            file.seek(0)
+            holder = _described(file.read())
+            file.close()
+            raise ConfigError(
+                f"{self.path.parent} is in use by {holder}. Wait for it, stop it, or name another folder."
+            ) from None
+        except OSError:  # a file system that knows no locks
+            file.close()
+            return
+        file.truncate(0)
+        file.write(json.dumps({"pid": os.getpid(), "host": socket.gethostname()}))
+        file.flush()
+        self.file = file
+
+    def release(self) -> None:
+        if self.file:
+            self.file.truncate(0)
+            self.file.close()
+            self.file = None
+
+
+def _described(text: str) -> str:
+    try:
+        holder = json.loads(text)
+        return f"process {int(holder['pid'])} on {holder['host']}"
+    except (ValueError, KeyError, TypeError):
+        return "another process"

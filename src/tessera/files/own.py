@@ -1,0 +1,72 @@
+"""Which folders and files are this program's own, and the only place that deletes. It knows no contents.
+
+A folder is ours when it holds the marker that `claim` writes. A name is ours when it has a form of OWN. Only a path
+with such a name, in such a folder, is ever removed; a link is removed, never what it points to.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import socket
+from pathlib import Path
+
+MARKER = ".tessera"
+"""In every folder that this program began: one JSON object, {"kind": "run"}."""
+
+HOST = re.sub(r"\W", "", socket.gethostname())[:16] or "host"
+
+TEMPORARY = re.compile(r"\.tessera-(\w+)-(\d+)-.+")
+"""What is being written, and by which process of which machine."""
+
+OWN = re.compile(r"\.?step-\d+|part-\d{5,}\.npy|shard-\d{6,}\.tar|(index|started|pack|data|learn)\.json|latest|best")
+"""Names that this program gives to what it may later remove or replace."""
+
+
+def temporary(name: str) -> str:
+    """The name under which this process writes `name` before it is whole."""
+    return f".tessera-{HOST}-{os.getpid()}-{name}"
+
+
+def kind_of(folder: Path) -> str:
+    """For what this program began the folder; nothing where it did not."""
+    try:
+        found = json.loads((folder / MARKER).read_text("utf-8"))
+    except (OSError, ValueError, RecursionError):
+        return ""
+    kind = found.get("kind") if isinstance(found, dict) else ""
+    return kind if isinstance(kind, str) else ""
+
+
+def remove(path: Path) -> None:
+    """Remove a file or folder of our own, where it is there. Everything that deletes calls this."""
+    temporary_name, name = TEMPORARY.fullmatch(path.name), OWN.fullmatch(path.name)
+    assert temporary_name or (name and kind_of(path.parent)), f"{path} is not ours to remove"
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
+
+
+def sweep(folder: Path, locked: bool = False) -> None:
+    """Remove what processes that are gone left half-written in a folder of ours; other hidden files are left alone.
+
+    `locked` says that the caller holds the folder's lock, so that nobody else can be writing there.
+    """
+    for path in folder.iterdir() if kind_of(folder) else ():
+        match = TEMPORARY.fullmatch(path.name)
+        if match and (locked or (match[1] == HOST and not _alive(int(match[2])))):
+            remove(path)
+
+
+def _alive(pid: int) -> bool:
+    """Whether another process of this number runs here; what this one left behind, it left by mistake."""
+    try:
+        os.kill(pid, 0)
+    except (ProcessLookupError, OverflowError):
+        return False
+    except OSError:
+        return True
+    return pid != os.getpid()
