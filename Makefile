@@ -14,8 +14,9 @@ $(VENV)/ready: pyproject.toml constraints.txt
 demo: $(VENV)/ready
 	$(BIN)/tessera demo
 
+# One process for each core, one thread in each; the slowest are named, so that they do not grow unseen.
 test: $(VENV)/ready
-	$(BIN)/pytest
+	$(BIN)/pytest -n logical --maxprocesses 8 --dist worksteal --durations 10
 
 journeys: $(VENV)/ready
 	$(BIN)/pytest -m slow
