@@ -18,9 +18,9 @@ from common import median_of, row
 from ours import native, notebook
 from tessera import plan
 from tessera.config import MachineConfig, SampleConfig, TextToImageConfig, TransformerConfig
-from tessera.device import choose_device
 from tessera.generate import sample
 from tessera.generate.weights import compiled, prepare
+from tessera.machine.device import choose_device
 from tessera.models.text_to_image import TextToImage
 from tessera.presets import preset
 from tessera.train.engine import Single

@@ -12,7 +12,7 @@ from common import Rival, answer, row
 from ours import native, notebook
 from tessera import plan
 from tessera.config import CLIPConfig, MachineConfig, TrainConfig
-from tessera.device import return_freed_memory
+from tessera.machine.device import return_freed_memory
 from tessera.models import saved
 from tessera.presets import preset
 from tessera.train.engine import Single

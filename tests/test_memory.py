@@ -11,10 +11,10 @@ import torch
 from conftest import MODERN, prior
 from tessera import plan
 from tessera.config import CLIPConfig, MachineConfig, SampleConfig, TrainConfig
-from tessera.device import out_of_memory
 from tessera.generate import pipeline as pipelines
 from tessera.generate import sample
 from tessera.generate.pipeline import Pipeline, Request
+from tessera.machine.device import out_of_memory
 from tessera.presets import preset
 from tessera.store import Run
 

@@ -14,7 +14,7 @@ from typing import Any, Literal, TypeVar
 from tessera import __version__
 from tessera.config import CLIPConfig, DataConfig, LearnConfig, SampleConfig, TextToImageConfig, TrainConfig, to_dict
 from tessera.errors import ConfigError, TesseraError
-from tessera.launch import die_with_the_launcher
+from tessera.machine.launch import die_with_the_launcher
 from tessera.presets import PRESETS, preset
 from tessera.settings import merge, nearest, read_toml
 
@@ -398,7 +398,7 @@ def encode(args: list[str]) -> None:
         raise ConfigError("Name the run with the image tokenizer: tessera data encode DATA OUT --tokens RUN.")
     from tessera.data.check import check
     from tessera.data.codes import encode as work
-    from tessera.device import choose_device
+    from tessera.machine.device import choose_device
     from tessera.store import checkpoint_of
     from tessera.tokens import image as image_tokens
 

@@ -28,11 +28,11 @@ from tessera.config import (
 )
 from tessera.data.check import Health, check, show
 from tessera.data.codes import encode
-from tessera.device import choose_device
 from tessera.evaluate import report
 from tessera.files.atomic import write_whole
 from tessera.generate.pipeline import Picture, Pipeline
 from tessera.generate.sheet import contact_sheet
+from tessera.machine.device import choose_device
 from tessera.preview import preview
 from tessera.store import Run
 from tessera.tokens import image as image_tokens

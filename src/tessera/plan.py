@@ -18,7 +18,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from tessera.config import MachineConfig, TextToImageConfig, TrainConfig
-from tessera.device import choose_device, compiles, computes_bf16, keep_freed_memory, return_freed_memory
+from tessera.machine.device import choose_device, compiles, computes_bf16, keep_freed_memory, return_freed_memory
 from tessera.models import saved
 from tessera.nn.loss import Head
 from tessera.nn.stack import Branch, economise

@@ -10,9 +10,9 @@ import torch
 from torch import Tensor
 
 from tessera.data.pictures import MODES, middle_square, resized
-from tessera.device import choose_device
 from tessera.errors import CheckpointError
 from tessera.generate.pipeline import Picture
+from tessera.machine.device import choose_device
 from tessera.models import saved
 from tessera.models.clip import CLIP
 from tessera.store import checkpoint_of

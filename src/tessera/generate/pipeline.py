@@ -15,10 +15,10 @@ from torch import Tensor
 
 from tessera.config import SampleConfig
 from tessera.data.pictures import middle_square, read, resized, to_image
-from tessera.device import choose_device, compiles, out_of_memory, release
 from tessera.errors import CheckpointError, ConfigError
 from tessera.generate import sample
 from tessera.generate.weights import compiled, prepare
+from tessera.machine.device import choose_device, compiles, out_of_memory, release
 from tessera.models import saved
 from tessera.models.text_to_image import TextToImage
 from tessera.store import checkpoint_of

@@ -9,7 +9,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from tessera.config import SampleConfig
-from tessera.device import few_rows
+from tessera.machine.device import few_rows
 from tessera.models.text_to_image import TextToImage
 from tessera.nn.attention import Past
 

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from tessera.errors import ConfigError
 from tessera.generate.sample import Read
+from tessera.machine.paths import has
 from tessera.models.text_to_image import TextToImage
 from tessera.nn.attention import Past
 from tessera.nn.loss import Head
@@ -105,20 +106,26 @@ class Streamed(nn.Module):
 
 
 def product(weight: Tensor, bias: Tensor | None, kind: str, compile: bool) -> Product:
-    """The fastest linear map of this kind that the device has; int8 takes bf16 where a row is not of whole 16s, which
-    torch's kernel does not check."""
+    """The fastest linear map of this kind that the device has. int8 takes bf16 where a row is not of whole 16s, which
+    torch's kernel does not check; a CPU without a fast path gets the same weights in float32."""
+    on_cpu = weight.device.type == "cpu"
     if kind == "int8" and weight.shape[1] % 16 == 0:
         levels = Int8(weight, bias)
+        if on_cpu and not has("int8"):
+            return product(levels.levels.float() * levels.scale.float()[:, None], bias, "float32", compile)
         return Streamed(levels, levels.levels, levels.scale, bias) if compile else levels
+    if kind != "float32" and on_cpu and not has("packed_bf16"):
+        return product(weight.detach().bfloat16().float(), bias, "float32", compile)
     dtype = torch.float32 if kind == "float32" else torch.bfloat16
-    onednn = weight.device.type == "cpu" and hasattr(torch.ops.mkldnn, "_reorder_linear_weight")
-    if onednn and torch.backends.mkldnn.is_available():
+    if on_cpu and has(PACKS[dtype]):
         tiled = Packed(weight, bias, dtype)
         return Streamed(tiled, weight.detach().to(dtype), None, bias) if compile else tiled
     plain = Plain(weight, bias, dtype)
     return Streamed(plain, plain.weight, None, bias) if compile else plain
 
 
+PACKS = {torch.float32: "packed_float32", torch.bfloat16: "packed_bf16"}
+"""The fast path that cuts matrices of a type into tiles."""
 KINDS = ("float32", "bf16", "int8")
 
 

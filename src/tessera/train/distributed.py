@@ -22,7 +22,7 @@ from torch.distributed.tensor import distribute_tensor
 
 from tessera.config import MachineConfig
 from tessera.errors import TesseraError
-from tessera.launch import die_with_the_launcher
+from tessera.machine.launch import die_with_the_launcher
 from tessera.models import saved
 from tessera.nn.attention import Attention
 from tessera.nn.stack import Branch, FeedForward, economise

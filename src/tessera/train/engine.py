@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from tessera.config import MachineConfig
-from tessera.device import choose_device, compiles, computes_bf16, tune
+from tessera.machine.device import choose_device, compiles, computes_bf16, tune
 from tessera.nn.loss import Head, slopes
 from tessera.nn.stack import economise
 from tessera.state import read_state, write_state

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 from tessera.config import TrainConfig
 from tessera.errors import ConfigError
-from tessera.launch import launched
+from tessera.machine.launch import launched
 from tessera.train.engine import Engine, Single
 
 

@@ -12,8 +12,8 @@ from torch import Tensor
 
 from tessera.config import TrainConfig, seconds
 from tessera.data.batches import Batch
-from tessera.device import out_of_memory, release
 from tessera.errors import TesseraError
+from tessera.machine.device import out_of_memory, release
 from tessera.plan import more_parts
 from tessera.store import Run
 from tessera.train.engine import Engine

@@ -18,6 +18,18 @@ def die_with_the_launcher() -> None:
     for a job that is no more and meet the next one."""
     if sys.platform == "linux" and launched() > 1:
         parent = os.getppid()
-        ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
+        if hasattr(library := ctypes.CDLL(None), "prctl"):
+            library.prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
         if os.getppid() != parent:  # it died in between
             os._exit(1)
+
+
+def wait_politely() -> None:
+    """Let threads that wait for each other sleep after some microseconds instead of spinning for milliseconds.
+
+    Where another program has one of the cores, spinning keeps the thread that is waited for from its core: a training
+    step then takes several times as long. On a quiet machine it makes no difference (`bench/busy.py` measures both).
+    OpenMP reads it when torch is imported; what the user has set is left alone.
+    """
+    if not {"OMP_WAIT_POLICY", "GOMP_SPINCOUNT"} & set(os.environ):
+        os.environ["GOMP_SPINCOUNT"] = "1000"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import gc
-import sys
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -12,6 +12,7 @@ from typing import Any
 import torch
 
 from tessera.errors import ConfigError
+from tessera.machine.paths import has, missing
 
 
 def choose_device(name: str) -> torch.device:
@@ -30,11 +31,17 @@ def computes_bf16(device: torch.device) -> bool:
     """Whether the hardware multiplies bf16, rather than imitating it."""
     if device.type == "cuda":
         return torch.cuda.get_device_capability(device) >= (8, 0)
-    return device.type == "cpu" and torch.cpu._is_avx512_bf16_supported()
+    return device.type == "cpu" and has("bf16")
 
 
 def compiles(wish: str, device: torch.device) -> bool:
-    """on, off, or auto: where there is CUDA. On a CPU it costs 10 to 40 s; see `docs/LOG.md`."""
+    """on, off, or auto: where there is CUDA. On a CPU it costs 10 to 40 s; see `docs/LOG.md`.
+
+    Where there is no working compiler, nothing is compiled, and a warning says so.
+    """
+    if wish == "on" and device.type == "cpu" and not has("compiler"):
+        warnings.warn(f"Nothing is compiled: {missing('compiler') or 'the compiler is switched off'}.", stacklevel=2)
+        return False
     return wish == "on" or (wish == "auto" and device.type == "cuda")
 
 
@@ -79,8 +86,7 @@ def release() -> None:
 
 
 def _glibc() -> Any:
-    library = ctypes.CDLL(None) if sys.platform == "linux" else None
-    return library if hasattr(library, "mallopt") and hasattr(library, "malloc_trim") else None
+    return ctypes.CDLL(None) if has("mallopt") else None
 
 
 # Products on a CPU. torch offers float32 by oneDNN only under the name of bf16.
@@ -94,20 +100,9 @@ def tune(device: torch.device) -> None:
 
 def multiply_with_onednn() -> None:
     """float32 products by oneDNN instead of MKL: the same but for the order of sums, and up to 1.5 times as fast where
-    MKL is slow (on AMD).
-
-    oneDNN takes "bf16" as a leave, not as a wish: where the CPU has bf16 tiles it would use them, so the numbers are
-    looked at first.
-    """
-    matmul = getattr(torch.backends.mkldnn, "matmul", None)
-    if matmul is None or not torch.backends.mkldnn.is_available():
-        return
-    noise = torch.Generator().manual_seed(0)
-    a, b = (torch.randn(256, 1024, generator=noise) for _ in range(2))
-    exact, before = a.double() @ b.double().t(), matmul.fp32_precision
-    matmul.fp32_precision = "bf16"
-    if float((a @ b.t() - exact).abs().max()) > 1e-3:
-        matmul.fp32_precision = before
+    MKL is slow (on AMD)."""
+    if has("onednn_float32"):
+        torch.backends.mkldnn.matmul.fp32_precision = "bf16"  # type: ignore[attr-defined]  # the name, not the numbers
 
 
 @contextmanager

@@ -1,0 +1,1 @@
+"""What this computer is and can do: its device, its launcher, its fast paths."""
