@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV   ?= .venv
 BIN    := $(VENV)/bin
 
-.PHONY: demo test journeys check format bench clean
+.PHONY: demo test without journeys check format bench clean
 
 $(VENV)/ready: pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; assert sys.version_info >= (3, 11), "Tessera needs Python 3.11 or newer"'
@@ -17,6 +17,14 @@ demo: $(VENV)/ready
 # One process for each core, one thread in each; the slowest are named, so that they do not grow unseen.
 test: $(VENV)/ready
 	$(BIN)/pytest -n logical --maxprocesses 8 --dist worksteal --durations 10
+
+# What a machine without one of the fast paths would find: each is switched off in turn.
+without: $(VENV)/ready
+	for path in $$($(BIN)/python -c 'from tessera.machine.paths import PATHS; print(*PATHS)'); do \
+	  echo "without $$path"; \
+	  TESSERA_WITHOUT=$$path $(BIN)/pytest -n logical --maxprocesses 8 tests/test_machine.py tests/test_sample.py \
+	    tests/test_prior.py tests/test_dvae.py tests/test_judge.py tests/test_compiled.py || exit 1; \
+	done
 
 journeys: $(VENV)/ready
 	$(BIN)/pytest -m slow

@@ -114,11 +114,11 @@ def test_codes_of_both_quantizers_match_the_vectors_that_training_sees():
     ("bad", "says"),
     [
         ({"pixels": 20, "layers": 3}, "multiple of"),
-        ({"channels": 5}, "1 to 4"),
+        ({"channels": 5}, "channels is"),
         ({"reinmax": True, "quantizer": "gumbel"}, "straight-through"),
         ({"straight_through": True}, "gumbel"),
         ({"temperature_end": 2.0}, "temperature"),
-        ({"levels": (8, 1)}, "2 levels"),
+        ({"levels": (8, 1)}, "at least 2"),
         ({"levels": (8, 8, 8, 8, 8, 8)}, "65,536"),
     ],
 )

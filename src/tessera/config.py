@@ -7,49 +7,74 @@ import json
 import math
 import re
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
+
+from annotated_types import Ge, Gt, Le, Lt, MinLen
 
 from tessera.errors import ConfigError
-from tessera.settings import merge, nearest
+from tessera.settings import Checked, merge, nearest, short
+
+PatternName = Literal["full", "axial_row", "axial_col", "conv_like", "conv_centred", "sparse", "all"]
+
+# Types carry their ranges. Upper bounds lie far above what anybody trains, and far below what hangs a machine.
+Count = Annotated[int, Ge(1), Le(1_000_000_000)]
+CountOrZero = Annotated[int, Ge(0), Le(1_000_000_000)]
+Batch = Annotated[int, Ge(1), Le(1_000_000)]
+Width = Annotated[int, Ge(1), Le(65_536)]
+Depth = Annotated[int, Ge(1), Le(1_024)]
+Processes = Annotated[int, Ge(0), Le(1_024)]
+Pixels = Annotated[int, Ge(1), Le(4_096)]
+Channels = Annotated[int, Ge(1), Le(4)]
+Vocabulary = Annotated[int, Ge(0), Le(1_048_576)]
+TextLength = Annotated[int, Ge(0), Le(16_384)]
+GridSide = Annotated[int, Ge(0), Le(256)]
+Codes = Annotated[int, Ge(2), Le(65_536)]
+Seed = Annotated[int, Ge(0), Lt(2**63)]
+Share = Annotated[float, Ge(0), Le(1)]
+ShareBelowOne = Annotated[float, Ge(0), Lt(1)]
+ShareAboveZero = Annotated[float, Gt(0), Le(1)]
+Positive = Annotated[float, Gt(0), Le(1e30)]
+NotNegative = Annotated[float, Ge(0), Le(1e30)]
+Guidance = Annotated[float, Ge(-1_000), Le(1_000)]
 
 
 @dataclass(frozen=True, kw_only=True)
-class DVAEConfig:
+class DVAEConfig(Checked):
     """A discrete VAE (DALL-E, Ramesh et al. 2021, section 2.1): pixels <-> a grid of codes."""
 
-    pixels: int = 64
+    pixels: Pixels = 64
     """Side of the square pictures, a multiple of 2 ** layers."""
-    channels: int = 3
+    channels: Channels = 3
     """1 grey, 2 grey + alpha, 3 colour, 4 colour + alpha."""
     quantizer: Literal["fsq", "gumbel"] = "fsq"
     """fsq rounds each channel (nothing can collapse); gumbel chooses from a codebook, as DALL-E 1 did."""
-    levels: tuple[int, ...] = (8, 5, 5, 5)
+    levels: Annotated[tuple[Codes, ...], MinLen(1)] = (8, 5, 5, 5)
     """fsq: levels of each channel; their product is the number of codes."""
-    codes: int = 512
+    codes: Codes = 512
     """gumbel: how many different codes there are (the codebook's size)."""
-    code_dim: int = 256
+    code_dim: Width = 256
     """gumbel: width of a code's vector."""
-    layers: int = 3
+    layers: Annotated[int, Ge(1), Le(12)] = 3
     """Halvings of the side: the grid of codes has side pixels / 2 ** layers."""
-    resblocks: int = 1
+    resblocks: Annotated[int, Ge(0), Le(1_024)] = 1
     """Residual blocks at the lowest resolution, in the encoder and in the decoder."""
-    hidden: int = 64
+    hidden: Width = 64
     """Width of every convolution."""
     reconstruction: Literal["mse", "smooth_l1"] = "mse"
     """What a wrong pixel costs."""
-    kl_weight: float = 0.0
+    kl_weight: NotNegative = 0.0
     """Weight of KL(codes of a picture || uniform), averaged over the batch."""
-    temperature: float = 1.0
+    temperature: Positive = 1.0
     """Gumbel-softmax temperature at the first step."""
-    temperature_end: float = 0.1
+    temperature_end: Positive = 0.1
     """Temperature at the last step; it falls geometrically with the share of training that is done."""
     straight_through: bool = False
     """Use one-hot codes in the forward pass (Jang et al. 2017)."""
     reinmax: bool = False
     """Second-order gradient for straight_through (Liu et al. 2023)."""
-    mean: tuple[float, ...] = (0.5, 0.5, 0.5, 0.0)
+    mean: tuple[Annotated[float, Ge(-1e6), Le(1e6)], ...] = (0.5, 0.5, 0.5, 0.0)
     """Subtracted from the pixels, channel by channel."""
-    std: tuple[float, ...] = (0.5, 0.5, 0.5, 1.0)
+    std: tuple[Annotated[float, Ge(1e-6), Le(1e6)], ...] = (0.5, 0.5, 0.5, 1.0)
     """Divides the pixels, channel by channel."""
 
     @property
@@ -61,44 +86,40 @@ class DVAEConfig:
         """How many different codes there are, whatever makes them."""
         return math.prod(self.levels) if self.quantizer == "fsq" else self.codes
 
-    def check(self) -> None:
-        if not 1 <= self.channels <= 4:
-            raise ConfigError(f"model.channels is {self.channels}; a picture has 1 to 4 channels.")
-        if self.layers < 1 or self.pixels % 2**self.layers:
+    def rules(self) -> None:
+        if self.pixels % 2**self.layers:
             raise ConfigError(
                 f"model.pixels is {self.pixels} and model.layers is {self.layers}: the side must be a multiple of "
-                f"2 ** layers = {2 ** max(self.layers, 1)}. Try model.pixels {2**self.layers * max(1, self.grid)}."
+                f"2 ** layers = {2**self.layers}. Try model.pixels {2**self.layers * max(1, self.grid)}."
             )
         if self.vocab > 65536:
             raise ConfigError(f"The image tokenizer has {self.vocab} codes; packed codes hold at most 65,536.")
-        if min(self.levels, default=0) < 2:
-            raise ConfigError(f"model.levels is {self.levels}; each channel needs at least 2 levels.")
         if self.quantizer == "fsq" and (self.straight_through or self.reinmax or self.kl_weight):
             raise ConfigError("model.straight-through, reinmax and kl-weight belong to --model.quantizer gumbel.")
         if self.reinmax and not self.straight_through:
             raise ConfigError("model.reinmax corrects the straight-through gradient: set model.straight-through too.")
-        if not 0 < self.temperature_end <= self.temperature:
+        if self.temperature_end > self.temperature:
             raise ConfigError(
-                f"model.temperature-end is {self.temperature_end}; it must lie above 0 and at most at "
-                f"model.temperature ({self.temperature})."
+                f"model.temperature-end is {self.temperature_end}; it must be at most model.temperature "
+                f"({self.temperature})."
             )
-        if min(len(self.mean), len(self.std)) < self.channels or not all(self.std[: self.channels]):
-            raise ConfigError(f"model.mean and model.std need {self.channels} numbers each, and no std may be 0.")
+        if min(len(self.mean), len(self.std)) < self.channels:
+            raise ConfigError(f"model.mean and model.std need {self.channels} numbers each.")
 
 
 @dataclass(frozen=True, kw_only=True)
-class TransformerConfig:
+class TransformerConfig(Checked):
     """A stack of attention and feed-forward branches over text and a grid of codes."""
 
-    dim: int = 256
+    dim: Width = 256
     """Width of the residual stream."""
-    depth: int = 6
+    depth: Depth = 6
     """Layers; each is one attention and one feed-forward branch."""
-    heads: int = 4
+    heads: Annotated[int, Ge(1), Le(1_024)] = 4
     """Attention heads."""
-    head_dim: int = 64
+    head_dim: Annotated[int, Ge(1), Le(8_192)] = 64
     """Width of a head."""
-    patterns: tuple[str, ...] = ("full",)
+    patterns: Annotated[tuple[PatternName, ...], MinLen(1)] = ("full",)
     """What a position may see, cycled over depth: full, axial_row, axial_col, conv_like, conv_centred, sparse; all (the
     future too) is for encoders alone."""
     positions: Literal["none", "axial", "rotary", "rotary_dalle1", "rotary_dalle1_half"] = "rotary"
@@ -110,7 +131,7 @@ class TransformerConfig:
     """Normalise queries and keys (Henry et al. 2020)."""
     ff: Literal["swiglu", "geglu", "relu2"] = "swiglu"
     """Activation of the feed-forward branch."""
-    ff_mult: float = 8 / 3
+    ff_mult: Annotated[float, Gt(0), Le(64)] = 8 / 3
     """Hidden width of the feed-forward branch, in multiples of dim."""
     bias: bool = False
     """Biases on the output projections and in the feed-forward branch."""
@@ -126,32 +147,26 @@ class TransformerConfig:
     """DALLE-pytorch's `stable`: output divided by its largest value, damped embedding gradients."""
     zero_init: bool = True
     """Start each branch at zero and embeddings small; off gives torch's defaults, as DALL-E 1 had them."""
-    attn_dropout: float = 0.0
+    attn_dropout: ShareBelowOne = 0.0
     """Dropout after attention."""
-    ff_dropout: float = 0.0
+    ff_dropout: ShareBelowOne = 0.0
     """Dropout inside the feed-forward branch."""
     shared_attn: tuple[str, ...] = ()
     """Ids cycled over depth; layers with the same id share their attention weights."""
     shared_ff: tuple[str, ...] = ()
     """Ids cycled over depth; layers with the same id share their feed-forward weights."""
 
-    def check(self) -> None:
-        known = ("full", "axial_row", "axial_col", "conv_like", "conv_centred", "sparse", "all")
-        if isinstance(self.patterns, str) or not self.patterns:
-            raise ConfigError(f"patterns is {self.patterns!r}; give a list of names, for example full axial_row.")
-        for name in self.patterns:
-            if name not in known:
-                raise ConfigError(f"patterns names '{name}'{nearest(name, known)}; known: {', '.join(known)}.")
-        for name in ("dim", "depth", "heads", "head_dim"):
-            if getattr(self, name) < 1:
-                raise ConfigError(f"{name} is {getattr(self, name)}; it must be at least 1.")
+    def rules(self) -> None:
         if self.positions == "rotary" and self.head_dim % 8:
             raise ConfigError(f"head_dim is {self.head_dim}; rotary positions need a multiple of 8.")
         if self.positions.startswith("rotary_dalle1") and self.head_dim < 6:
             raise ConfigError(f"head_dim is {self.head_dim}; rotary_dalle1 positions need at least 6.")
-        for name in ("attn_dropout", "ff_dropout"):
-            if not 0 <= getattr(self, name) < 1:
-                raise ConfigError(f"{name} is {getattr(self, name)}; it must lie in 0 ... 1.")
+        parameters = self.depth * self.dim * (4 * self.heads * self.head_dim + 2 * self.ff_mult * self.dim)
+        if parameters > 1e11:
+            raise ConfigError(
+                f"dim {self.dim}, depth {self.depth}, heads {self.heads} and head_dim {self.head_dim} make over "
+                f"{parameters:.1g} parameters; the most is 1e11."
+            )
         pattern_of: dict[str, str] = {}
         for i in range(self.depth if self.shared_attn else 0):
             name, pattern = self.shared_attn[i % len(self.shared_attn)], self.patterns[i % len(self.patterns)]
@@ -163,18 +178,18 @@ class TransformerConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
-class TextToImageConfig:
+class TextToImageConfig(Checked):
     """The prior: text tokens, then image codes, one after the other (Ramesh et al. 2021, section 2.2)."""
 
-    text_vocab: int = 0
+    text_vocab: Vocabulary = 0
     """Size of the text vocabulary without padding; 0 takes it from the text tokenizer."""
-    text_len: int = 0
+    text_len: TextLength = 0
     """Text tokens per caption, padded; 0 chooses it from the captions."""
-    image_vocab: int = 0
+    image_vocab: Vocabulary = 0
     """How many codes there are; 0 takes it from the image tokenizer."""
-    grid: int = 0
+    grid: GridSide = 0
     """Side of the grid of codes; 0 takes it from the image tokenizer."""
-    image_weight: float = 7.0
+    image_weight: NotNegative = 7.0
     """loss = (text + image_weight * image) / (1 + image_weight)."""
     learn_padding: bool = False
     """Let padding tokens count in the text loss, as DALL-E 1 did."""
@@ -182,54 +197,47 @@ class TextToImageConfig:
     """Embeddings and output heads share their weights."""
     transformer: TransformerConfig = field(default_factory=TransformerConfig)
 
-    def check(self) -> None:
-        self.transformer.check()
+    def rules(self) -> None:
         if "all" in self.transformer.patterns:
             raise ConfigError("patterns names 'all', which shows a prior the codes it must predict; try 'full'.")
-        if self.image_weight < 0:
-            raise ConfigError(f"model.image-weight is {self.image_weight}; it must not be negative.")
 
 
 @dataclass(frozen=True, kw_only=True)
-class CLIPConfig:
+class CLIPConfig(Checked):
     """The judge: scores a picture against a sentence (CLIP, Radford et al. 2021), as DALLE-pytorch built it."""
 
-    text_vocab: int = 0
+    text_vocab: Vocabulary = 0
     """Size of the text vocabulary without padding; 0 takes it from the text tokenizer."""
-    text_len: int = 0
+    text_len: TextLength = 0
     """Text tokens per caption, padded; 0 chooses it from the captions."""
-    pixels: int = 64
+    pixels: Pixels = 64
     """Side of the square pictures, a multiple of patch."""
-    patch: int = 8
+    patch: Pixels = 8
     """Side of a patch."""
-    channels: int = 3
+    channels: Channels = 3
     """1 grey, 2 grey + alpha, 3 colour, 4 colour + alpha."""
-    dim_text: int = 256
+    dim_text: Width = 256
     """Width of the text encoder."""
-    dim_image: int = 256
+    dim_image: Width = 256
     """Width of the picture encoder."""
-    dim_latent: int = 256
+    dim_latent: Width = 256
     """Width of what is compared."""
-    text_depth: int = 4
+    text_depth: Depth = 4
     """Layers of the text encoder."""
-    image_depth: int = 4
+    image_depth: Depth = 4
     """Layers of the picture encoder."""
-    text_heads: int = 4
-    image_heads: int = 4
-    head_dim: int = 64
+    text_heads: Annotated[int, Ge(1), Le(1_024)] = 4
+    image_heads: Annotated[int, Ge(1), Le(1_024)] = 4
+    head_dim: Annotated[int, Ge(1), Le(8_192)] = 64
     """Width of a head."""
 
-    def check(self) -> None:
-        if self.patch < 1 or self.pixels % self.patch or self.pixels < 1:
+    def rules(self) -> None:
+        if self.pixels % self.patch:
             raise ConfigError(f"model.pixels is {self.pixels}; it must be a multiple of model.patch ({self.patch}).")
-        sizes = ("dim_text", "dim_image", "dim_latent", "text_depth", "image_depth", "text_heads", "image_heads")
-        for name in (*sizes, "head_dim"):
-            if getattr(self, name) < 1:
-                raise ConfigError(f"model.{name.replace('_', '-')} is {getattr(self, name)}; it must be at least 1.")
 
 
 @dataclass(frozen=True, kw_only=True)
-class DataConfig:
+class DataConfig(Checked):
     """Where the captioned pictures are, and what is done to them."""
 
     path: str = ""
@@ -241,26 +249,20 @@ class DataConfig:
     datasets the column: txt, json.caption."""
     codes: str = ""
     """Folder of packed codes written by an earlier encoding; the image tokenizer then leaves the training step."""
-    holdout: float = 0.05
+    holdout: ShareBelowOne = 0.05
     """Share of the pairs kept back for the held-out loss, chosen by a stable hash of their names."""
-    crop: float = 0.75
+    crop: ShareAboveZero = 0.75
     """Smallest area share of a random crop; 1 always takes the largest centred square."""
     flip: bool = False
     """Mirror half of the pictures."""
     truncate: bool = False
     """Cut captions that are longer than model.text-len instead of refusing them."""
-    workers: int = 1
+    workers: Processes = 1
     """Processes that read pictures; 0 reads them in the training process."""
-
-    def check(self) -> None:
-        if not 0 <= self.holdout < 1:
-            raise ConfigError(f"data.holdout is {self.holdout}; it must lie in 0 ... 1.")
-        if not 0 < self.crop <= 1:
-            raise ConfigError(f"data.crop is {self.crop}; it must lie above 0 and at most at 1.")
 
 
 @dataclass(frozen=True, kw_only=True)
-class TokensConfig:
+class TokensConfig(Checked):
     """Which tokenizers the prior stands on."""
 
     image: str = ""
@@ -268,54 +270,48 @@ class TokensConfig:
     text: str = "bpe"
     """bpe trains one on your captions; clip is CLIP's (49,408 entries); chinese is bert-base-chinese; or a file: a
     tokenizer.json, a YouTokenToMe .model, a BERT vocab.txt, CLIP's merges."""
-    vocab: int = 4096
+    vocab: Annotated[int, Ge(257), Le(1_048_576)] = 4096
     """Largest vocabulary of a trained bpe."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class OptimConfig:
+class OptimConfig(Checked):
     """How the weights move."""
 
     name: Literal["adamw", "adam", "muon"] = "adamw"
     """muon takes torch.optim.Muon for the matrices of the stack and AdamW for the rest."""
-    lr: float = 1e-3
+    lr: Positive = 1e-3
     """Peak learning rate."""
-    betas: tuple[float, float] = (0.9, 0.95)
-    weight_decay: float = 0.05
+    betas: tuple[ShareBelowOne, ShareBelowOne] = (0.9, 0.95)
+    weight_decay: NotNegative = 0.05
     """Only on matrices: never on norms, biases or embeddings."""
     schedule: Literal["cosine", "constant", "exponential", "plateau"] = "cosine"
     """plateau halves the rate when the held-out loss stops falling."""
-    warmup: int = 100
+    warmup: CountOrZero = 100
     """Steps over which the rate rises from 0."""
-    lr_end: float = 0.05
+    lr_end: Share = 0.05
     """Share of the peak rate left at the end of cosine and exponential, and the least that plateau leaves."""
-    plateau_patience: int = 3
+    plateau_patience: CountOrZero = 3
     """Held-out losses without improvement before plateau halves the rate."""
-    clip: float = 1.0
+    clip: NotNegative = 1.0
     """Largest gradient norm; 0 does not clip."""
-    batch: int = 32
+    batch: Batch = 32
     """Pictures per step."""
-    accumulate: int = 1
+    accumulate: Batch = 1
     """Micro-batches a step is split into; batch must be a multiple."""
-    drop_condition: float = 0.1
+    drop_condition: Share = 0.1
     """Share of captions replaced by nothing, so that guidance can be used in drawing."""
 
-    def check(self) -> None:
-        if self.batch < 1 or self.accumulate < 1 or self.batch % self.accumulate:
+    def rules(self) -> None:
+        if self.batch % self.accumulate:
             raise ConfigError(
                 f"optim.batch is {self.batch} and optim.accumulate {self.accumulate}: "
                 "the batch must be a positive multiple of the micro-batches it is split into."
             )
-        if self.lr <= 0:
-            raise ConfigError(f"optim.lr is {self.lr}; it must be above 0.")
-        if not 0 <= self.drop_condition <= 1:
-            raise ConfigError(f"optim.drop-condition is {self.drop_condition}; it must lie in 0 ... 1.")
-        if self.clip < 0 or self.weight_decay < 0 or self.warmup < 0:
-            raise ConfigError("optim.clip, optim.weight-decay and optim.warmup must not be negative.")
 
 
 @dataclass(frozen=True, kw_only=True)
-class MachineConfig:
+class MachineConfig(Checked):
     """What the run stands on."""
 
     device: str = "auto"
@@ -337,12 +333,12 @@ class MachineConfig:
     pass: less memory, up to a third slower. auto does it for reversible models."""
     compile: Literal["auto", "on", "off"] = "auto"
     """torch.compile; auto uses it on CUDA, where it pays."""
-    threads: int = 0
+    threads: Processes = 0
     """CPU threads; 0 leaves torch's choice."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class TrackConfig:
+class TrackConfig(Checked):
     """Where a run's numbers and pictures go besides its own folder."""
 
     use: tuple[Literal["wandb", "tensorboard", "trackio"], ...] = ()
@@ -355,30 +351,30 @@ class TrackConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
-class TrainConfig:
+class TrainConfig(Checked):
     """One training run. The same command, given again, goes on where it stopped."""
 
     preset: str = ""
     """The named run this one began from."""
     out: str = ""
     """Run folder; by default runs/<preset>."""
-    steps: int = 1000
+    steps: CountOrZero = 1000
     """Optimiser steps."""
     budget: str = ""
     """Stop after this much training time and fit the schedule into it: 90s, 20m, 1.5h."""
-    seed: int = 0
+    seed: Seed = 0
     """All randomness is a function of it."""
-    save_every: int = 200
+    save_every: Count = 200
     """Steps between checkpoints."""
-    keep: int = 2
+    keep: Count = 2
     """Newest checkpoints kept, besides the best."""
-    valid_every: int = 100
+    valid_every: CountOrZero = 100
     """Steps between held-out losses; 0 never."""
-    log_every: int = 10
+    log_every: Count = 10
     """Steps between rows of numbers."""
-    preview_every: int = 200
+    preview_every: CountOrZero = 200
     """Steps between sample pictures; 0 never."""
-    patience: int = 0
+    patience: CountOrZero = 0
     """Stop after this many held-out losses without a new best; 0 never."""
     model: DVAEConfig | TextToImageConfig | CLIPConfig = field(default_factory=DVAEConfig)
     data: DataConfig = field(default_factory=DataConfig)
@@ -387,14 +383,7 @@ class TrainConfig:
     machine: MachineConfig = field(default_factory=MachineConfig)
     track: TrackConfig = field(default_factory=TrackConfig)
 
-    def check(self) -> None:
-        """Refuse, in a sentence, what cannot work together. Raises ConfigError."""
-        for part in (self.model, self.data, self.optim):
-            part.check()
-        if self.steps < 0:
-            raise ConfigError(f"steps is {self.steps}; it must not be negative.")
-        if min(self.save_every, self.keep, self.log_every) < 1:
-            raise ConfigError("save-every, keep and log-every must be at least 1.")
+    def rules(self) -> None:
         if self.patience and not (self.valid_every and self.data.holdout):
             raise ConfigError("patience counts held-out losses: it needs valid-every and data.holdout above 0.")
         if self.optim.schedule == "plateau" and not (self.valid_every and self.data.holdout):
@@ -410,33 +399,29 @@ class TrainConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
-class SampleConfig:
+class SampleConfig(Checked):
     """How codes are drawn from the model's predictions."""
 
-    temperature: float = 1.0
+    temperature: NotNegative = 1.0
     """0 always takes the likeliest code; above 1 is wilder."""
-    top_k: float = 0.0
+    top_k: Annotated[float, Ge(0), Le(1_048_576)] = 0.0
     """Keep only the k likeliest codes; below 1 a share of the codebook; 0 keeps all."""
-    top_p: float = 1.0
+    top_p: ShareAboveZero = 1.0
     """Keep the likeliest codes that hold this much probability together (Holtzman et al. 2020)."""
-    guidance: float = 1.0
+    guidance: Guidance = 1.0
     """Push away from the picture without a caption (Ho & Salimans 2022); 1 is off, 2 to 5 is usual."""
-    ahead: int = 1
+    ahead: Annotated[int, Ge(1), Le(65_536)] = 1
     """Read this many codes at once, all but the first guessed; the pictures stay the same. Pays for one at a time."""
 
-    def check(self) -> None:
-        if self.temperature < 0:
-            raise ConfigError(f"temperature is {self.temperature}; it must not be negative.")
-        if self.top_k < 0 or (self.top_k > 1 and self.top_k != int(self.top_k)):
+    def rules(self) -> None:
+        if 0 < self.temperature < 1e-6:
+            raise ConfigError(f"temperature is {self.temperature}; give 0 for the likeliest code, or at least 1e-6.")
+        if self.top_k > 1 and self.top_k != int(self.top_k):
             raise ConfigError(f"top-k is {self.top_k}; give a count (50) or a share of the codebook (0.1).")
-        if not 0 < self.top_p <= 1:
-            raise ConfigError(f"top-p is {self.top_p}; it must lie above 0 and at most at 1.")
-        if self.ahead < 1:
-            raise ConfigError(f"ahead is {self.ahead}; 1 reads code by code, 4 or 8 guess.")
 
 
 @dataclass(frozen=True, kw_only=True)
-class LearnConfig:
+class LearnConfig(Checked):
     """What `learn` may be told; everything else it chooses for the data and the machine."""
 
     pictures: str = ""
@@ -447,30 +432,30 @@ class LearnConfig:
     """Run folder; by default runs/<name of the pictures' folder>."""
     budget: str = "30m"
     """How long the whole may take; the parts share it."""
-    seed: int = 0
+    seed: Seed = 0
     """All randomness is a function of it."""
-    pixels: int = 0
+    pixels: Annotated[int, Ge(0), Le(4_096)] = 0
     """Side of the pictures; 0 chooses 64 on a CPU, up to 256 on a GPU."""
-    grid: int = 0
+    grid: Literal[0, 8, 16, 32] = 0
     """Side of the grid of codes; 0 chooses 16. Fewer codes are learned faster and keep less of a picture."""
-    crop: float = 0.75
+    crop: ShareAboveZero = 0.75
     """Smallest area share of the random crops; 1 where pictures must be taken whole."""
     device: str = "auto"
     """auto, cpu, cuda, cuda:1 or mps."""
-    samples: int = 16
+    samples: Count = 16
     """Held-out captions drawn for the report."""
-    guidance: float = 2.0
+    guidance: Guidance = 2.0
     """Guidance scale of the drawings in the report."""
 
-    def check(self) -> None:
+    def rules(self) -> None:
         if not self.pictures:
             raise ConfigError("Name the folder with your captioned pictures: tessera learn PICTURES.")
         if seconds(self.budget) == float("inf"):
             raise ConfigError("learn needs a budget, for example --budget 30m.")
-        if self.pixels and (self.pixels % 16 or self.pixels < 16):
+        if self.pixels % 16:
             raise ConfigError(f"pixels is {self.pixels}; it must be a multiple of 16.")
-        if self.grid not in (0, 8, 16, 32) or (self.pixels and self.grid > self.pixels // 2):
-            raise ConfigError(f"grid is {self.grid}; it must be 8, 16 or 32, and at most half of pixels.")
+        if self.pixels and self.grid > self.pixels // 2:
+            raise ConfigError(f"grid is {self.grid}; it must be at most half of pixels ({self.pixels}).")
 
 
 def seconds(text: str) -> float:
@@ -478,9 +463,10 @@ def seconds(text: str) -> float:
     if not text:
         return float("inf")
     match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([smhd]?)\s*", text.lower())
-    if not match or float(match[1]) <= 0:
-        raise ConfigError(f"'{text}' is no duration; write for example 90s, 20m or 1.5h.")
-    return float(match[1]) * {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400}[match[2]]
+    found = float(match[1]) * {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400}[match[2]] if match else 0.0
+    if not 0 < found < 1e9:
+        raise ConfigError(f"{short(text)} is not a duration; write for example 90s, 20m or 1.5h.")
+    return found
 
 
 def to_dict(config: Any) -> dict[str, Any]:
@@ -500,8 +486,12 @@ def kind_of(model: Any) -> str:
 
 def train_config(plain: dict[str, Any]) -> TrainConfig:
     """The TrainConfig that `to_dict` wrote. Raises ConfigError on anything unknown."""
-    plain = {**plain, "model": dict(plain.get("model", {}))}
-    kind = plain["model"].pop("kind", "dvae")
-    if kind not in MODELS:
-        raise ConfigError(f"A model of kind '{kind}' is unknown{nearest(kind, MODELS)}; known: {', '.join(MODELS)}.")
-    return merge(TrainConfig(model=MODELS[kind]()), plain)
+    model = plain.get("model", {}) if isinstance(plain, dict) else None
+    if not isinstance(model, dict):
+        raise ConfigError("A run's settings are a table, and `model` in it is one; this is another thing.")
+    kind = model.get("kind", "dvae")
+    if not isinstance(kind, str) or kind not in MODELS:
+        near = nearest(kind, MODELS) if isinstance(kind, str) else ""
+        raise ConfigError(f"A model of kind {short(kind)} is unknown{near or '.'} Known: {', '.join(MODELS)}.")
+    model = {name: value for name, value in model.items() if name != "kind"}
+    return merge(TrainConfig(model=MODELS[kind]()), {**plain, "model": model})

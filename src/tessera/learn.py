@@ -32,6 +32,7 @@ from tessera.evaluate import report
 from tessera.files.atomic import write_whole
 from tessera.generate.pipeline import Picture, Pipeline
 from tessera.generate.sheet import contact_sheet
+from tessera.machine import paths
 from tessera.machine.device import choose_device
 from tessera.preview import preview
 from tessera.store import Run
@@ -70,7 +71,7 @@ def learn(config: LearnConfig, progress: Progress, say: Callable[[str], None]) -
     tokenizer_config, prior_config = stages(config, chosen, machine, out)
     say(
         f"Chosen: {chosen.pixels} px, {chosen.grid} x {chosen.grid} codes, a prior of width {chosen.dim} and depth "
-        f"{chosen.depth}; {config.budget} in all."
+        f"{chosen.depth}; {config.budget} in all. {paths.summary()}"
     )
     run_stage("Image tokenizer", tokenizer_config, health)
     if not (out / "codes" / "index.json").is_file():
@@ -188,7 +189,7 @@ def stages(config: LearnConfig, c: Choice, machine: MachineConfig, out: Path) ->
 def run_stage(title: str, config: TrainConfig, health: Health) -> Objective:
     """Train one model to the end of its budget."""
     run = Run(config.out)
-    objective, engine = build(config, health), Single(config.machine)
+    objective, engine = build(config, health), Single(config.machine, adapts=True)
     run.open(objective.config)
     free = plan.free_memory(engine.device)
     objective.config, _ = plan.settle(objective.config, engine.device, free, tokenizer=objective.encoder)

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 
 from tessera.errors import ConfigError
-from tessera.machine.paths import has, missing
+from tessera.machine.paths import has, why_not
 
 
 def choose_device(name: str) -> torch.device:
@@ -39,8 +39,8 @@ def compiles(wish: str, device: torch.device) -> bool:
 
     Where there is no working compiler, nothing is compiled, and a warning says so.
     """
-    if wish == "on" and device.type == "cpu" and not has("compiler"):
-        warnings.warn(f"Nothing is compiled: {missing('compiler') or 'the compiler is switched off'}.", stacklevel=2)
+    if wish == "on" and device.type == "cpu" and (reason := why_not("compiler")):
+        warnings.warn(f"Nothing is compiled: the compiler is missing ({reason}).", stacklevel=2)
         return False
     return wish == "on" or (wish == "auto" and device.type == "cuda")
 

@@ -37,7 +37,12 @@ class FastPath:
 
 def has(name: str) -> bool:
     """Whether this machine has a fast path, and nobody switched it off. Raises ConfigError where SWITCH names none."""
-    return name not in switched_off() and not missing(name)
+    return not why_not(name)
+
+
+def why_not(name: str) -> str:
+    """Why a path is not taken; nothing where it is."""
+    return f"switched off by {SWITCH}" if name in switched_off() else missing(name)
 
 
 def switched_off() -> set[str]:
@@ -62,13 +67,10 @@ def listed() -> Iterator[tuple[str, str, str]]:
     """Name, what it is, and whether it is used here, of every path; slow attempts are not made."""
     off = switched_off()
     for name, path in PATHS.items():
-        if name in off:
-            state = f"switched off by {SWITCH}"
-        elif path.slow:
-            state = "tried when it is asked for"
+        if path.slow and name not in off:
+            yield name, path.about, "tried when it is asked for"
         else:
-            state = f"missing: {reason}" if (reason := missing(name)) else "used"
-        yield name, path.about, state
+            yield name, path.about, f"missing: {reason}" if (reason := why_not(name)) else "used"
 
 
 def summary() -> str:
@@ -108,7 +110,7 @@ def _onednn_float32() -> float:
     """torch offers float32 by oneDNN only under the name of bf16, and a CPU with bf16 tiles takes it by its word."""
     if not torch.backends.mkldnn.is_available():
         raise RuntimeError("torch was built without oneDNN")
-    matmul: Any = torch.backends.mkldnn.matmul
+    matmul: Any = torch.backends.mkldnn.matmul  # type: ignore[attr-defined]
     x, weight = _tiny(256, 1024, 256)
     exact, before = x.double() @ weight.double().t(), matmul.fp32_precision
     matmul.fp32_precision = "bf16"

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from tessera.config import MachineConfig
 from tessera.machine.device import choose_device, compiles, computes_bf16, tune
+from tessera.machine.threads import Fixed, Measured
 from tessera.nn.loss import Head, slopes
 from tessera.nn.stack import economise
 from tessera.state import read_state, write_state
@@ -55,10 +56,12 @@ class Single:
     model: nn.Module
     optimizer: torch.optim.Optimizer
 
-    def __init__(self, machine: MachineConfig):
+    def __init__(self, machine: MachineConfig, adapts: bool = False):
+        """`adapts`: the run depends on the clock anyhow, so that its threads may follow how busy the machine is."""
         if machine.threads:
             torch.set_num_threads(machine.threads)
         self.machine, self.device = machine, choose_device(machine.device)
+        self.threads = Measured() if adapts and not machine.threads and self.device.type == "cpu" else Fixed()
         tune(self.device)
         wanted = machine.precision == "bf16" or (machine.precision == "auto" and computes_bf16(self.device))
         self.dtype = torch.bfloat16 if wanted else torch.float16 if machine.precision == "fp16" else torch.float32
@@ -95,6 +98,7 @@ class Single:
             self.scaler.step(self.optimizer)
         self.scaler.update()
         self.optimizer.zero_grad(set_to_none=True)
+        self.threads.tick()
         return norm
 
     def redo(self) -> bool:

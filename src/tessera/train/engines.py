@@ -69,7 +69,7 @@ def _horovod(config: TrainConfig) -> Engine:
 
 
 ENGINES: dict[str, Callable[[TrainConfig], Engine]] = {
-    "single": lambda config: Single(config.machine),
+    "single": lambda config: Single(config.machine, adapts=bool(config.budget)),
     "ddp": _ddp,
     "fsdp": _fsdp,
     "deepspeed": _deepspeed,

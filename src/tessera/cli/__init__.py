@@ -1,0 +1,64 @@
+"""The command line: the only user of tyro, and the only place that prints. It imports torch only where work begins."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Sequence
+
+from tessera import __version__
+from tessera.cli.data import data
+from tessera.cli.exchange import bring_in, send_out
+from tessera.cli.generate import generate
+from tessera.cli.screen import say
+from tessera.cli.train import demo, learn, show, train
+from tessera.errors import ConfigError, TesseraError
+from tessera.machine.launch import die_with_the_launcher, wait_politely
+from tessera.settings import nearest
+
+REQUEUE = 75
+"""Exit status of a run that was asked to stop and saved first (EX_TEMPFAIL): give the same command again."""
+
+COMMANDS: dict[str, Callable[[list[str]], None]] = {
+    "demo": demo,
+    "learn": learn,
+    "train": train,
+    "generate": generate,
+    "import": bring_in,
+    "export": send_out,
+    "show": show,
+    "data": data,
+}
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Run one command; a user's mistake ends in one sentence and exit status 2."""
+    die_with_the_launcher()
+    wait_politely()
+    # DeepSpeed's launcher tells each process its rank twice.
+    args = [a for a in (sys.argv[1:] if argv is None else argv) if not a.startswith(("--local_rank", "--local-rank"))]
+    for stream in (sys.stdout, sys.stderr):
+        stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
+    if not args or args[0] in ("-h", "--help", "help"):
+        return overview()
+    if args[0] == "--version":
+        return say(__version__)
+    try:
+        if args[0] not in COMMANDS:
+            raise ConfigError(f"There is no command '{args[0]}'{nearest(args[0], COMMANDS)} Try: tessera --help")
+        COMMANDS[args[0]](args[1:])
+    except TesseraError as error:
+        print(f"tessera: {error}", file=sys.stderr)
+        sys.exit(REQUEUE if type(error).__name__ == "Interrupted" else 2)
+    except KeyboardInterrupt:
+        print("\ntessera: stopped. The same command goes on from the last checkpoint.", file=sys.stderr)
+        sys.exit(130)
+
+
+def overview() -> None:
+    say(f"Tessera {__version__}: train your own text-to-image transformer on your own captioned pictures.\n")
+    say("usage: tessera COMMAND ...\n")
+    for name, command in COMMANDS.items():
+        what, _, words = (command.__doc__ or "").strip().rpartition("  ")
+        say(f"  {name + ' ' + what:<26} {words}")
+    say("\nBegin with:  tessera demo     or, with your own pictures:  tessera learn PICTURES --budget 30m")
+    say("Options of a command:  tessera COMMAND --help")

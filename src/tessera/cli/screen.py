@@ -1,0 +1,38 @@
+"""What the command line shows: sentences, progress bars. The only place that prints; it knows no command."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterable, Iterator
+
+
+def say(text: str) -> None:
+    print(text, flush=True)
+
+
+def bar(title: str) -> Callable[[Iterable, int], Iterable]:
+    """Wraps an iteration in a progress bar with rate and remaining time."""
+
+    def wrapped(items: Iterable, total: int) -> Iterator:
+        from rich.progress import track
+
+        yield from track(items, title, total, disable=not sys.stdout.isatty())
+
+    return wrapped
+
+
+class drawing:
+    """A progress bar over the codes of one prompt's pictures."""
+
+    def __init__(self, prompt: str):
+        from rich.progress import Progress
+
+        self.bar = Progress(disable=not sys.stdout.isatty())
+        self.task = self.bar.add_task(prompt[:40].replace("[", "("), total=None)
+
+    def __enter__(self) -> Callable[[int, int], None]:
+        self.bar.start()
+        return lambda done, total: self.bar.update(self.task, completed=done, total=total)
+
+    def __exit__(self, *_: object) -> None:
+        self.bar.stop()

@@ -1,0 +1,214 @@
+"""Commands that train: demo, learn, train; and show, which says what would be trained."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tessera.cli.arguments import options, positionals
+from tessera.cli.screen import bar, say
+from tessera.config import CLIPConfig, LearnConfig, TextToImageConfig, TrainConfig, to_dict
+from tessera.errors import ConfigError
+from tessera.presets import PRESETS, preset
+from tessera.settings import merge, read_toml
+
+
+@dataclass(frozen=True, kw_only=True)
+class DemoConfig:
+    """Draw birds, learn them on this machine, and measure what was learnt."""
+
+    out: str = "runs/demo"
+    """Folder for everything; the same command goes on in it."""
+    budget: str = "12m"
+    """Time for learning."""
+    birds: int = 8000
+    """Pictures to draw and learn from."""
+    questions: int = 200
+    """Captions with untrained colour combinations that are drawn and measured."""
+    seed: int = 0
+    device: str = "auto"
+
+
+@dataclass(frozen=True, kw_only=True)
+class StartConfig:
+    """How `train` starts."""
+
+    config: str = ""
+    """A TOML file of settings, put over the preset and under the flags."""
+    dry_run: bool = False
+    """Show the resolved settings and stop."""
+    profile: bool = False
+    """Profile a few steps, write a trace and a table of the dearest operations, and stop."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ShowConfig:
+    """The resolved settings of a preset or a run, and how large its model is."""
+
+
+def demo(args: list[str]) -> None:
+    """Draw the built-in birds, learn them on this machine, show what was learnt."""
+    config = options(DemoConfig(), args, "demo")
+    from tessera import demonstration
+
+    out = Path(config.out)
+    learning = LearnConfig(
+        pictures=str(out / "pictures"),
+        out=config.out,
+        budget=config.budget,
+        seed=config.seed,
+        device=config.device,
+        grid=8,
+        crop=1.0,
+    )
+    demonstration.run(learning, config.birds, config.questions, bar, say)
+
+
+def learn(args: list[str]) -> None:
+    """PICTURES  Folder of captioned pictures -> trained model, drawings and report. The same command resumes."""
+
+    if int(os.environ.get("WORLD_SIZE", 1)) > 1:
+        raise ConfigError("learn is for one process; under a launcher train one model at a time: tessera train --help.")
+    (pictures,), args = positionals(args, "learn PICTURES")
+    config = options(dataclasses.replace(LearnConfig(), pictures=pictures), args, "learn PICTURES")
+    from tessera.learn import learn as work
+
+    work(config, bar, say)
+
+
+def train(args: list[str]) -> None:
+    """PRESET|RUN  Train one model: image tokenizer dvae-*, prior t2i-*, judge clip-*. The same command resumes."""
+    table = "\n".join(f"  {name}" for name in PRESETS)
+    (name,), args = positionals(args, "train PRESET|RUN", f"Presets:\n{table}")
+    start, args = take(StartConfig(), args)
+    base = _preset_or_run(name)
+    if start.config:
+        base = merge(base, read_toml(start.config))
+    config = options(
+        base,
+        args,
+        "train PRESET",
+        "--config FILE puts a TOML file over the preset; --dry-run shows the settings; --profile profiles.",
+    )
+    config = config if config.out else dataclasses.replace(config, out=f"runs/{name}")
+    if start.profile:
+        config = dataclasses.replace(
+            config, out=f"{config.out}-profile", steps=8, log_every=1, valid_every=0, preview_every=0, save_every=8
+        )
+    config.check()
+    if os.environ.get("RANK", "0") == "0":
+        say(json.dumps(to_dict(config), indent=1))
+    if start.dry_run:
+        return
+    from tessera import plan
+    from tessera.evaluate import report
+    from tessera.machine import paths
+    from tessera.models import saved
+    from tessera.preview import preview
+    from tessera.store import Run
+    from tessera.train import engines, loop, track, trackers
+    from tessera.train.objectives import build
+
+    run = Run(config.out)
+    engine = engines.choose(config)
+    if engine.rank:
+        engine.barrier()  # the first rank reads the data first and leaves what it found for the others
+    objective = build(config, progress=bar("Checking the pictures") if engine.rank == 0 else None)
+    if engine.rank == 0:
+        run.open(objective.config)
+        engine.barrier()
+        say(
+            f"{len(objective.pairs)} pairs to learn, {len(objective.held)} held out; "
+            f"{saved.parameters(objective.model):,} parameters; {engine.world} x {type(engine).__name__.lower()}."
+        )
+    free = engine.least(plan.free_memory(engine.device))
+    objective.config, expected = plan.settle(objective.config, engine.device, free, engine.world, objective.encoder)
+    if engine.rank == 0:
+        say(f"Memory expected: {expected}; {plan.size(free)} are free. {paths.summary()}")
+    tracker = trackers.choose(objective.config, run, name) if engine.rank == 0 else track.Several([])
+    work = lambda: loop.train(objective.config, objective, engine, run, tracker, preview)
+    try:
+        profiled(work, run.folder) if start.profile else work()
+        engine.close()
+    finally:
+        tracker.close()
+    if engine.rank or start.profile:
+        return
+    if not engine.replicated:
+        objective.model = saved.read(run.best())
+    figures = report.write(run, objective, [], ())
+    for title, value in figures.items():
+        say(f"  {title:<50} {value}")
+    say(f"Done: {run.best()}   Report: {run.folder / 'report.html'}")
+
+
+def profiled(work: Callable[[], object], folder: Path) -> None:
+    """Run `work` under torch's profiler; trace.json (for Perfetto) and a table go into the folder."""
+    import torch
+    from torch.profiler import ProfilerActivity, profile
+
+    activities = [ProfilerActivity.CPU, *([ProfilerActivity.CUDA] if torch.cuda.is_available() else [])]
+    with profile(activities=activities, profile_memory=True) as found:
+        work()
+    found.export_chrome_trace(str(folder / "trace.json"))
+    dear = found.key_averages().table(sort_by="self_cpu_time_total", row_limit=20, max_name_column_width=48)
+    (folder / "profile.txt").write_text(dear, "utf-8")
+    say(f"{dear}\n{folder}/trace.json and profile.txt: the dearest operations of 8 steps.")
+
+
+def _preset_or_run(name: str) -> TrainConfig:
+    if name in PRESETS or not (Path(name) / "config.json").is_file():
+        return preset(name)
+    from tessera.store import Run
+
+    return dataclasses.replace(Run(name).config(), out=name)
+
+
+def take(default: StartConfig, args: list[str]) -> tuple[StartConfig, list[str]]:
+    """The start's own options, out of the others."""
+    rest, values, words = [], {}, iter(args)
+    for word in words:
+        name, equals, value = word.partition("=")
+        if name in ("--dry-run", "--profile"):
+            values[name[2:].replace("-", "_")] = True
+        elif name == "--config":
+            values["config"] = value if equals else next(words, "")
+        else:
+            rest.append(word)
+    return dataclasses.replace(default, **values), rest
+
+
+def show(args: list[str]) -> None:
+    """PRESET|RUN  The resolved settings and parameter counts."""
+    (name,), args = positionals(args, "show PRESET|RUN")
+    options(ShowConfig(), args, "show PRESET|RUN")
+    from tessera import plan
+    from tessera.machine import paths
+    from tessera.models.saved import network, parameters
+    from tessera.store import Run
+
+    run = Run(name)
+    config = run.config() if run.exists() or "/" in name else preset(name)
+    say(json.dumps(to_dict(config), indent=1))
+    model: Any = config.model
+    if isinstance(model, CLIPConfig) and not model.text_vocab:
+        model = dataclasses.replace(model, text_vocab=4096, text_len=model.text_len or 64)
+        say("(with a text vocabulary of 4,096 and 64 text tokens, which the run would choose)")
+    if isinstance(model, TextToImageConfig) and not model.text_vocab:
+        model = dataclasses.replace(model, text_vocab=4096, text_len=model.text_len or 64, image_vocab=1000, grid=16)
+        say("(with a text vocabulary of 4,096, 64 text tokens, and 16 x 16 of 1,000 codes, which the run would choose)")
+    import torch
+
+    with torch.device("meta"):
+        count = parameters(network(model))
+    say(f"{count:,} parameters: {count * 4 / 1e6:,.1f} MB of float32 weights.")
+    for line in plan.table(dataclasses.replace(config, model=model)):
+        say(line)
+    say(f"Fast paths of this machine ({paths.SWITCH}=NAME,NAME switches them off):")
+    for path, about, state in paths.listed():
+        say(f"  {path:<16} {about:<62} {state}")
