@@ -9,10 +9,11 @@ from pathlib import Path
 from tessera.config import LearnConfig, SampleConfig
 from tessera.data import birds
 from tessera.evaluate.metrics import colours_right
-from tessera.files.atomic import write_whole
+from tessera.files.atomic import whole, write_whole
 from tessera.generate.pipeline import Pipeline
 from tessera.generate.sheet import contact_sheet
 from tessera.learn import Progress, learn
+from tessera.store import Run
 
 SAMPLING = SampleConfig(guidance=2.0, top_p=0.6)
 
@@ -22,6 +23,7 @@ def run(
 ) -> dict[str, float]:
     """Everything, resumable. Returns the share of asked colours that was measured in the drawings."""
     pictures, out = Path(config.pictures), Path(config.out)
+    Run(out).make()  # before anything is drawn into it
     if not (pictures / f"{count - 1:05d}.txt").is_file():
         say(f"Drawing {count} birds in {pictures}")
         birds.draw_folder(pictures, count, seed=config.seed)
@@ -36,7 +38,8 @@ def run(
             [c for c, _ in part], [config.seed + 40 * i + j for j in range(len(part))], SAMPLING, batch=40
         )
     shares = colours_right([p.image for p in drawn], [bird for _, bird in asked])
-    contact_sheet(drawn[:24]).save(out / "contact-sheet.png")
+    with whole(out / "contact-sheet.png") as fresh:
+        contact_sheet(drawn[:24]).save(fresh)
     write_whole(out / "colours.json", json.dumps(shares, indent=1).encode())
     say("\n  Asked colours found in the drawings (untrained combinations)")
     for part, share in shares.items():

@@ -28,14 +28,16 @@ from tessera.config import (
 )
 from tessera.data.check import Health, check, show
 from tessera.data.codes import encode
+from tessera.errors import ConfigError
 from tessera.evaluate import report
-from tessera.files.atomic import write_whole
+from tessera.files.atomic import whole, write_whole
 from tessera.generate.pipeline import Picture, Pipeline
 from tessera.generate.sheet import contact_sheet
 from tessera.machine import paths
 from tessera.machine.device import choose_device
 from tessera.preview import preview
-from tessera.store import Run
+from tessera.settings import read_json
+from tessera.store import Run, checkpoint_of
 from tessera.tokens import image as image_tokens
 from tessera.tokens import text as text_tokens
 from tessera.train import trackers
@@ -56,9 +58,13 @@ CAPTION_SHARE = 0.995
 def learn(config: LearnConfig, progress: Progress, say: Callable[[str], None]) -> Run:
     """All stages, each resumable. Returns the finished run."""
     config.check()
-    out = Path(config.out or f"runs/{Path(config.pictures).resolve().name}")
-    run = Run(out)
-    run.make()
+    run = Run(config.out or f"runs/{Path(config.pictures).resolve().name}")
+    with run.held(_began), Run(run.folder / "tokenizer").held():
+        return _learn(config, run, progress, say)
+
+
+def _learn(config: LearnConfig, run: Run, progress: Progress, say: Callable[[str], None]) -> Run:
+    out = run.folder
     machine = MachineConfig(device=config.device)
     health = check(config.pictures, config.captions, out / "data.json", progress("Checking the pictures"))
     say(f"{len(health.good)} captioned pictures ({health.layout}), {len(health.skipped)} left out.")
@@ -66,7 +72,7 @@ def learn(config: LearnConfig, progress: Progress, say: Callable[[str], None]) -
         say(f"  left out: {show(skip.path)}: {skip.reason}")
     if len(health.skipped) > 20:
         say(f"  and {len(health.skipped) - 20} more: tessera data check {config.pictures} lists them all")
-    chosen = remembered(out / "learn.json", lambda: choose(config, health, machine))
+    chosen = remembered(out / "learn.json", config, lambda: choose(config, health, machine))
 
     tokenizer_config, prior_config = stages(config, chosen, machine, out)
     say(
@@ -75,7 +81,7 @@ def learn(config: LearnConfig, progress: Progress, say: Callable[[str], None]) -
     )
     run_stage("Image tokenizer", tokenizer_config, health)
     if not (out / "codes" / "index.json").is_file():
-        tokenizer = image_tokens.load(Run(tokenizer_config.out).best())
+        tokenizer = image_tokens.load(checkpoint_of(tokenizer_config.out))
         tokenizer.to(choose_device(config.device))
         ahead = progress("Encoding the pictures")
         encode(health.pairs, tokenizer, out / "codes", chosen.views, prior_config.data, config.seed, ahead)
@@ -122,7 +128,7 @@ def choose(config: LearnConfig, health: Health, machine: MachineConfig) -> Choic
     fitting = lengths[min(len(lengths) - 1, int(CAPTION_SHARE * len(lengths)))]
     return Choice(
         pixels=pixels,
-        layers=max(1, (pixels // (config.grid or 16)).bit_length() - 1),
+        layers=_halvings(pixels, config.grid or 16),
         channels=3,
         hidden=hidden,
         levels=(6, 6, 6) if not gpu and config.grid != 8 else (8, 5, 5, 5),
@@ -139,15 +145,36 @@ def choose(config: LearnConfig, health: Health, machine: MachineConfig) -> Choic
     )
 
 
-def remembered(path: Path, make: Callable[[], Choice]) -> Choice:
-    """The choice of the first call, where there was one."""
-    if path.is_file():
-        plain = json.loads(path.read_text("utf-8"))
-        return Choice(**{**plain, "levels": tuple(plain["levels"])})
-    path.parent.mkdir(parents=True, exist_ok=True)
-    choice = make()
-    write_whole(path, json.dumps(dataclasses.asdict(choice), indent=1).encode())
+def remembered(path: Path, config: LearnConfig, make: Callable[[], Choice]) -> Choice:
+    """The choice of the first call, where there was one. Raises ConfigError where that was asked for something else, or
+    where what it chose cannot be read."""
+    if not path.exists():
+        choice = make()
+        write_whole(path, json.dumps(dataclasses.asdict(choice), indent=1))
+        return choice
+    choice = read_json(path, Choice)
+    asked = {"pixels": config.pixels, "grid": config.grid and choice.pixels >> _halvings(choice.pixels, config.grid)}
+    had = {"pixels": choice.pixels, "grid": choice.grid}
+    other = [f"--{name} {had[name]}, not {value}" for name, value in asked.items() if value not in (0, had[name])]
+    if config.crop != choice.crop:
+        other.append(f"--crop {choice.crop}, not {config.crop}")
+    if other:
+        raise ConfigError(f"{path.parent} was begun with {'; '.join(other)}. Give the same, or another --out.")
     return choice
+
+
+def _began(folder: Path) -> bool:
+    """Whether a release without markers began to learn in this folder."""
+    try:
+        read_json(folder / "learn.json", Choice)
+    except ConfigError:
+        return False
+    return True
+
+
+def _halvings(pixels: int, grid: int) -> int:
+    """How often a picture is halved to come near to a grid of codes."""
+    return max(1, (pixels // grid).bit_length() - 1)
 
 
 def stages(config: LearnConfig, c: Choice, machine: MachineConfig, out: Path) -> tuple[TrainConfig, TrainConfig]:
@@ -190,10 +217,12 @@ def run_stage(title: str, config: TrainConfig, health: Health) -> Objective:
     """Train one model to the end of its budget."""
     run = Run(config.out)
     objective, engine = build(config, health), Single(config.machine, adapts=True)
-    run.open(objective.config)
+    notices = run.open(objective.config)
     free = plan.free_memory(engine.device)
     objective.config, _ = plan.settle(objective.config, engine.device, free, tokenizer=objective.encoder)
     tracker = trackers.choose(config, run, title)
+    for notice in notices:
+        tracker.notice(notice)
     try:
         train(objective.config, objective, engine, run, tracker, preview)
     finally:
@@ -212,7 +241,8 @@ def draw_and_report(
     sampling = SampleConfig(guidance=config.guidance)
     for i, pair in enumerate(progress("Drawing held-out captions")(asked, len(asked))):
         drawn += pipeline.draw([pair.captions[0]], [config.seed + i], sampling)
-    contact_sheet(drawn).save(run.folder / "contact-sheet.png")
+    with whole(run.folder / "contact-sheet.png") as fresh:
+        contact_sheet(drawn).save(fresh)
     say("")
     for name, value in report.write(run, objective, drawn, health.skipped).items():
         say(f"  {name:<50} {value}")

@@ -9,6 +9,7 @@ import torch
 from tessera.config import SampleConfig
 from tessera.data.pictures import grid_image
 from tessera.evaluate import report
+from tessera.files.atomic import whole
 from tessera.generate.pipeline import Pipeline
 from tessera.generate.sheet import contact_sheet
 from tessera.store import Run
@@ -30,7 +31,8 @@ def reconstructions(objective: TrainDVAE, path: Path) -> str:
     originals = torch.stack([source.plain(i)[1] for i in range(min(COUNT, len(pairs)))])
     pixels = floats(originals.to(objective.model.mean.device))
     again = objective.model.decode(objective.model.encode(pixels))
-    grid_image(torch.cat((pixels, again)), len(pixels)).save(path)
+    with whole(path) as fresh:
+        grid_image(torch.cat((pixels, again)), len(pixels)).save(fresh)
     return "above: held-out pictures; below: what their codes keep of them"
 
 
@@ -38,5 +40,6 @@ def drawings(objective: TrainTextToImage, path: Path) -> str:
     pairs = (objective.held or objective.pairs)[:COUNT]
     pipeline = Pipeline(objective.model, objective.text, objective.image)
     drawn = pipeline.draw([p.captions[0] for p in pairs], list(range(len(pairs))), SampleConfig())
-    contact_sheet(drawn).save(path)
+    with whole(path) as fresh:
+        contact_sheet(drawn).save(fresh)
     return " | ".join(p.prompt for p in drawn)

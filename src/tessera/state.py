@@ -10,7 +10,8 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from tessera.errors import CheckpointError
+from tessera.errors import CheckpointError, ConfigError
+from tessera.settings import read_json
 
 
 def write_state(folder: Path, tree: Any) -> None:
@@ -19,14 +20,23 @@ def write_state(folder: Path, tree: Any) -> None:
     tensors: dict[str, Tensor] = {}
     plain = _pack(tree, tensors)
     save_file(tensors, folder / "state.safetensors")
-    (folder / "state.json").write_text(json.dumps(plain))
+    (folder / "state.json").write_text(json.dumps(plain), "utf-8")
 
 
 def read_state(folder: Path) -> Any:
     """What `write_state` saved. Raises CheckpointError where it is missing or damaged."""
     try:
-        return _unpack(json.loads((folder / "state.json").read_text()), load_file(folder / "state.safetensors"))
-    except (OSError, ValueError, SafetensorError, KeyError) as error:
+        return _unpack(read_json(folder / "state.json", dict), load_file(folder / "state.safetensors"))
+    except (
+        OSError,
+        ValueError,
+        TypeError,
+        AttributeError,
+        RecursionError,
+        SafetensorError,
+        KeyError,
+        ConfigError,
+    ) as error:
         raise CheckpointError(f"{folder} holds no readable training state: {error}") from error
 
 

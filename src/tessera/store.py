@@ -1,31 +1,39 @@
 """A run folder: config, checkpoints, metrics. Whatever is in it was written whole or not at all. It knows no training.
 
 runs/birds/  config.json  metrics.jsonl  samples/  latest  best
-             step-000500/{config.json, weights.safetensors, image_tokenizer/, text_tokenizer/, state/}
+             step-000500/{config.json, weights.safetensors, image_tokenizer/, text_tokenizer/, state/, optimizer/,
+                          run.json, checksums.json}
 """
 
 from __future__ import annotations
 
 import json
-import os
-import shutil
+import re
+import warnings
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 from safetensors import SafetensorError, safe_open
 
+from tessera import checksums
 from tessera.config import TrainConfig, to_dict, train_config
 from tessera.errors import CheckpointError, ConfigError
-from tessera.files.atomic import write_whole
-from tessera.settings import differences
+from tessera.files import own
+from tessera.files.atomic import sync, write_whole
+from tessera.files.claim import Lock, claim
+from tessera.settings import differences, read_json
 
 MAY_CHANGE = (
     "steps:", "budget:", "save_every:", "keep:", "log_every:", "valid_every:", "preview_every:", "patience:", "out:",
     "data.workers:", "optim.accumulate:", "machine.", "track.",
 )  # fmt: skip
 """Settings that a run may be continued with."""
+
+
+SETTINGS = "run.json"
+"""In each checkpoint: the run's settings when it was written."""
 
 
 class Run:
@@ -35,32 +43,45 @@ class Run:
         self.folder = Path(folder)
         self.metrics = self.folder / "metrics.jsonl"
         self.samples = self.folder / "samples"
+        self.lock = Lock(self.folder)
+        self.settings = ""
 
     def exists(self) -> bool:
         return (self.folder / "config.json").is_file()
 
     def config(self) -> TrainConfig:
-        """The settings of the run. Raises CheckpointError where the folder is no run."""
-        try:
-            return train_config(json.loads((self.folder / "config.json").read_text("utf-8")))
-        except (OSError, ValueError) as error:
-            raise CheckpointError(
-                f"{self.folder} is no run folder: its config.json cannot be read ({error})."
-            ) from error
+        """The settings of the run. Raises CheckpointError where the folder is not a run."""
+        config, _ = self._recorded()
+        if config is None:
+            raise CheckpointError(f"{self.folder} is not a run folder: it holds no readable config.json.")
+        return config
 
-    def make(self) -> None:
-        """Create the folder, so that a place that cannot be written is known before any work."""
-        try:
+    def make(self, began: Callable[[Path], bool] = lambda folder: False) -> None:
+        """Create the folder, or go on in one that Tessera began, so that a place that cannot be written, or is
+        somebody else's, is known before any work. `began` recognises more folders that are ours than runs."""
+        claim(self.folder, "run", lambda folder: _began(folder) or began(folder))
+        with self.written():
             self.samples.mkdir(parents=True, exist_ok=True)
-            write_whole(self.folder / ".writable", b"")
-            (self.folder / ".writable").unlink()
-        except OSError as error:
-            raise CheckpointError(f"The run folder {self.folder} cannot be written: {error}. Set --out.") from error
+            write_whole(self.folder / own.MARKER, (self.folder / own.MARKER).read_bytes())
 
-    def open(self, config: TrainConfig) -> None:
-        """Begin the run, or go on with it. Raises ConfigError where the folder holds a run with other settings."""
-        if self.exists():
-            old = self.config()
+    @contextmanager
+    def held(self, began: Callable[[Path], bool] = lambda folder: False) -> Iterator[None]:
+        """Make the folder and keep other processes out of it. Raises ConfigError that names the one that is there."""
+        self.make(began)
+        self.lock.acquire()
+        try:
+            yield
+        finally:
+            self.lock.release()
+
+    def open(self, config: TrainConfig) -> list[str]:
+        """Begin the run, or go on with it; returns what there is to say about it.
+
+        Raises ConfigError where the folder holds a run with other settings.
+        """
+        self.make()
+        old, notice = self._recorded()
+        if old is not None:
             changed = [d for d in differences(old, config) if not d.startswith(MAY_CHANGE)]
             if not old.data.path:  # imported, and not yet trained here: only the model is given
                 changed = [d for d in changed if d.startswith("model.")]
@@ -69,28 +90,56 @@ class Run:
                     f"{self.folder} holds a run with other settings ({'; '.join(changed[:4])}). "
                     "Give the same settings to go on with it, or another --out to begin a new one."
                 )
-        self.make()
-        write_whole(self.folder / "config.json", json.dumps(to_dict(config), indent=1).encode())
-        for left_over in self.folder.glob(".*"):  # of a process that was killed while it wrote
-            if left_over.is_dir():
-                shutil.rmtree(left_over)
-            else:
-                left_over.unlink()
+        with self.written():
+            for folder in (self.folder, self.samples):
+                own.sweep(folder, locked=self.lock.held)
+            for left_over in self.folder.glob(".step-*"):
+                if left_over.name[1:].removeprefix("step-").isdecimal():
+                    own.remove(left_over)
+            self.settings = json.dumps(to_dict(config), indent=1)
+            write_whole(self.folder / "config.json", self.settings)
+        return [notice] if notice else []
+
+    def _recorded(self) -> tuple[TrainConfig | None, str]:
+        """The settings that the folder, or its newest checkpoint that tells, was written with, and a notice where they
+        are not the folder's. Raises CheckpointError where there are checkpoints and none of them tells."""
+        path = self.folder / "config.json"
+        try:
+            return _settings(path), ""
+        except CheckpointError as error:
+            wrong = f"{path} is missing" if not path.exists() else str(error)
+        for checkpoint in reversed(self.checkpoints()):
+            with suppress(CheckpointError):
+                self.verify(checkpoint, lambda name: name == SETTINGS)
+                return _settings(checkpoint / SETTINGS), f"{wrong}; the settings are those of {checkpoint.name}."
+        if self.checkpoints():
+            raise CheckpointError(
+                f"{wrong}, and no checkpoint tells its settings, so nothing says whether they are the same. "
+                "Restore config.json, or give another --out to begin a new run."
+            )
+        return None, f"{wrong}; the run begins anew." if path.exists() else ""
 
     # Checkpoints.
 
     def checkpoints(self) -> list[Path]:
-        """Oldest first. A checkpoint under its own name is whole: it was renamed only when it was."""
-        return sorted(p for p in self.folder.glob("step-*") if (p / "weights.safetensors").is_file())
+        """Everything that has a checkpoint's name, oldest first; one that is whole passes `verify`."""
+        return sorted((p for p in self.folder.glob("step-*") if step_of(p) >= 0), key=step_of)
 
     def latest(self) -> Path | None:
-        return next(reversed(self.checkpoints()), None)
+        """The newest checkpoint that has weights."""
+        return next((p for p in reversed(self.checkpoints()) if (p / "weights.safetensors").is_file()), None)
+
+    def named_best(self) -> Path | None:
+        """The checkpoint that the file `best` names; it may name nothing but a checkpoint of this run."""
+        try:
+            name = (self.folder / "best").read_text("utf-8").strip()
+        except (OSError, ValueError):
+            return None
+        return next((p for p in self.checkpoints() if p.name == name and p.is_dir()), None)
 
     def best(self) -> Path:
         """The checkpoint to draw from: the best on held-out pairs where that was measured, else the newest."""
-        pointer = self.folder / "best"
-        named = self.folder / pointer.read_text().strip() if pointer.is_file() else None
-        chosen = named if named and named.is_dir() else self.latest()
+        chosen = self.named_best() or self.latest()
         if chosen is None:
             raise CheckpointError(f"{self.folder} holds no checkpoint. Is it a run folder, and did its run begin?")
         return chosen
@@ -103,7 +152,9 @@ class Run:
         fresh = self.begin(step)
         with self.guarded(step):
             write(fresh)
-        return self.commit(step, keep, best)
+        target = self.commit(step, best)
+        self.prune(keep, step)
+        return target
 
     def fresh(self, step: int) -> Path:
         """Where the checkpoint of a step is written before it has its name."""
@@ -111,29 +162,37 @@ class Run:
 
     def begin(self, step: int) -> Path:
         with self.guarded(step):
-            shutil.rmtree(self.fresh(step), ignore_errors=True)
+            claim(self.folder, "run", _began)
+            own.remove(self.fresh(step))
             self.fresh(step).mkdir(parents=True)
         return self.fresh(step)
 
-    def commit(self, step: int, keep: int, best: bool = False) -> Path:
-        """Give a checkpoint that is all there its name, then remove old ones, but for the best."""
+    def commit(self, step: int, best: bool = False) -> Path:
+        """Give a checkpoint that is all there its checksums and its name."""
         fresh = self.fresh(step)
         target = self.folder / fresh.name[1:]
         with self.guarded(step):
+            if self.settings:
+                (fresh / SETTINGS).write_text(self.settings, "utf-8")
+            checksums.write(fresh)
             for path in [*fresh.rglob("*"), fresh]:
-                _sync(path)
-            if target.exists():
-                shutil.rmtree(target)  # the same step again: the same command with nothing left to do
+                sync(path)
+            own.remove(target)  # the same step again: the same command with nothing left to do, or a damaged one
             fresh.rename(target)
-            write_whole(self.folder / "latest", target.name.encode())
+            write_whole(self.folder / "latest", target.name)
             if best:
-                write_whole(self.folder / "best", target.name.encode())
-            _sync(self.folder)
-        protected = {target, self.best()}
-        for old in self.checkpoints()[:-keep]:
-            if old not in protected:
-                shutil.rmtree(old)
+                write_whole(self.folder / "best", target.name)
+            sync(self.folder)
         return target
+
+    def prune(self, keep: int, step: int) -> None:
+        """Remove all but the newest `keep` checkpoints up to a step, and the best; those beyond it are damaged ones,
+        which the run passed over and will replace."""
+        best = self.named_best()
+        with self.written():
+            for old in [p for p in self.checkpoints() if step_of(p) <= step][:-keep]:
+                if old != best:
+                    own.remove(old)
 
     @contextmanager
     def guarded(self, step: int) -> Iterator[None]:
@@ -141,52 +200,117 @@ class Run:
         try:
             yield
         except (OSError, SafetensorError, RuntimeError) as error:
-            shutil.rmtree(self.fresh(step), ignore_errors=True)
+            with suppress(OSError):
+                own.remove(self.fresh(step))
             last = self.latest()
             raise CheckpointError(
                 f"The checkpoint of step {step} cannot be written in {self.folder}: {error}. "
-                f"The last good one is {last.name if last else 'none'}; make room and give the same command again."
+                f"The last one before it is {last.name if last else 'none'}; make room and give the same command again."
             ) from error
 
-    def verify(self, checkpoint: Path) -> None:
-        """Raises CheckpointError where a file of a checkpoint is cut off, unreadable or missing."""
+    @contextmanager
+    def written(self) -> Iterator[None]:
+        """Turn what a disk does to other files of the run into a sentence."""
         try:
-            json.loads((checkpoint / "config.json").read_text("utf-8"))
-            for file in checkpoint.rglob("*.safetensors"):
-                with safe_open(file, "pt"):  # compares what the header promises with the size of the file
-                    pass
-            for file in checkpoint.rglob("state.json"):
-                json.loads(file.read_text("utf-8"))
-        except (OSError, ValueError, SafetensorError) as error:
-            raise CheckpointError(str(error)) from error
+            yield
+        except OSError as error:
+            raise CheckpointError(
+                f"The run folder {self.folder} cannot be written: {error}. Make room and give the same command again, "
+                "or set --out."
+            ) from error
+
+    def verify(self, checkpoint: Path, wanted: Callable[[str], bool] = lambda name: True) -> None:
+        """Raises CheckpointError where a file of a checkpoint, of those whose name is `wanted`, is cut off, changed or
+        missing."""
+        verify(checkpoint, wanted)
 
     # Metrics.
 
     def forget_after(self, step: int) -> None:
         """Drop metrics beyond `step`: a resumed run writes them again."""
         rows = [row for row in self.read_metrics() if row.get("step", 0) <= step]
-        write_whole(self.metrics, "".join(json.dumps(row) + "\n" for row in rows).encode())
+        with self.written():
+            write_whole(self.metrics, "".join(json.dumps(row) + "\n" for row in rows))
 
     def read_metrics(self) -> list[dict[str, Any]]:
-        """All rows; a last line that was cut off by a kill is left out."""
+        """All rows; a line that was cut off by a kill, or is damaged, is left out."""
         rows = []
-        for line in self.metrics.read_text().splitlines() if self.metrics.is_file() else []:
-            try:
-                rows.append(json.loads(line))
-            except ValueError:
-                continue
+        for line in self.metrics.read_bytes().split(b"\n") if self.metrics.is_file() else []:
+            with suppress(ValueError, RecursionError):
+                row = json.loads(line)
+                if isinstance(row, dict) and all(isinstance(v, int | float) for v in row.values()):
+                    rows.append(row)
         return rows
 
 
+def step_of(path: Path) -> int:
+    """The step in a checkpoint's name; -1 where it is another name."""
+    match = re.fullmatch(r"step-([0-9]{6}|[1-9][0-9]{6,17})", path.name)
+    return int(match[1]) if match else -1
+
+
 def checkpoint_of(path: str | Path) -> Path:
-    """The checkpoint that a path names: itself, or the best of the run. Raises CheckpointError where there is none."""
+    """The checkpoint that a path names: itself, or the best of the run; a damaged one is passed over with a warning.
+
+    Raises CheckpointError where there is none. What only training needs is not looked at.
+    """
     folder = Path(path).expanduser()
-    return folder if (folder / "weights.safetensors").is_file() else Run(folder).best()
+    if (folder / "weights.safetensors").is_file():
+        verify(folder, _drawn_with)
+        return folder
+    run = Run(folder)
+    first, damage = run.best(), []
+    for checkpoint in [first, *(p for p in reversed(run.checkpoints()) if p != first)]:
+        try:
+            verify(checkpoint, _drawn_with)
+        except CheckpointError as error:
+            damage.append(str(error))
+            continue
+        if damage:
+            warnings.warn(f"{'; '.join(damage)}. Taking {checkpoint} instead.", stacklevel=2)
+        return checkpoint
+    raise CheckpointError(f"No checkpoint of {folder} is whole: {damage[0]}.")
 
 
-def _sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
+def _drawn_with(name: str) -> bool:
+    return not name.startswith(("optimizer/", "state/"))
+
+
+def verify(checkpoint: Path, wanted: Callable[[str], bool] = lambda name: True) -> None:
+    """See `Run.verify`. Where a release before checksums wrote it, sizes and JSON are looked at alone."""
     try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+        if not checkpoint.is_dir():
+            raise CheckpointError("it is not a folder")
+        for name in ("config.json", "weights.safetensors"):
+            if not (checkpoint / name).is_file():
+                raise CheckpointError(f"{name} is missing")
+        if checksums.verify(checkpoint, wanted):
+            return
+        if (checkpoint / SETTINGS).exists():
+            raise CheckpointError(f"{checksums.NAME} is missing")
+        for file in checkpoint.rglob("*"):
+            if not wanted(file.relative_to(checkpoint).as_posix()):
+                continue
+            if file.suffix == ".safetensors":
+                with safe_open(file, "pt"):  # compares what the header promises with the size of the file
+                    pass
+            elif file.name in ("config.json", "state.json"):
+                read_json(file, dict)
+    except (OSError, ValueError, SafetensorError, ConfigError, CheckpointError) as error:
+        raise CheckpointError(f"{checkpoint.name} is damaged: {error}") from error
+
+
+def _began(folder: Path) -> bool:
+    """Whether a release without markers began this folder as a run."""
+    try:
+        _settings(folder / "config.json")
+    except CheckpointError:
+        return False
+    return True
+
+
+def _settings(path: Path) -> TrainConfig:
+    try:
+        return train_config(read_json(path, dict))
+    except (ConfigError, TypeError, ValueError, AttributeError) as error:
+        raise CheckpointError(f"{path} does not hold a run's settings: {error}") from error

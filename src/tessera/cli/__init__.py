@@ -14,6 +14,7 @@ from tessera.cli.train import demo, learn, show, train
 from tessera.errors import ConfigError, TesseraError
 from tessera.machine.launch import die_with_the_launcher, wait_politely
 from tessera.settings import nearest
+from tessera.train.signals import Interrupted, Terminated, terminable
 
 REQUEUE = 75
 """Exit status of a run that was asked to stop and saved first (EX_TEMPFAIL): give the same command again."""
@@ -45,13 +46,14 @@ def main(argv: Sequence[str] | None = None) -> None:
     try:
         if args[0] not in COMMANDS:
             raise ConfigError(f"There is no command '{args[0]}'{nearest(args[0], COMMANDS)} Try: tessera --help")
-        COMMANDS[args[0]](args[1:])
+        with terminable():
+            COMMANDS[args[0]](args[1:])
     except TesseraError as error:
         print(f"tessera: {error}", file=sys.stderr)
-        sys.exit(REQUEUE if type(error).__name__ == "Interrupted" else 2)
-    except KeyboardInterrupt:
+        sys.exit(REQUEUE if isinstance(error, Interrupted) else 2)
+    except KeyboardInterrupt as stop:
         print("\ntessera: stopped. The same command goes on from the last checkpoint.", file=sys.stderr)
-        sys.exit(130)
+        sys.exit(REQUEUE if isinstance(stop, Terminated) else 130)
 
 
 def overview() -> None:

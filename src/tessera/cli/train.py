@@ -6,9 +6,10 @@ import dataclasses
 import json
 import os
 from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from tessera.cli.arguments import options, positionals
 from tessera.cli.screen import bar, say
@@ -16,6 +17,11 @@ from tessera.config import CLIPConfig, LearnConfig, TextToImageConfig, TrainConf
 from tessera.errors import ConfigError
 from tessera.presets import PRESETS, preset
 from tessera.settings import merge, read_toml
+
+if TYPE_CHECKING:
+    from tessera.store import Run
+    from tessera.train.engine import Engine
+    from tessera.train.objectives import Objective
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -105,23 +111,26 @@ def train(args: list[str]) -> None:
         say(json.dumps(to_dict(config), indent=1))
     if start.dry_run:
         return
+    from tessera.store import Run
+    from tessera.train import engines
+    from tessera.train.keep import together
+
+    run, engine = Run(config.out), engines.choose(config)
+    with ExitStack() as stack:  # the folder is ours alone from before the data is read to after the report
+        together(engine, lambda: None if engine.rank else stack.enter_context(run.held()))
+        _train(config, name, start.profile, run, engine)
+
+
+def _train(config: TrainConfig, name: str, profile: bool, run: Run, engine: Engine) -> None:
     from tessera import plan
     from tessera.evaluate import report
     from tessera.machine import paths
     from tessera.models import saved
     from tessera.preview import preview
-    from tessera.store import Run
-    from tessera.train import engines, loop, track, trackers
-    from tessera.train.objectives import build
+    from tessera.train import loop, track, trackers
 
-    run = Run(config.out)
-    engine = engines.choose(config)
-    if engine.rank:
-        engine.barrier()  # the first rank reads the data first and leaves what it found for the others
-    objective = build(config, progress=bar("Checking the pictures") if engine.rank == 0 else None)
+    objective = _objective(config, run, engine)
     if engine.rank == 0:
-        run.open(objective.config)
-        engine.barrier()
         say(
             f"{len(objective.pairs)} pairs to learn, {len(objective.held)} held out; "
             f"{saved.parameters(objective.model):,} parameters; {engine.world} x {type(engine).__name__.lower()}."
@@ -133,11 +142,11 @@ def train(args: list[str]) -> None:
     tracker = trackers.choose(objective.config, run, name) if engine.rank == 0 else track.Several([])
     work = lambda: loop.train(objective.config, objective, engine, run, tracker, preview)
     try:
-        profiled(work, run.folder) if start.profile else work()
+        profiled(work, run.folder) if profile else work()
         engine.close()
     finally:
         tracker.close()
-    if engine.rank or start.profile:
+    if engine.rank or profile:
         return
     if not engine.replicated:
         objective.model = saved.read(run.best())
@@ -145,6 +154,21 @@ def train(args: list[str]) -> None:
     for title, value in figures.items():
         say(f"  {title:<50} {value}")
     say(f"Done: {run.best()}   Report: {run.folder / 'report.html'}")
+
+
+def _objective(config: TrainConfig, run: Run, engine: Engine) -> Objective:
+    """The first rank reads the data first, and leaves what it found for the others; where one fails all of them end."""
+    from tessera.train.keep import together
+    from tessera.train.objectives import build
+
+    def prepare() -> Objective:
+        objective = build(config, progress=bar("Checking the pictures") if engine.rank == 0 else None)
+        for notice in run.open(objective.config) if engine.rank == 0 else ():
+            say(notice)
+        return objective
+
+    first = together(engine, lambda: None if engine.rank else prepare())
+    return together(engine, lambda: first or prepare())
 
 
 def profiled(work: Callable[[], object], folder: Path) -> None:
@@ -166,7 +190,12 @@ def _preset_or_run(name: str) -> TrainConfig:
         return preset(name)
     from tessera.store import Run
 
-    return dataclasses.replace(Run(name).config(), out=name)
+    run = Run(name)
+    config = dataclasses.replace(run.config(), out=name)
+    if run.checkpoints() or not config.tokens.image:
+        return config
+    # A path in a file never leads out of its folder: without a checkpoint it must be typed.
+    return dataclasses.replace(config, tokens=dataclasses.replace(config.tokens, image=""))
 
 
 def take(default: StartConfig, args: list[str]) -> tuple[StartConfig, list[str]]:

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import atexit
 import hashlib
 import itertools
+import os
 import signal
+import threading
 from collections.abc import Iterator, Sequence
-from functools import cached_property, lru_cache
-from typing import NamedTuple
+from functools import cached_property, lru_cache, partial
+from typing import Any, NamedTuple
+from weakref import WeakSet
 
 import numpy as np
 import torch
@@ -18,6 +22,8 @@ from tessera.config import DataConfig
 from tessera.data.codes import Codes
 from tessera.data.folder import Pair
 from tessera.data.pictures import middle_square, random_square, read, resized
+from tessera.errors import DataError
+from tessera.machine.launch import holding_signals, leave_signals_to_the_parent
 from tessera.tokens.text import TextTokenizer, pad
 
 
@@ -202,14 +208,50 @@ def stream(
         num_workers=workers,
         prefetch_factor=4 if workers else None,
         pin_memory=torch.cuda.is_available(),  # so that copies to the device go on beside its work
-        worker_init_fn=_leave_interrupts_to_the_loop,
+        worker_init_fn=partial(leave_signals_to_the_parent, os.getpid()),
         generator=torch.Generator(),  # the loader seeds its workers from here, not from the noise of the training step
     )
-    return iter(loader)
+    return Ahead(loader)
 
 
-def _leave_interrupts_to_the_loop(worker: int) -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+class WorkerDied(DataError):
+    """A process that reads ahead ended by itself."""
+
+
+class Ahead(Iterator[Batch]):
+    """What a loader's workers read ahead, with what goes wrong in them as a sentence."""
+
+    def __init__(self, loader: DataLoader):
+        child = getattr(signal, "SIGCHLD", None) if threading.current_thread() is threading.main_thread() else None
+        before = signal.getsignal(child) if child else None
+        with holding_signals():  # a worker that starts must not be hit by what its parent is to answer
+            self.batches: Any = iter(loader)
+        if child:  # the library would raise whatever the main thread is at, a save for instance; `next` notices too
+            signal.signal(child, before)
+        WORKERS.update(getattr(self.batches, "_workers", ()))
+
+    def __next__(self) -> Batch:
+        try:
+            return next(self.batches)
+        except DataError as error:  # comes with the worker's traceback
+            raise DataError(str(error).strip().rpartition("DataError: ")[2]) from error
+        except RuntimeError as error:
+            if "DataLoader worker (pid" not in str(error):
+                raise
+            raise WorkerDied(
+                f"A process that reads pictures ended: {error}. If memory ran out, take fewer with --data.workers."
+            ) from error
+
+
+WORKERS: WeakSet = WeakSet()
+
+
+@atexit.register
+def _end_workers() -> None:
+    """One that waits for a dead disk does not answer; nothing is lost with it."""
+    for worker in list(WORKERS):
+        if worker.is_alive():
+            worker.kill()
 
 
 def plain_batches(

@@ -17,7 +17,10 @@ from tessera.data import folder as folders
 from tessera.data import hub, shards
 from tessera.data.folder import Folder, Pair, Skip
 from tessera.data.pictures import Member, read
-from tessera.errors import DataError
+from tessera.errors import ConfigError, DataError
+from tessera.files.atomic import write_whole
+from tessera.machine.launch import holding_signals, leave_signals_to_the_parent
+from tessera.settings import read_json
 
 
 @dataclass(frozen=True)
@@ -102,7 +105,7 @@ def check(
     Raises DataError where no pair is left.
     """
     folder = find(path, captions)
-    known = json.loads(cache.read_text()) if cache and cache.is_file() else {}
+    known = _remembered(cache) if cache else {}
     stamps = [_stamp(pair.image) for pair in folder.pairs]
     todo = [i for i, stamp in enumerate(stamps) if stamp not in known]
     ahead = progress or (lambda items, total: items)
@@ -111,10 +114,17 @@ def check(
         known[stamps[i]] = result
     if cache and todo:
         cache.parent.mkdir(parents=True, exist_ok=True)
-        fresh = cache.with_name(f".{cache.name}.{os.getpid()}")
-        fresh.write_text(json.dumps({stamp: known[stamp] for stamp in stamps}))
-        fresh.replace(cache)
+        write_whole(cache, json.dumps({stamp: known[stamp] for stamp in stamps}))
     return _health(folder, [known[stamp] for stamp in stamps])
+
+
+def _remembered(cache: Path) -> dict[str, list]:
+    """What an earlier check found; what is missing or damaged is found again."""
+    try:
+        known: dict[str, list] = read_json(cache, dict[str, list])
+    except ConfigError:
+        return {}
+    return {stamp: found for stamp, found in known.items() if list(map(type, found)) == [int, int, str]}
 
 
 def _health(folder: Folder, results: list[list]) -> Health:
@@ -151,5 +161,8 @@ def _inspect_all(images: list[Path | Member]) -> Iterable[list]:
     if len(images) < 200:
         yield from map(_inspect, images)
         return
-    with ProcessPoolExecutor(min(os.cpu_count() or 1, 8)) as pool:
-        yield from pool.map(_inspect, images, chunksize=32)
+    count, start = min(os.cpu_count() or 1, 8), leave_signals_to_the_parent
+    with ProcessPoolExecutor(count, initializer=start, initargs=(os.getpid(),)) as pool:
+        with holding_signals():  # while the processes start
+            found = pool.map(_inspect, images, chunksize=32)
+        yield from found

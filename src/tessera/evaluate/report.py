@@ -8,7 +8,6 @@ import io
 import json
 from collections.abc import Sequence
 from itertools import islice
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -20,7 +19,7 @@ from tessera.data.folder import Skip
 from tessera.data.pictures import grid_image, middle_square, read, resized
 from tessera.errors import DataError
 from tessera.evaluate import metrics
-from tessera.files.atomic import write_whole
+from tessera.files.atomic import whole, write_whole
 from tessera.generate.pipeline import Picture
 from tessera.models.saved import parameters
 from tessera.store import Run
@@ -56,8 +55,9 @@ def write(run: Run, objective: Objective, drawn: Sequence[Picture], skipped: Seq
     ]
     figures = numbers(rows, objective, torch.cat(codes) if codes else torch.zeros(0, 0, dtype=torch.long))
     shown = [(name, content) for name, content in sections if content]
-    write_whole(run.folder / "report.html", page(f"Tessera: {run.folder.name}", figures, shown).encode())
-    write_whole(run.folder / "figures.json", json.dumps(figures, indent=1).encode())
+    with run.written():
+        write_whole(run.folder / "report.html", page(f"Tessera: {run.folder.name}", figures, shown))
+        write_whole(run.folder / "figures.json", json.dumps(figures, indent=1))
     return figures
 
 
@@ -203,4 +203,5 @@ def _drawn(figure: Any) -> Image.Image:
 
 def save_plot(run: Run) -> None:
     """loss.png in the run folder."""
-    plot(run.folder.name, run.read_metrics()).save(Path(run.folder) / "loss.png")
+    with whole(run.folder / "loss.png") as fresh:
+        plot(run.folder.name, run.read_metrics()).save(fresh)

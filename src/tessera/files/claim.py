@@ -6,6 +6,7 @@ import json
 import os
 import socket
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import IO
 
@@ -59,10 +60,17 @@ class Lock:
         self.path = folder / LOCK
         self.file: IO[str] | None = None
 
+    @property
+    def held(self) -> bool:
+        return self.file is not None
+
     def acquire(self) -> None:
         if fcntl is None or self.file:
             return
-        file = self.path.open("a+", encoding="utf-8")
+        try:
+            file = self.path.open("a+", encoding="utf-8")
+        except OSError as error:
+            raise ConfigError(f"The folder {self.path.parent} cannot be written: {error}. Name another.") from error
         try:
             fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except (BlockingIOError, PermissionError):
@@ -75,15 +83,18 @@ class Lock:
         except OSError:  # a file system that knows no locks
             file.close()
             return
-        file.truncate(0)
-        file.write(json.dumps({"pid": os.getpid(), "host": socket.gethostname()}))
-        file.flush()
         self.file = file
+        with suppress(OSError):  # a full disk: it is held all the same, only without a name
+            file.truncate(0)
+            file.write(json.dumps({"pid": os.getpid(), "host": socket.gethostname()}))
+            file.flush()
 
     def release(self) -> None:
         if self.file:
-            self.file.truncate(0)
-            self.file.close()
+            with suppress(OSError):
+                self.file.truncate(0)
+            with suppress(OSError):
+                self.file.close()
             self.file = None
 
 

@@ -51,11 +51,13 @@ def remove(path: Path) -> None:
 
 
 def sweep(folder: Path, locked: bool = False) -> None:
-    """Remove what processes that are gone left half-written in a folder of ours; other hidden files are left alone.
+    """Remove what processes that are gone left half-written in a folder of ours, or in a plain one inside it; other
+    hidden files are left alone.
 
     `locked` says that the caller holds the folder's lock, so that nobody else can be writing there.
     """
-    for path in folder.iterdir() if kind_of(folder) else ():
+    ours = folder.is_dir() and (kind_of(folder) or kind_of(folder.parent))
+    for path in folder.iterdir() if ours else ():
         match = TEMPORARY.fullmatch(path.name)
         if match and (locked or (match[1] == HOST and not _alive(int(match[2])))):
             remove(path)

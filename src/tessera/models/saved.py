@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
@@ -19,7 +20,7 @@ from tessera.models.dvae import DiscreteVAE
 from tessera.models.openai_dvae import OpenAIDVAE, OpenAIDVAEConfig
 from tessera.models.text_to_image import TextToImage
 from tessera.models.vqgan import VQGAN, VQGANConfig
-from tessera.settings import merge
+from tessera.settings import merge, read_json
 
 NETWORKS: dict[str, tuple[type, Any]] = {
     "dvae": (DVAEConfig, DiscreteVAE),
@@ -40,39 +41,79 @@ def write(folder: Path, model: nn.Module, weights: Mapping[str, Tensor] | None =
     folder.mkdir(parents=True, exist_ok=True)
     config: Any = model.config
     kind = next(name for name, (cls, _) in NETWORKS.items() if type(config) is cls)
-    about = {"kind": kind, **to_dict(config)}
+    about = json.loads(json.dumps({"kind": kind, **to_dict(config)}))
     (folder / "config.json").write_text(json.dumps(about, indent=1), "utf-8")
     own = model.state_dict(keep_vars=True)
     first = {id(value): name for name, value in reversed(own.items())}
     given = model.state_dict() if weights is None else weights
     tensors = {name: given[name].detach().cpu().contiguous() for name, value in own.items() if first[id(value)] == name}
-    save_file(tensors, folder / "weights.safetensors")
+    save_file(tensors, folder / "weights.safetensors", {"config": digest(about)})
 
 
 def read(folder: Path) -> nn.Module:
-    """The model that `write` saved. Raises CheckpointError where the folder holds none or a damaged one."""
+    """The model that `write` saved. Raises CheckpointError where the folder holds none, a damaged one, or weights that
+    are not those of its config."""
     try:
-        about = json.loads((folder / "config.json").read_text("utf-8"))
-        config, network = NETWORKS[about.pop("kind")]
-        model = network(merge(config(), about))
+        config = described(folder)
+        with torch.device("meta"):  # no memory yet: the config may promise more than there are weights
+            fits(network(config), folder)
+        model = network(config)
         fill(model, folder)
-    except (OSError, KeyError, ValueError, SafetensorError, ConfigError) as error:
-        raise CheckpointError(f"{folder} holds no readable model: {error}") from error
+    except UNREADABLE as error:
+        raise CheckpointError(f"{folder} holds no readable model: {str(error) or type(error).__name__}") from error
     return model.eval()
+
+
+UNREADABLE = (
+    OSError, ValueError, TypeError, LookupError, AttributeError, ArithmeticError, AssertionError, RuntimeError,
+    MemoryError, SafetensorError, ConfigError,
+)  # fmt: skip
+"""What files that were damaged or edited by hand make of a config and the network that it describes."""
+
+
+def described(folder: Path) -> Any:
+    """The config of the model in a folder, of whatever kind. Raises ConfigError where there is none, or where the
+    weights beside it were saved with another."""
+    about = read_json(folder / "config.json", dict)
+    with safe_open(folder / "weights.safetensors", "pt") as file:
+        saved_with = (file.metadata() or {}).get("config")  # releases before 0.2 did not say
+    if saved_with not in (None, digest(about)):
+        raise ConfigError("config.json is not the one that weights.safetensors were saved with")
+    kind = about.pop("kind", None)
+    if not isinstance(kind, str) or kind not in NETWORKS:
+        raise ConfigError(f"a model of kind {str(kind)[:40]!r} is unknown")
+    return merge(NETWORKS[kind][0](), about)
+
+
+def digest(about: dict[str, Any]) -> str:
+    """Equal for equal configs. Patterns and the like change what weights mean, and no shape tells."""
+    return hashlib.sha256(json.dumps(about, sort_keys=True).encode()).hexdigest()
+
+
+def fits(model: nn.Module, folder: Path) -> None:
+    """Raises CheckpointError where the weights in `folder` have other names or shapes than the model's; reads none."""
+    own = model.state_dict(keep_vars=True)
+    with safe_open(folder / "weights.safetensors", "pt") as file:
+        shapes = {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118
+    filled = {id(own[name]) for name in shapes if name in own}
+    missing = [name for name, value in own.items() if value.numel() and id(value) not in filled]
+    extra = [name for name in shapes if name not in own]
+    other = [name for name, shape in shapes.items() if name in own and tuple(own[name].shape) != shape]
+    if missing or extra or other:
+        wrong = {"missing": missing, "not wanted": extra, "of another shape": other}
+        told = "; ".join(f"{what} {', '.join(names[:3])}" for what, names in wrong.items() if names)
+        raise CheckpointError(f"{folder}/weights.safetensors are the weights of another model: {told}.")
 
 
 def fill(model: nn.Module, folder: Path) -> None:
     """Put the weights in `folder` into the model. Raises CheckpointError where they are those of another model."""
-    tensors = load_file(folder / "weights.safetensors")
-    missing, extra = model.load_state_dict(tensors, strict=False)
-    own = model.state_dict(keep_vars=True)
-    filled = {own[name].data_ptr() for name in tensors if name in own}
-    missing = [name for name in missing if own[name].numel() and own[name].data_ptr() not in filled]
-    if missing or extra:
-        raise CheckpointError(
-            f"{folder}/weights.safetensors are the weights of another model: "
-            f"missing {', '.join(missing[:3]) or 'nothing'}; not wanted {', '.join(extra[:3]) or 'nothing'}."
-        )
+    try:
+        if described(folder) != model.config:
+            raise CheckpointError(f"{folder}/config.json describes another model.")
+        fits(model, folder)
+        model.load_state_dict(load_file(folder / "weights.safetensors"), strict=False)
+    except UNREADABLE as error:
+        raise CheckpointError(f"{folder} holds no readable weights: {str(error) or type(error).__name__}") from error
 
 
 def parameters(model: nn.Module) -> int:

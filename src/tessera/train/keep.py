@@ -7,51 +7,135 @@ import math
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Annotated, Literal, TypeVar
+
+from annotated_types import Ge, Gt, Le
+from torch import Tensor, nn
 
 from tessera.config import TrainConfig
-from tessera.errors import CheckpointError, TesseraError
+from tessera.errors import CheckpointError, ConfigError, TesseraError
 from tessera.models import saved
+from tessera.settings import cast
 from tessera.state import read_state, write_state
-from tessera.store import Run
-from tessera.train.engine import Engine
+from tessera.store import Run, step_of
+from tessera.train.engine import Engine, read_optimizer
 from tessera.train.objectives import Objective
 from tessera.train.optim import Schedule
 from tessera.train.track import Tracker
 
+T = TypeVar("T")
+
 SPOILED = 20
 """Steps in a row whose loss or gradient is not finite, after which a run gives up."""
+
+Count = Annotated[int, Ge(0)]
+Lowest = float | Literal[math.inf]  # infinite until there is a loss
 
 
 @dataclass
 class Position:
-    """Where a run stands: all that a checkpoint remembers besides weights and optimiser."""
+    """Where a run stands: all that a checkpoint remembers besides weights, optimiser and learning rate."""
 
-    step: int = 0
-    elapsed: float = 0.0
-    best: float = math.inf
-    stale: int = 0
-    spoiled: int = 0
+    step: Count = 0
+    elapsed: Annotated[float, Ge(0)] = 0.0
+    best: Lowest = math.inf
+    stale: Count = 0
+    spoiled: Count = 0
 
 
-def begin(objective: Objective, run: Run, tracker: Tracker, schedule: Schedule, at: Position) -> Path | None:
-    """Fill the model from the newest checkpoint that is whole; returns it. A damaged one is named and passed over."""
+@dataclass
+class Halvings:
+    """What the learning rate's schedule remembers."""
+
+    scale: Annotated[float, Gt(0), Le(1)]
+    best: Lowest
+    stale: Count
+
+
+@dataclass
+class State:
+    """What the folder `state` of a checkpoint holds."""
+
+    schedule: Halvings
+    at: Position
+
+
+def together(engine: Engine, work: Callable[[], T]) -> T:
+    """Work on every rank; where one fails with a sentence all of them end, and it alone speaks."""
+    made, failed = None, None
+    try:
+        made = work()
+    except TesseraError as error:
+        failed = error
+    if engine.least(0.0 if failed else 1.0) < 1:
+        raise failed or SystemExit(2)
+    return made  # type: ignore[return-value]
+
+
+def begin(
+    objective: Objective, engine: Engine, run: Run, tracker: Tracker, schedule: Schedule, at: Position
+) -> Path | None:
+    """Fill the model from the newest checkpoint that is whole; returns it. A damaged one is named and passed over.
+
+    The first rank looks and the others follow, so that all begin at the same step.
+    """
+    found = together(engine, lambda: None if engine.rank else newest(objective.model, run, tracker))
+    step = engine.least(math.inf if engine.rank else float(found.at.step) if found else -1.0)
+    if step < 0:
+        return None
+    checkpoint = run.folder / f"step-{int(step):06d}"
+    state = together(engine, lambda: found or load(objective.model, checkpoint))
+    schedule.restore(asdict(state.schedule))
+    vars(at).update(vars(state.at))
+    tracker.notice(f"Going on from step {at.step} of {run.folder}.")
+    return checkpoint
+
+
+def newest(model: nn.Module, run: Run, tracker: Tracker) -> State | None:
+    """Fill the model from the newest checkpoint that is whole, and tell its state."""
+    if (run.folder / "best").exists() and not run.named_best():
+        tracker.notice(f"{run.folder / 'best'} does not name a checkpoint of this run; drawing takes the newest.")
     for checkpoint in reversed(run.checkpoints()):
         try:
             run.verify(checkpoint)
-            saved.fill(objective.model, checkpoint)
-            state = read_state(checkpoint / "state")
+            return load(model, checkpoint)
         except CheckpointError as error:
-            tracker.notice(f"{checkpoint.name} is damaged ({error}); going back to the one before.")
-            continue
-        schedule.restore(state["schedule"])
-        vars(at).update(state["at"])
-        tracker.notice(f"Going on from step {at.step} of {run.folder}.")
-        return checkpoint
+            tracker.notice(f"{checkpoint.name} is passed over for the one before: {error}")
     if run.checkpoints():
         raise CheckpointError(
             f"No checkpoint of {run.folder} is whole. Restore one from a backup, or give a new --out."
         )
     return None
+
+
+def load(model: nn.Module, checkpoint: Path) -> State:
+    """Fill the model and tell the state. Raises CheckpointError where any part of the checkpoint, the optimiser's too,
+    is missing, damaged, or of another model."""
+    try:
+        state: State = cast(read_state(checkpoint / "state"), State, "state")
+    except ConfigError as error:
+        raise CheckpointError(f"{checkpoint}: {error}") from error
+    if state.at.step != step_of(checkpoint):
+        raise CheckpointError(f"{checkpoint} holds the state of step {state.at.step}")
+    memory_fits(model, checkpoint / "optimizer")
+    saved.fill(model, checkpoint)
+    return state
+
+
+def memory_fits(model: nn.Module, folder: Path) -> None:
+    """Raises CheckpointError where an optimiser's memory cannot be read, or is that of another model's."""
+    try:
+        shapes = {name: p.shape for name, p in model.named_parameters()}
+        for name, memory in read_optimizer(folder)["moments"].items():
+            for key, value in memory.items():
+                if not isinstance(value, Tensor) or (value.ndim and value.shape != shapes[name]):
+                    raise ValueError(f"{key} of {name} does not fit")
+    except saved.UNREADABLE as error:
+        raise CheckpointError(f"{folder} holds no readable optimiser state: {error}") from error
+    except BaseException as error:  # what is raised for shards does not derive from Exception
+        if type(error).__name__ != "CheckpointException":
+            raise
+        raise CheckpointError(f"{folder} holds no readable shards: {error}") from error
 
 
 class Keeper:
@@ -64,7 +148,7 @@ class Keeper:
         self.config, self.objective, self.engine, self.run, self.schedule, self.at = (
             config, objective, engine, run, schedule, at,
         )  # fmt: skip
-        self.tracker, self.last, self.epoch = tracker, -1, self._epoch(at.step)
+        self.tracker, self.last, self.good, self.epoch = tracker, -1, -1, self._epoch(at.step)
         self.pending: Callable[[bool], bool] | None = None
 
     def save(self, best: bool = False) -> None:
@@ -86,7 +170,8 @@ class Keeper:
             wait()
             self.engine.barrier()
             if first:
-                folder = self.run.commit(step, self.config.keep, best)
+                folder = self.run.commit(step, best)
+                self.run.prune(max(self.config.keep, 2), step)  # the one before is known to be good, this one not yet
                 if self._epoch(step) > self.epoch:  # an artifact for each epoch
                     self.epoch = self._epoch(step)
                     self.tracker.checkpoint(folder, step)
@@ -96,6 +181,18 @@ class Keeper:
         self.last, self.pending = step, commit
         if not hasattr(wait, "done"):
             self.finish()
+
+    def taken(self) -> None:
+        """Note that a step could be taken from the newest checkpoint, which is known to be good by that."""
+        if self.pending is None and self.good != self.last:
+            self.good = self.last
+            self.close()
+
+    def close(self) -> None:
+        """Leave as many checkpoints as are wanted."""
+        self.finish()
+        if self.engine.rank == 0:
+            self.run.prune(self.config.keep, self.at.step)
 
     def _epoch(self, step: int) -> int:
         return step * self.config.optim.batch // max(len(self.objective.pairs), 1)
@@ -110,18 +207,21 @@ class Keeper:
             pending(False)
 
 
-def note_spoiled(at: Position, loss: float, norm: float, tracker: Tracker) -> None:
+def note_spoiled(at: Position, loss: float, norm: float, tracker: Tracker, keeper: Keeper) -> None:
     """Count steps that were not taken because a number was not finite. Raises TesseraError after too many in a row."""
     if math.isfinite(loss) and math.isfinite(norm):
         at.spoiled = 0
+        keeper.taken()
         return
     at.spoiled += 1
     tracker.notice(f"Step {at.step}: the loss is {loss} and the gradient norm {norm}; the step was not taken.")
     if at.spoiled >= SPOILED:
+        last, good = f"step-{keeper.last:06d}", f"step-{keeper.good:06d}"
+        newest = f"No step could be taken from the newest checkpoint, {last}."
         raise TesseraError(
-            f"{SPOILED} steps in a row, to step {at.step}, had a loss or gradient that is not finite. The last "
-            "checkpoint is good. Try a lower --optim.lr, a longer --optim.warmup, a smaller --optim.clip, or "
-            "--machine.precision float32."
+            f"{SPOILED} steps in a row, to step {at.step}, had a loss or gradient that is not finite. "
+            f"{newest if keeper.good < 0 else f'The last good checkpoint is {good}.'} Begin anew in another --out with "
+            "a lower --optim.lr, a longer --optim.warmup, a smaller --optim.clip, or --machine.precision float32."
         )
 
 

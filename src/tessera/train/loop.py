@@ -11,8 +11,7 @@ import torch
 from torch import Tensor
 
 from tessera.config import TrainConfig, seconds
-from tessera.data.batches import Batch
-from tessera.errors import TesseraError
+from tessera.data.batches import Batch, WorkerDied
 from tessera.machine.device import out_of_memory, release
 from tessera.plan import more_parts
 from tessera.store import Run
@@ -20,7 +19,7 @@ from tessera.train.engine import Engine
 from tessera.train.keep import Keeper, Position, begin, checksum, fingerprint, note_spoiled
 from tessera.train.objectives import Objective, Parts
 from tessera.train.optim import Schedule, optimizer_of
-from tessera.train.signals import interruptible
+from tessera.train.signals import Interrupted, interruptible
 from tessera.train.track import Tracker, Window
 from tessera.train.work import matrix_rate, training_flops
 
@@ -34,9 +33,18 @@ def train(
     """Train to the end, or go on from the newest checkpoint. Returns where it stopped.
 
     Data order, augmentation and noise are functions of (seed, step, rank), so the resumed run is the uninterrupted one.
+    Raises Interrupted where a signal asked to stop and everything is saved.
     """
+    with interruptible() as interrupted:
+        return _train(config, objective, engine, run, tracker, preview, interrupted)
+
+
+def _train(
+    config: TrainConfig, objective: Objective, engine: Engine, run: Run, tracker: Tracker, preview: Preview,
+    interrupted: Callable[[], bool],
+) -> Position:  # fmt: skip
     schedule, at, budget = Schedule(config.optim), Position(), seconds(config.budget)
-    latest = begin(objective, run, tracker, schedule, at)
+    latest = begin(objective, engine, run, tracker, schedule, at)
     engine.prepare(objective.model, optimizer_of(config.optim))
     keeper = Keeper(config, objective, engine, run, schedule, at, tracker)
     if latest:
@@ -55,7 +63,7 @@ def train(
     batches = objective.batches(at.step, engine.rank, engine.world)
     began = time.monotonic() - at.elapsed
     window = Window(at.step, training_flops(objective.model) / matrix_rate(engine) / engine.world)
-    stopped, accumulate = False, config.optim.accumulate
+    stopped, due, accumulate = False, False, config.optim.accumulate
 
     def done() -> float:
         """Share of the training that lies behind: by steps, or by time where that runs out first."""
@@ -66,50 +74,60 @@ def train(
         values = evaluate(objective, engine)
         tracker.log({"step": at.step, "elapsed": at.elapsed, **{f"held_{k}": v for k, v in values.items()}})
         schedule.observe(values["loss"])
-        improved = values["loss"] < at.best
+        improved = values["loss"] < at.best and not at.spoiled
         at.best, at.stale = (values["loss"], 0) if improved else (at.best, at.stale + 1)
         return improved
 
-    with interruptible() as interrupted:
-        over = done() >= 1
-        while not over and not stopped and not (config.patience and at.stale >= config.patience):
-            torch.manual_seed(step_seed(config.seed, engine.rank, at.step))
-            rate = schedule.rate(at.step, done())
-            waiting = time.monotonic()
+    over = done() >= 1
+    while not over and not stopped and not (config.patience and at.stale >= config.patience):
+        torch.manual_seed(step_seed(config.seed, engine.rank, at.step))
+        rate = schedule.rate(at.step, done())
+        waiting = time.monotonic()
+        try:
             batch = objective.chance(move(next(batches), engine.device))
-            window.waited += time.monotonic() - waiting
-            (loss, parts), accumulate = in_memory(objective, engine, batch, accumulate, done())
-            norm = engine.step(config.optim.clip, rate)
-            # What all ranks must agree on, in one message.
-            agreed = [loss, *parts.values(), time.monotonic() - began, interrupted(), keeper.written()]
-            agreed = engine.mean(torch.stack([torch.as_tensor(x, dtype=torch.float64).cpu() for x in agreed]))
-            *means, at.elapsed, stop, written = agreed.tolist()
-            at.step, stopped = at.step + 1, stop > 0
-            over = done() >= 1
-            note_spoiled(at, means[0], float(norm), tracker)
-            window.add(means[0], dict(zip(parts, means[1:], strict=True)), float(norm))
-            if written == 1:
-                keeper.finish()
-            if at.step % config.log_every == 0 or over:
-                engine.same(checksum(engine, objective), "the weights")
-                tracker.log(window.row(at, rate, done(), config.optim.batch))
-            improved = False
-            if objective.held and config.valid_every and (at.step % config.valid_every == 0 or over):
-                improved = held_out()
-            if config.preview_every and (at.step % config.preview_every == 0 or over):
-                show(preview, objective, engine, run, at.step, tracker)
-            if improved or at.step % config.save_every == 0 or over:
-                keeper.save(best=improved)
-    if keeper.last != at.step:
+        except WorkerDied:
+            if not interrupted() or engine.world > 1:
+                raise
+            stopped = True  # what was to stop this process ended its worker first
+            break
+        window.waited += time.monotonic() - waiting
+        (loss, parts), accumulate = in_memory(objective, engine, batch, accumulate, done())
+        norm = engine.step(config.optim.clip, rate)
+        # What all ranks must agree on, in one message.
+        agreed = [loss, *parts.values(), time.monotonic() - began, interrupted(), keeper.written()]
+        agreed = engine.mean(torch.stack([torch.as_tensor(x, dtype=torch.float64).cpu() for x in agreed]))
+        *means, at.elapsed, stop, written = agreed.tolist()
+        at.step += 1
+        over = done() >= 1
+        note_spoiled(at, means[0], float(norm), tracker, keeper)
+        stopped = stop > 0 and not at.spoiled  # not before there is something good to save
+        window.add(means[0], dict(zip(parts, means[1:], strict=True)), float(norm))
+        if written == 1:
+            keeper.finish()
+        if at.step % config.log_every == 0 or over:
+            engine.same(checksum(engine, objective), "the weights")
+            tracker.log(window.row(at, rate, done(), config.optim.batch))
+        improved = False
+        if objective.held and config.valid_every and (at.step % config.valid_every == 0 or over):
+            improved = held_out()
+        if config.preview_every and (at.step % config.preview_every == 0 or over):
+            show(preview, objective, engine, run, at.step, tracker)
+        due = due or improved or at.step % config.save_every == 0 or over
+        if due and not at.spoiled:
+            keeper.save(best=improved)
+            due = False
+    if keeper.last != at.step and not at.spoiled:
         keeper.save()
     keeper.finish()
-    if stopped:
-        raise Interrupted(f"Interrupted at step {at.step}; everything is saved. The same command goes on from there.")
+    if at.spoiled:
+        tracker.notice(f"The last {at.spoiled} steps were not taken; step-{keeper.last:06d} is the last checkpoint.")
+    if stopped or interrupted():
+        raise Interrupted(
+            f"Interrupted at step {keeper.last}; everything is saved. The same command goes on from there."
+        )
+    if not at.spoiled:
+        keeper.close()
     return at
-
-
-class Interrupted(TesseraError):
-    """The user or a scheduler asked the run to stop; it saved first."""
 
 
 def in_memory(
@@ -171,7 +189,8 @@ def show(preview: Preview, objective: Objective, engine: Engine, run: Run, step:
     if engine.rank == 0:
         objective.model, path = reader.eval(), run.samples / f"step-{step:06d}.png"
         try:
-            captions = preview(objective, path)
+            with run.written():
+                captions = preview(objective, path)
             codes = objective.held_codes()
         finally:
             objective.model = own

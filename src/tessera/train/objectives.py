@@ -15,7 +15,7 @@ from tessera.data.batches import Batch, Captions, NoCaptions, Packed, Pictures, 
 from tessera.data.check import Health, check
 from tessera.data.codes import Codes
 from tessera.data.folder import Pair
-from tessera.errors import ConfigError, DataError
+from tessera.errors import CheckpointError, ConfigError, DataError
 from tessera.models import saved
 from tessera.models.clip import CLIP
 from tessera.models.dvae import DiscreteVAE
@@ -222,6 +222,7 @@ def _pictures(config: TrainConfig, pairs: list[Pair], captions: Captions, pixels
 
 
 Progress = Callable[[Iterable, int], Iterable]
+Kept = TypeVar("Kept")
 
 
 def build(config: TrainConfig, health: Health | None = None, progress: Progress | None = None) -> Objective:
@@ -254,20 +255,32 @@ def build(config: TrainConfig, health: Health | None = None, progress: Progress 
 
 
 def _image_tokenizer(config: TrainConfig, run: Run) -> ImageTokenizer:
-    if latest := run.latest():
-        return image_tokens.load(latest / "image_tokenizer")
+    if run.checkpoints():
+        return _kept(run, "image_tokenizer", image_tokens.load)
     folder = Path(config.tokens.image)
-    if not folder.is_dir():
+    if not config.tokens.image or not folder.is_dir():
         raise ConfigError(
-            f"tokens.image {config.tokens.image!r} is no folder: name a run with a trained image tokenizer."
+            f"tokens.image {config.tokens.image!r} is not a folder: name a run with a trained image tokenizer."
         )
     return image_tokens.load(checkpoint_of(folder))
 
 
 def _text_tokenizer(config: TrainConfig, run: Run, pairs: list[Pair]) -> TextTokenizer:
-    if latest := run.latest():
-        return text_tokens.load(latest / "text_tokenizer")
+    if run.checkpoints():
+        return _kept(run, "text_tokenizer", text_tokens.load)
     return text_tokens.choose(config.tokens.text, [c for p in pairs for c in p.captions], config.tokens.vocab)
+
+
+def _kept(run: Run, name: str, load: Callable[[Path], Kept]) -> Kept:
+    """A tokenizer from the newest checkpoint in which it is whole: it is the same in all of them."""
+    wrong = ""
+    for checkpoint in reversed(run.checkpoints()):
+        try:
+            run.verify(checkpoint, lambda file: file.startswith(f"{name}/"))
+            return load(checkpoint / name)
+        except CheckpointError as error:
+            wrong = wrong or str(error)
+    raise CheckpointError(f"No checkpoint of {run.folder} is whole: {wrong}. Restore one, or give a new --out.")
 
 
 LONGEST = 256

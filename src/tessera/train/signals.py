@@ -1,4 +1,5 @@
-"""Ctrl-C and SIGTERM as a question that the loop asks after each step. It knows no loop."""
+"""Ctrl-C and SIGTERM: before a run has begun they end it, in the loop they are a question asked after each step. It
+knows no loop."""
 
 from __future__ import annotations
 
@@ -6,6 +7,13 @@ import signal
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+
+from tessera.errors import TesseraError
+from tessera.machine.launch import STOPS
+
+
+class Interrupted(TesseraError):
+    """The user or a scheduler asked the run to stop; everything that was done is saved."""
 
 
 @contextmanager
@@ -18,10 +26,31 @@ def interruptible() -> Iterator[Callable[[], bool]]:
             raise KeyboardInterrupt
         caught.append(number)
 
-    signals = (signal.SIGINT, signal.SIGTERM) if threading.current_thread() is threading.main_thread() else ()
-    before = [signal.signal(s, handle) for s in signals]
-    try:
+    with _handled(STOPS, handle):
         yield lambda: bool(caught)
+
+
+class Terminated(KeyboardInterrupt):
+    """SIGTERM where there is nothing to save: as Ctrl-C there, it is no error that anybody should catch on the way."""
+
+
+@contextmanager
+def terminable() -> Iterator[None]:
+    """SIGTERM raises Terminated, so that what is open is closed and the status tells a scheduler to begin again."""
+
+    def handle(number: int, frame: object) -> None:
+        raise Terminated
+
+    with _handled((signal.SIGTERM,), handle):
+        yield
+
+
+@contextmanager
+def _handled(signals: tuple[signal.Signals, ...], handle: Callable[[int, object], None]) -> Iterator[None]:
+    wanted = signals if threading.current_thread() is threading.main_thread() else ()
+    before = [signal.signal(s, handle) for s in wanted]
+    try:
+        yield
     finally:
-        for s, old in zip(signals, before, strict=True):
+        for s, old in zip(wanted, before, strict=True):
             signal.signal(s, old)

@@ -27,10 +27,10 @@ class JSONL:
     """metrics.jsonl in the run folder: one row a line, always written."""
 
     def __init__(self, run: Run):
-        self.path = run.metrics
+        self.run = run
 
     def log(self, row: dict[str, Any]) -> None:
-        with self.path.open("a", encoding="utf-8") as file:
+        with self.run.written(), self.run.metrics.open("a", encoding="utf-8") as file:
             file.write(json.dumps(row) + "\n")
 
     def notice(self, text: str) -> None: ...

@@ -15,6 +15,7 @@ from PIL import Image
 from tessera.config import TrainConfig, to_dict
 from tessera.errors import ConfigError
 from tessera.files.atomic import write_whole
+from tessera.settings import read_json
 from tessera.store import Run
 from tessera.train.track import JSONL, Screen, Several, Tracker
 
@@ -29,10 +30,14 @@ def choose(config: TrainConfig, run: Run, title: str) -> Several:
 def remembered(run: Run, name: str) -> str:
     """The id of this run at a tracker: made once, so that a resumed run is continued there."""
     path = run.folder / "trackers.json"
-    known = json.loads(path.read_text()) if path.is_file() else {}
+    try:
+        known = read_json(path, dict[str, str])
+    except ConfigError:  # not there yet, or damaged: the tracker then shows a new run
+        known = {}
     if name not in known:
         known[name] = secrets.token_hex(6)
-        write_whole(path, json.dumps(known).encode())
+        with run.written():
+            write_whole(path, json.dumps(known))
     return known[name]
 
 
