@@ -6,6 +6,7 @@ WHERE names the test of each: here, or in another file. Those that concern nothi
 from __future__ import annotations
 
 import ast
+import copy as copy_module
 import dataclasses
 import subprocess
 import sys
@@ -55,7 +56,7 @@ WHERE = {
     19: "test_judge.test_the_pipeline_completes_with_any_tokenizer",
     20: "test_judge.test_text_is_continued_as_it_was_trained",
     21: "test_attention_types_may_be_a_word",
-    22: "test_an_option_that_did_nothing_is_refused",
+    22: "test_options_that_did_nothing_do_nothing",
     23: "test_sparse_attention_runs",
     24: "test_the_end_of_text_is_not_decoded",
     25: "test_id_zero_is_no_padding",
@@ -144,9 +145,47 @@ def test_attention_types_may_be_a_word():
     assert dalle(attn_types="full,axial_row").prior.config.transformer.patterns == ("full", "axial_row")
 
 
-def test_an_option_that_did_nothing_is_refused():
-    with pytest.raises(ConfigError, match="sparse_attn"):
+def test_options_that_did_nothing_do_nothing():
+    with pytest.warns(UserWarning, match="sparse_attn does nothing"):
         dalle(sparse_attn=True)
+    vae = theirs.DiscreteVAE(image_size=16, num_layers=2, num_tokens=8, codebook_dim=4, hidden_dim=4, reinmax=True)
+    assert not vae.model.config.reinmax  # it corrects straight_through, which is off
+
+
+@pytest.mark.parametrize(
+    "changes", [{}, {"rotary_emb": False, "reversible": True}, {"share_input_output_emb": True}], ids=str
+)
+def test_a_whole_model_can_be_saved_and_copied(changes, tmp_path):
+    model = dalle(**changes).eval()
+    text, codes = torch.randint(1, 5, (1, model.text_seq_len)), torch.randint(0, 4, (1, model.image_seq_len))
+    torch.save(model, tmp_path / "whole.pt")
+    again = torch.load(tmp_path / "whole.pt", weights_only=False)
+    copy = copy_module.deepcopy(model)
+    with torch.no_grad():
+        wanted = model(text, codes)
+        assert torch.equal(again(text, codes), wanted)
+        assert torch.equal(copy(text, codes), wanted)
+        copy.joint.weight.zero_()
+        assert torch.equal(model(text, codes), wanted), "a copy has weights of its own"
+        assert not torch.equal(copy(text, codes), wanted)
+
+
+def test_a_model_in_bf16_computes():
+    model = dalle().bfloat16().eval()
+    text, codes = torch.randint(1, 5, (1, model.text_seq_len)), torch.randint(0, 4, (1, model.image_seq_len))
+    with torch.no_grad():
+        assert model(text, codes).isfinite().any()
+
+
+def test_what_scripts_reach_for_inside_is_there():
+    model = dalle()
+    assert model.to_logits[1].weight.shape[0] == model.total_tokens
+    assert model.text_emb.weight.shape[0] == model.num_text_tokens
+    assert model.image_emb.weight.shape[0] == model.num_image_tokens
+    assert isinstance(model.transformer, torch.nn.Module)
+    pixels = torch.rand(1, 3, model.vae.image_size, model.vae.image_size)
+    assert model.vae.encoder(pixels).shape[1] == model.vae.num_tokens
+    assert isinstance(model.vae.decoder, torch.nn.Module)
 
 
 def test_sparse_attention_runs():

@@ -261,4 +261,5 @@ def test_youtokentome_ids():
     assert tokenizer.vocab_size == 120
     for row in rows("yttm_tokens_open"):
         assert tokenizer.encode(row["caption"]) == row["ids"], row["caption"]
+        assert [t.tolist() for t in tokenizer.encode([row["caption"]])] == [row["ids"]]
         assert tokenizer.decode(row["ids"]) == row["decode"]

@@ -99,7 +99,9 @@ def dvae_config(given: Mapping[str, Any]) -> DVAEConfig:
         code_dim=o["codebook_dim"], layers=o["num_layers"], resblocks=o["num_resnet_blocks"], hidden=o["hidden_dim"],
         reconstruction="smooth_l1" if o["smooth_l1_loss"] else "mse", kl_weight=float(o["kl_div_loss_weight"]),
         temperature=float(o["temperature"]), temperature_end=min(0.5, float(o["temperature"])),
-        straight_through=o["straight_through"], reinmax=o["reinmax"], mean=tuple(map(float, mean)),
+        straight_through=o["straight_through"],
+        reinmax=bool(o["reinmax"] and o["straight_through"]),  # alone it did nothing
+        mean=tuple(map(float, mean)),
         std=tuple(map(float, std)),
     )  # fmt: skip
     config.check()

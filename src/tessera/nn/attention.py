@@ -135,7 +135,7 @@ class Rotary(nn.Module):
         pairs = u[..., : self.turned].float().unflatten(-1, (-1, 2))
         # One complex product is the fastest in torch's own kernels, and the one thing that its compiler cannot fuse.
         product = real_product if torch.compiler.is_compiling() else complex_product
-        turned = product(pairs, self.turns[where]).flatten(-2).to(u.dtype)
+        turned = product(pairs, self.turns[where].float()).flatten(-2).to(u.dtype)
         return turned if self.turned == u.shape[-1] else torch.cat((turned, u[..., self.turned :]), -1)
 
 

@@ -105,14 +105,19 @@ class Gated(torch.autograd.Function):
         return found, None, None
 
 
-def _gated(act: Any, slope: Any) -> Callable[[Tensor], Tensor]:
-    def apply(x: Tensor) -> Tensor:
-        if torch.is_grad_enabled() and not torch.compiler.is_compiling():
-            return Gated.apply(x, act, slope)
-        a, gate = x.chunk(2, -1)
-        return a * act(gate)
+def _gated(x: Tensor, act: Any, slope: Any) -> Tensor:
+    if torch.is_grad_enabled() and not torch.compiler.is_compiling():
+        return Gated.apply(x, act, slope)
+    a, gate = x.chunk(2, -1)
+    return a * act(gate)
 
-    return apply
+
+def _geglu(x: Tensor) -> Tensor:
+    return _gated(x, torch.ops.aten.gelu, torch.ops.aten.gelu_backward)
+
+
+def _swiglu(x: Tensor) -> Tensor:
+    return _gated(x, torch.ops.aten.silu, torch.ops.aten.silu_backward)
 
 
 def _relu2(x: Tensor) -> Tensor:
@@ -120,8 +125,8 @@ def _relu2(x: Tensor) -> Tensor:
 
 
 ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
-    "geglu": _gated(torch.ops.aten.gelu, torch.ops.aten.gelu_backward),
-    "swiglu": _gated(torch.ops.aten.silu, torch.ops.aten.silu_backward),
+    "geglu": _geglu,
+    "swiglu": _swiglu,
     "relu2": _relu2,
 }
 

@@ -6,6 +6,7 @@ these are right.
 
 from __future__ import annotations
 
+import warnings
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -120,6 +121,14 @@ class DiscreteVAE(Face):
         return _seats(self.model, names.dvae_names(self.model))
 
     @property
+    def encoder(self) -> nn.Module:
+        return self.model.encoder
+
+    @property
+    def decoder(self) -> nn.Module:
+        return self.model.decoder
+
+    @property
     def codebook(self) -> nn.Module:
         return self.model.quantize.codebook  # type: ignore[return-value]
 
@@ -209,6 +218,10 @@ class OpenAIDiscreteVAE(_Pretrained):
 
 # The prior.
 
+Slice = tuple[nn.Module, str, nn.Module, str, Any]
+"""A module, its attribute, and what that is a part of: a module, its attribute, and which part. Plain values, so that a
+model can be copied and saved whole."""
+
 
 class DALLE(Face):
     """The prior with its image tokenizer. Text ids are 0 for padding, as DALLE-pytorch's tokenizers give them."""
@@ -226,7 +239,9 @@ class DALLE(Face):
                 f"vae is a {type(vae).__name__}; DALLE needs a DiscreteVAE, OpenAIDiscreteVAE or VQGanVAE."
             )
         if sparse_attn:
-            raise ConfigError("sparse_attn did nothing in DALLE-pytorch; ask for attn_types=('sparse',) instead.")
+            warnings.warn(
+                "sparse_attn does nothing, as in DALLE-pytorch; ask for attn_types=('sparse',) instead.", stacklevel=2
+            )
         given = {k: v for k, v in locals().items() if k in names.DALLE_OPTIONS}
         self.options = given
         config = names.dalle_config(given, vae.num_tokens, vae.image_size >> vae.num_layers)
@@ -254,30 +269,47 @@ class DALLE(Face):
             self.rows, self.cols = (nn.Parameter(t.detach()[None]) for t in (p.row_position, p.col_position))
         texts = self.num_text_tokens
         heads = ((p.text_head, slice(0, texts)), (p.image_head, slice(texts, None)))
-        self._slices: list[tuple[nn.Module, str, Callable[[], Tensor]]] = [
-            (head, kind, lambda part=part, kind=kind: getattr(self.joint, kind)[part])
-            for head, part in heads
-            for kind in ("weight", "bias")
+        self._slices: list[Slice] = [
+            (head, kind, self.joint, kind, part) for head, part in heads for kind in ("weight", "bias")
         ]
         if learned:
-            self._slices += [(p, "row_position", lambda: self.rows[0]), (p, "col_position", lambda: self.cols[0])]
+            self._slices += [(p, "row_position", self, "rows", 0), (p, "col_position", self, "cols", 0)]
         if c.tied:
             tables = ((p.text_embedding, slice(0, texts)), (p.image_embedding, slice(texts, None)))
-            self._slices += [(t, "weight", lambda part=part: self.joint.weight[part]) for t, part in tables]
-        for module, name, _ in self._slices:
+            self._slices += [(table, "weight", self.joint, "weight", part) for table, part in tables]
+        for module, name, *_ in self._slices:
             delattr(module, name)
             setattr(module, name, None)
 
     @contextmanager
     def _whole(self) -> Iterator[TextToImage]:
         """The prior with its slices in place."""
-        for module, name, part in self._slices:
-            setattr(module, name, part())
+        for module, name, source, attribute, part in self._slices:
+            setattr(module, name, getattr(source, attribute)[part])
         try:
             yield self.prior
         finally:
-            for module, name, _ in self._slices:
+            for module, name, *_ in self._slices:
                 setattr(module, name, None)
+
+    # What scripts reach for inside the original.
+
+    @property
+    def to_logits(self) -> nn.Module:
+        """The last norm and the joint matrix."""
+        return nn.Sequential(self.prior.norm, self.joint)
+
+    @property
+    def text_emb(self) -> nn.Module:
+        return self.prior.text_embedding
+
+    @property
+    def image_emb(self) -> nn.Module:
+        return self.prior.image_embedding
+
+    @property
+    def transformer(self) -> nn.Module:
+        return self.prior.transformer
 
     def seats(self) -> list[Seat]:
         own: dict[str, Tensor] = dict(self.prior.named_parameters(remove_duplicate=False))
