@@ -15,8 +15,8 @@ from torch.testing import assert_close
 from tessera.cli import main
 from tessera.compat import dalle_pytorch as theirs
 from tessera.config import DVAEConfig, TextToImageConfig
+from tessera.data.download import download
 from tessera.errors import CheckpointError, ConfigError
-from tessera.files.download import download
 from tessera.generate.pipeline import Pipeline
 from tessera.imports import dalle_pytorch, deepspeed_folder, pretrained, runs
 from tessera.imports.reader import read
@@ -328,7 +328,7 @@ def broken(content: dict, how: str) -> object:
         ("other shape", "another shape"),
         ("unknown option", "did you mean 'dim'"),
         ("other depth", "missing transformer"),
-        ("strange option", "must be a whole number"),
+        ("strange option", "cannot be understood"),
         ("foreign rotary", "rotary positions"),
         ("no tokenizer", "no image tokenizer"),
         ("a list", "holds a list"),

@@ -15,7 +15,6 @@ from tessera.cli.arguments import options, positionals
 from tessera.cli.screen import bar, say
 from tessera.config import CLIPConfig, LearnConfig, TextToImageConfig, TrainConfig, to_dict
 from tessera.errors import ConfigError
-from tessera.files.download import typed_by_the_user
 from tessera.presets import PRESETS, preset
 from tessera.settings import merge, read_toml
 
@@ -94,7 +93,6 @@ def train(args: list[str]) -> None:
     (name,), args = positionals(args, "train PRESET|RUN", f"Presets:\n{table}")
     start, args = take(StartConfig(), args)
     base = _preset_or_run(name)
-    found = base.data.path  # out of a run folder, where one was named
     if start.config:
         base = merge(base, read_toml(start.config))
     config = options(
@@ -103,8 +101,6 @@ def train(args: list[str]) -> None:
         "train PRESET",
         "--config FILE puts a TOML file over the preset; --dry-run shows the settings; --profile profiles.",
     )
-    if config.data.path == found and not any(a.startswith("--data.path") for a in args):
-        typed_by_the_user(found, name)
     config = config if config.out else dataclasses.replace(config, out=f"runs/{name}")
     if start.profile:
         config = dataclasses.replace(

@@ -13,7 +13,6 @@ import os
 import re
 import shutil
 import tarfile
-import zlib
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ProcessPoolExecutor
@@ -22,32 +21,28 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
+from tessera.data.download import CACHE, TRIES, command_output, download
 from tessera.data.folder import Folder, Pair, Skip
 from tessera.data.pictures import SUFFIXES, Member
 from tessera.errors import CheckpointError, ConfigError, DataError
-from tessera.files.atomic import whole, write_whole
-from tessera.files.download import CACHE, PIPE, TRIES, command_output, download, is_command
+from tessera.files.atomic import write_whole
 
+COMMANDS = {"gs://": "gsutil cat {}", "s3://": "aws s3 cp {} -", "hdfs://": "hdfs dfs -cat {}"}
+"""How object stores are read: by their own tools."""
 CAPTIONS = ("txt", "text", "caption", "json.caption", "json.text", "json.prompt")
 """Columns that are tried for captions."""
 
 
-TARS = (".tar", ".tar.gz", ".tgz")
-
-
 def are_shards(path: str) -> bool:
-    """Whether a data path names shards: a tar, a brace range of them, an address, a command, or a folder of tars and no
-    pictures."""
-    if is_command(path) or path.startswith(("http://", "https://")):
+    """Whether a data path names shards: a tar, a brace range of them, an address, a command, or a folder of tars."""
+    if path.startswith(("pipe:", "http://", "https://", *COMMANDS)):
         return True
-    if path.endswith(TARS):
+    if re.search(r"\.(tar|tgz|tar\.gz)$", path):
         return True
     folder = Path(path).expanduser()
-    if not folder.is_dir():
-        return False
-    names = [p.name.lower() for p in folder.iterdir() if not p.name.startswith(".")]
-    pictures = any(Path(name).suffix in SUFFIXES or name.startswith("metadata.") for name in names)
-    return any(name.endswith(TARS) for name in names) and not pictures
+    return (
+        folder.is_dir() and any(".tar" in p.name for p in folder.iterdir()) and not (folder / "metadata.csv").exists()
+    )
 
 
 def scan(path: str, caption_column: str = "") -> Folder:
@@ -59,7 +54,7 @@ def scan(path: str, caption_column: str = "") -> Folder:
     pairs: list[Pair] = []
     skipped: list[Skip] = []
     for source in expand(path):
-        name = source.rstrip("/").rpartition("/")[2] if not source.startswith(PIPE) else source
+        name = source.rstrip("/").rpartition("/")[2] if not source.startswith("pipe:") else source
         try:
             shard = local(source)
         except (CheckpointError, OSError) as error:
@@ -77,10 +72,10 @@ def scan(path: str, caption_column: str = "") -> Folder:
 
 def expand(path: str) -> list[str]:
     """Every shard: brace ranges {00..17} and lists {a,b} are written out, folders searched for tars, in order."""
-    if not path.startswith(PIPE):
+    if not path.startswith("pipe:"):
         folder = Path(path).expanduser()
         if folder.is_dir():
-            return [str(p) for p in sorted(folder.rglob("*")) if p.name.lower().endswith(TARS) and p.is_file()]
+            return [str(p) for p in sorted(folder.rglob("*")) if ".tar" in p.name and p.is_file()]
     choices = []
     for text, inside in re.findall(r"([^{}]*)(?:\{([^{}]*)\})?", path):
         if text:
@@ -98,37 +93,34 @@ def expand(path: str) -> list[str]:
 
 def local(source: str) -> Path:
     """The shard as a plain tar on this disk; fetched into the cache where it is elsewhere, one process at a time."""
-    cached = _cached(source)
-    if is_command(source):
-        path = command_output(source, cached)
+    key = hashlib.blake2b(source.encode(), digest_size=8).hexdigest()
+    readable = re.sub(r"[^\w.-]+", "_", source)[-60:]
+    cached = CACHE / "shards" / f"{key}-{readable}"
+    command = next((c.format(source) for scheme, c in COMMANDS.items() if source.startswith(scheme)), "")
+    if source.startswith("pipe:"):
+        path = command_output(source.removeprefix("pipe:").strip(), cached)
+    elif command:
+        path = command_output(command, cached)
     elif source.startswith(("http://", "https://")):
         path = download(source, cached, tries=TRIES)
     else:
         path = Path(source).expanduser()
         if not path.is_file():
             raise CheckpointError("there is no such file")
-    return _unzipped(path)
+    return _unzipped(path, cached)
 
 
-def _cached(name: str) -> Path:
-    key = hashlib.blake2b(name.encode("utf-8", "surrogateescape"), digest_size=8).hexdigest()
-    return CACHE / "shards" / f"{key}-{re.sub(r'[^A-Za-z0-9_.-]+', '_', name)[-60:]}"
-
-
-def _unzipped(path: Path) -> Path:
-    """The file itself, or its unzipped copy, which is kept for as long as the file stays as it is."""
+def _unzipped(path: Path, cached: Path) -> Path:
     with path.open("rb") as file:
         if file.read(2) != b"\x1f\x8b":
             return path
-    about = path.stat()
-    plain = _cached(f"{path.resolve()}:{about.st_size}:{about.st_mtime_ns}:plain")
+    plain = cached.with_name(cached.name + ".plain")
     if not plain.is_file():
         plain.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            with gzip.open(path) as source, whole(plain) as fresh, fresh.open("wb") as target:
-                shutil.copyfileobj(source, target)
-        except (OSError, EOFError, zlib.error) as error:
-            raise CheckpointError(f"it cannot be unzipped: {error}") from error
+        part = plain.with_name(f"{plain.name}.{os.getpid()}")
+        with gzip.open(path) as source, part.open("wb") as target:
+            shutil.copyfileobj(source, target)
+        part.replace(plain)
     return plain
 
 

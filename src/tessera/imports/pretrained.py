@@ -9,8 +9,8 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from tessera.data.download import CACHE, TRIES, download
 from tessera.errors import CheckpointError
-from tessera.files.download import CACHE, TRIES, download
 from tessera.imports.reader import read, state_of
 from tessera.models.openai_dvae import OpenAIDVAE, OpenAIDVAEConfig
 from tessera.models.vqgan import VQGAN, VQGANConfig
