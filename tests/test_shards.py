@@ -64,7 +64,7 @@ def test_every_way_to_name_shards_finds_the_same(tmp_path):
         str(root),
         f"{root}/part-{{00..02}}.tar",
         f"{root}/part-0{{0,1,2}}.tar",
-        f"pipe:cat {root}/part-00.tar {root}/part-01.tar > /dev/null; cat {root}/part-00.tar",
+        f"pipe:cat {root}/part-00.tar | cat",
     ]
     keys = [[p.key for p in find(way).pairs] for way in ways]
     assert keys[0] == keys[1] == keys[2]
@@ -76,6 +76,55 @@ def test_every_way_to_name_shards_finds_the_same(tmp_path):
     assert len(find(str(tmp_path / "zipped.tar.gz")).pairs) == 5
     with pytest.raises(ConfigError, match="range"):
         find(f"{root}/part-{{a..b}}.tar")
+    with pytest.raises(ConfigError, match="more than 1,000,000 shards"):
+        find(f"{root}/part-{{0..99999999999}}.tar")
+
+
+def test_braces_that_are_no_range_stay_as_they_are():
+    assert shards.expand("pipe:awk {print} x{1,2}") == ["pipe:awk {print} x1", "pipe:awk {print} x2"]
+    assert shards.expand("a{}b}{c") == ["a{}b}{c"]
+
+
+def zipped(path: Path, number: int) -> None:
+    with gzip.open(path, "wb") as file:
+        file.write(write(path.with_name("plain.tar"), {"00000": sample(number)}).read_bytes())
+
+
+@pytest.mark.parametrize("spelling", ["{}", "pipe:cat {}"])
+def test_a_zipped_shard_is_read_where_it_lies_and_as_it_is_now(tmp_path, monkeypatch, spelling):
+    for number, folder in enumerate("ab"):
+        (tmp_path / folder).mkdir()
+        zipped(tmp_path / folder / "t.tar.gz", number)
+    seen = []
+    for folder in "ab":
+        monkeypatch.chdir(tmp_path / folder)
+        seen.append(find(spelling.format("t.tar.gz")).pairs[0].captions[0])
+    assert seen == ["shade 0", "shade 1"]
+    zipped(tmp_path / "b" / "t.tar.gz", 123)
+    assert find(spelling.format("t.tar.gz")).pairs[0].captions[0] == "shade 123"
+
+
+def test_a_zipped_shard_that_is_cut_off_is_named(tmp_path):
+    zipped(tmp_path / "t.tar.gz", 1)
+    whole = (tmp_path / "t.tar.gz").read_bytes()
+    (tmp_path / "t.tar.gz").write_bytes(whole[:-40])
+    with pytest.raises(DataError, match="cannot be unpacked"):
+        find(str(tmp_path / "t.tar.gz"))
+
+
+@pytest.mark.parametrize("name", ["guitar.target.png", "backup.tar.gz", "x.tar", "notes.tar.txt"])
+def test_a_name_with_tar_in_it_does_not_hide_the_pictures_beside_it(tmp_path, name):
+    Image.new("RGB", (9, 9)).save(tmp_path / "guitar.png")
+    (tmp_path / "guitar.txt").write_text("a guitar")
+    (tmp_path / name).write_bytes(picture(3))
+    assert [p.captions for p in find(str(tmp_path)).pairs] == [("a guitar",)]
+
+
+def test_a_loose_picture_does_not_hide_the_shards_beside_it(tmp_path):
+    root = folder_of(tmp_path / "tars", (3, 2))
+    (root / "preview.png").write_bytes(picture(1))
+    (root / "part-00.tar.md5").write_text("no shard")
+    assert len(find(str(root)).pairs) == 5
 
 
 def test_columns(tmp_path):

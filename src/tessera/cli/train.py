@@ -92,7 +92,7 @@ def train(args: list[str]) -> None:
     table = "\n".join(f"  {name}" for name in PRESETS)
     (name,), args = positionals(args, "train PRESET|RUN", f"Presets:\n{table}")
     start, args = take(StartConfig(), args)
-    base = _preset_or_run(name)
+    base, command = without_command(_preset_or_run(name))
     if start.config:
         base = merge(base, read_toml(start.config))
     config = options(
@@ -101,6 +101,11 @@ def train(args: list[str]) -> None:
         "train PRESET",
         "--config FILE puts a TOML file over the preset; --dry-run shows the settings; --profile profiles.",
     )
+    if command and not config.data.path:
+        raise ConfigError(
+            f"{name}/config.json takes its pictures from the command '{command[:300]}'. What a run folder says is "
+            "never run; if you trust it, give it yourself with --data.path."
+        )
     config = config if config.out else dataclasses.replace(config, out=f"runs/{name}")
     if start.profile:
         config = dataclasses.replace(
@@ -196,6 +201,21 @@ def _preset_or_run(name: str) -> TrainConfig:
         return config
     # A path in a file never leads out of its folder: without a checkpoint it must be typed.
     return dataclasses.replace(config, tokens=dataclasses.replace(config.tokens, image=""))
+
+
+def without_command(config: TrainConfig) -> tuple[TrainConfig, str]:
+    """Settings without a data path that would start programs, and that path.
+
+    For settings that came out of a run folder, which anybody may have written. Such a path counts only where the user
+    has given it too: in Python, in a TOML file (--config), or on the command line. So this pair is all that has to be
+    known of where a setting came from: what is still missing once those are merged was not typed.
+    """
+    from tessera.data.download import starts_programs
+
+    path = config.data.path
+    if not starts_programs(path):
+        return config, ""
+    return dataclasses.replace(config, data=dataclasses.replace(config.data, path="")), path
 
 
 def take(default: StartConfig, args: list[str]) -> tuple[StartConfig, list[str]]:

@@ -1,20 +1,25 @@
-"""Files from the network or a command, fetched once. It knows no contents."""
+"""Files from the network or from programs, fetched once; the only place that starts programs. It knows no contents."""
 
 from __future__ import annotations
 
 import hashlib
 import os
+import re
+import shlex
+import signal
 import subprocess
+import tempfile
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import IO
 
 from filelock import FileLock
 
-from tessera.errors import CheckpointError
-from tessera.files.atomic import write_whole
+from tessera.errors import CheckpointError, ConfigError
+from tessera.files.atomic import whole, write_whole
 
 CACHE = Path(os.environ.get("TESSERA_CACHE", "~/.cache/tessera")).expanduser()
 TRIES = 8
@@ -58,19 +63,116 @@ def download(
     return target
 
 
-def command_output(command: str, target: Path) -> Path:
-    """What a shell command prints, as a file; made once. Raises CheckpointError where the command fails."""
+PIPE = "pipe:"
+STORES = {
+    "gs://": ("gsutil", "cat", "{}"),
+    "s3://": ("aws", "s3", "cp", "{}", "-"),
+    "hdfs://": ("hdfs", "dfs", "-cat", "{}"),
+}
+"""How object stores are read: by their own tools, which get the address as one argument."""
+
+_QUOTED = r'''\\.|'[^']*'|"(?:\\.|[^"\\])*"'''
+_PARTS = re.compile(rf"""(?:{_QUOTED}|[^|'"\\])+|\|""", re.DOTALL)
+
+
+def starts_programs(source: str) -> bool:
+    """Whether reading a source starts programs on this machine. Such a source must have been typed by the user."""
+    return source.startswith((PIPE, *STORES))
+
+
+def programs_of(source: str) -> list[list[str]]:
+    """The programs that print a source, each with its arguments; the output of each is the input of the next.
+
+    There is no shell: `pipe:curl -s URL | zcat` is two programs. Quotes are understood as a shell does, and ~/ at the
+    beginning of a word; whatever else a shell would act on is refused. Raises ConfigError.
+    """
+    for scheme, words in STORES.items():
+        if source.startswith(scheme):
+            return [[word.replace("{}", source) for word in words]]
+    command = source.removeprefix(PIPE).strip()
+    parts = _PARTS.findall(command)
+    bare = re.sub(_QUOTED, lambda m: re.sub(r"[^$`]", "", m[0]) if m[0].startswith('"') else "", command, flags=re.S)
+    try:
+        if "".join(parts) != command:
+            raise ValueError("a quote is not closed")
+        if acting := sorted(set(re.findall(r"[;&<>()$`\n]", bare))):
+            raise ValueError(
+                f"{' '.join(map(repr, acting))} would need one (inside single quotes it is a plain letter)"
+            )
+        programs = [[_home(w) for w in shlex.split(part)] for part in parts[::2]]
+        if not all(programs) or len(parts) % 2 == 0 or set(parts[1::2]) - {"|"}:
+            raise ValueError("a program is missing beside '|'")
+    except ValueError as error:
+        raise ConfigError(
+            f"'{source[:200]}' cannot be run without a shell: {error}. Write programs with their arguments, joined by "
+            "'|', or put the command into a script and name that."
+        ) from error
+    return programs
+
+
+def _home(word: str) -> str:
+    return os.path.expanduser(word) if word.startswith("~/") else word
+
+
+def output(source: str, cache: Path) -> Path:
+    """What the programs of a source print, as a file in the cache; made once for each command, folder, and state of the
+    files that it names. Raises CheckpointError where a program fails."""
+    programs = programs_of(source)
+    named = [stamp(Path(word)) for words in programs for word in words[1:]]
+    target = cached(source, cache, *([Path.cwd(), *named] if source.startswith(PIPE) else []))
     target.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(f"{target}.lock"):
         if not target.is_file():
-            part = target.with_name(target.name + ".part")
-            with part.open("wb") as file:
-                done = subprocess.run(command, shell=True, stdout=file, stderr=subprocess.PIPE)
-            if done.returncode:
-                words = done.stderr.decode("utf-8", "replace").strip()[-200:]
-                raise CheckpointError(f"The command '{command}' failed with status {done.returncode}: {words}")
-            part.replace(target)
+            with whole(target) as fresh, fresh.open("wb") as file:
+                run_programs(programs, file)
     return target
+
+
+def cached(source: str, cache: Path, *about: object) -> Path:
+    """Where something that came from `source`, and is as `about` says, is kept."""
+    key = hashlib.blake2b("\n".join(map(str, (source, *about))).encode("utf-8", "surrogateescape"), digest_size=8)
+    return cache / f"{key.hexdigest()}-{re.sub(r'[^A-Za-z0-9_.-]+', '_', source)[-60:]}"
+
+
+def stamp(path: Path) -> str:
+    """Of a file: where it really is, how large, and when it changed."""
+    try:
+        found = path.stat()
+        return f"{path.resolve()} {found.st_size} {found.st_mtime_ns}"
+    except (OSError, ValueError):
+        return ""
+
+
+def run_programs(programs: Sequence[Sequence[str]], out: IO[bytes]) -> None:
+    """Run programs whose outputs are the next one's input, the last one's into `out`. Nothing else starts a program.
+
+    Raises CheckpointError with what they said where one fails; one that the next no longer listens to does not.
+    """
+    running: list[subprocess.Popen] = []
+    with tempfile.TemporaryFile() as said:
+        try:
+            for place, words in enumerate(programs):
+                before = running[-1].stdout if running else subprocess.DEVNULL
+                after = out if place == len(programs) - 1 else subprocess.PIPE
+                running.append(subprocess.Popen(list(words), stdin=before, stdout=after, stderr=said))
+                if place:
+                    before.close()  # type: ignore[union-attr]  # or the one before would not notice that nobody reads
+            codes = [process.wait() for process in running]
+        except OSError as error:
+            raise CheckpointError(f"The program '{words[0]}' cannot be started: {error.strerror}.") from error
+        finally:
+            for process in running:
+                if process.stdout:
+                    process.stdout.close()
+                if process.poll() is None:
+                    process.kill()
+                    process.wait()
+        for place, (words, code) in enumerate(zip(programs, codes, strict=True)):
+            unheard = code == -getattr(signal, "SIGPIPE", 0) and place < len(programs) - 1
+            if code and not unheard:
+                said.seek(max(0, said.tell() - 200))
+                told = said.read().decode("utf-8", "replace").strip()
+                raise CheckpointError(f"The command '{shlex.join(words)}' failed with status {code}: {told}")
 
 
 def _fetch(url: str, part: Path, progress: Callable[[int, int], None]) -> None:

@@ -9,40 +9,55 @@ from __future__ import annotations
 import gzip
 import hashlib
 import json
+import math
 import os
 import re
 import shutil
 import tarfile
+import zlib
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from io import BytesIO
-from itertools import product
+from itertools import islice, product
 from pathlib import Path
 from typing import Any
 
-from tessera.data.download import CACHE, TRIES, command_output, download
+from tessera.data.download import CACHE, PIPE, TRIES, cached, download, output, stamp, starts_programs
 from tessera.data.folder import Folder, Pair, Skip
 from tessera.data.pictures import SUFFIXES, Member
 from tessera.errors import CheckpointError, ConfigError, DataError
-from tessera.files.atomic import write_whole
+from tessera.files.atomic import whole, write_whole
 
-COMMANDS = {"gs://": "gsutil cat {}", "s3://": "aws s3 cp {} -", "hdfs://": "hdfs dfs -cat {}"}
-"""How object stores are read: by their own tools."""
+SHARD = re.compile(r".*\.(tar|tgz|tar\.gz)")
+"""The name of a shard."""
+MOST = 1_000_000
+"""Shards that braces may stand for."""
 CAPTIONS = ("txt", "text", "caption", "json.caption", "json.text", "json.prompt")
 """Columns that are tried for captions."""
 
 
 def are_shards(path: str) -> bool:
-    """Whether a data path names shards: a tar, a brace range of them, an address, a command, or a folder of tars."""
-    if path.startswith(("pipe:", "http://", "https://", *COMMANDS)):
-        return True
-    if re.search(r"\.(tar|tgz|tar\.gz)$", path):
+    """Whether a data path names shards: a tar, a brace range of them, an address, a command, or a folder that holds
+    tars, and more of them than loose pictures."""
+    if starts_programs(path) or path.startswith(("http://", "https://")):
         return True
     folder = Path(path).expanduser()
-    return (
-        folder.is_dir() and any(".tar" in p.name for p in folder.iterdir()) and not (folder / "metadata.csv").exists()
-    )
+    if not folder.is_dir():
+        return bool(SHARD.fullmatch(path))
+    tars = sum(1 for name in _names(folder) if SHARD.fullmatch(name))
+    if not tars or (folder / "metadata.csv").exists():
+        return False
+    walk = (name for _, _, names in os.walk(folder) for name in names)
+    loose = (name for name in walk if Path(name).suffix.lower() in SUFFIXES)
+    return sum(1 for _ in islice(loose, tars)) < tars
+
+
+def _names(folder: Path) -> list[str]:
+    try:
+        return os.listdir(folder)
+    except OSError as error:
+        raise DataError(f"The folder {folder} cannot be read: {error.strerror}.") from error
 
 
 def scan(path: str, caption_column: str = "") -> Folder:
@@ -72,55 +87,64 @@ def scan(path: str, caption_column: str = "") -> Folder:
 
 def expand(path: str) -> list[str]:
     """Every shard: brace ranges {00..17} and lists {a,b} are written out, folders searched for tars, in order."""
-    if not path.startswith("pipe:"):
+    if not path.startswith(PIPE):
         folder = Path(path).expanduser()
         if folder.is_dir():
-            return [str(p) for p in sorted(folder.rglob("*")) if ".tar" in p.name and p.is_file()]
-    choices = []
-    for text, inside in re.findall(r"([^{}]*)(?:\{([^{}]*)\})?", path):
-        if text:
-            choices.append([text])
+            found = [str(p) for p in sorted(folder.rglob("*")) if SHARD.fullmatch(p.name) and p.is_file()]
+            return [f"./{name}" if starts_programs(name) else name for name in found]  # a file may be called pipe:x.tar
+    choices: list[Sequence[str]] = []
+    for inside, text in re.findall(r"\{([^{}]*)\}|([^{}]+|[{}])", path):
         if ".." in inside:
-            first, last = inside.split("..", 1)
-            if not (first.isdecimal() and last.isdecimal()):
-                raise ConfigError(f"The range {{{inside}}} in {path} is none; write for example {{00..17}}.")
-            width = len(first) if first.startswith("0") or len(first) == len(last) else 0
-            choices.append([str(i).zfill(width) for i in range(int(first), int(last) + 1)])
-        elif inside:
-            choices.append(inside.split(","))
-    return ["".join(parts) for parts in product(*choices)]
+            choices.append(_range(inside, path))
+        else:
+            choices.append(inside.split(",") if "," in inside else [text or f"{{{inside}}}"])
+    if math.prod(map(len, choices)) > MOST:
+        raise ConfigError(f"{path} stands for more than {MOST:,} shards.")
+    sources = ["".join(parts) for parts in product(*choices)]
+    if not starts_programs(path) and (hidden := next(filter(starts_programs, sources), "")):
+        raise ConfigError(f"{path} stands for '{hidden[:200]}', which starts programs; write it without braces there.")
+    return sources
+
+
+def _range(inside: str, path: str) -> list[str]:
+    first, last = inside.split("..", 1)
+    if not (first.isdecimal() and last.isdecimal() and len(first + last) <= 30):
+        raise ConfigError(f"The range {{{inside}}} in {path} is not one of numbers; write for example {{00..17}}.")
+    width = len(first) if first.startswith("0") or len(first) == len(last) else 0
+    numbers = range(int(first), int(last) + 1)
+    if len(numbers) > MOST:
+        raise ConfigError(f"{path} stands for more than {MOST:,} shards.")
+    return [str(i).zfill(width) for i in numbers]
 
 
 def local(source: str) -> Path:
     """The shard as a plain tar on this disk; fetched into the cache where it is elsewhere, one process at a time."""
-    key = hashlib.blake2b(source.encode(), digest_size=8).hexdigest()
-    readable = re.sub(r"[^\w.-]+", "_", source)[-60:]
-    cached = CACHE / "shards" / f"{key}-{readable}"
-    command = next((c.format(source) for scheme, c in COMMANDS.items() if source.startswith(scheme)), "")
-    if source.startswith("pipe:"):
-        path = command_output(source.removeprefix("pipe:").strip(), cached)
-    elif command:
-        path = command_output(command, cached)
+    kept = CACHE / "shards"
+    if starts_programs(source):
+        path = output(source, kept)
     elif source.startswith(("http://", "https://")):
-        path = download(source, cached, tries=TRIES)
+        path = download(source, cached(source, kept), tries=TRIES)
     else:
         path = Path(source).expanduser()
         if not path.is_file():
             raise CheckpointError("there is no such file")
-    return _unzipped(path, cached)
+    return _unzipped(path, kept)
 
 
-def _unzipped(path: Path, cached: Path) -> Path:
+def _unzipped(path: Path, kept: Path) -> Path:
+    """A gzipped shard, unpacked once for each state of the file."""
     with path.open("rb") as file:
         if file.read(2) != b"\x1f\x8b":
             return path
-    plain = cached.with_name(cached.name + ".plain")
+    plain = cached(path.name, kept, stamp(path))
+    plain = plain.with_name(f"{plain.name}.plain")
     if not plain.is_file():
         plain.parent.mkdir(parents=True, exist_ok=True)
-        part = plain.with_name(f"{plain.name}.{os.getpid()}")
-        with gzip.open(path) as source, part.open("wb") as target:
-            shutil.copyfileobj(source, target)
-        part.replace(plain)
+        try:
+            with gzip.open(path) as source, whole(plain) as fresh, fresh.open("wb") as target:
+                shutil.copyfileobj(source, target)
+        except (EOFError, zlib.error) as error:
+            raise CheckpointError(f"it cannot be unpacked: {error}") from error
     return plain
 
 

@@ -12,6 +12,7 @@ from torch import nn
 
 from tessera.config import OptimConfig, TokensConfig, TrainConfig
 from tessera.errors import CheckpointError, ConfigError
+from tessera.files.atomic import whole
 from tessera.imports import dalle_pytorch, deepspeed_folder, pretrained
 from tessera.imports.dalle_pytorch import Imported
 from tessera.imports.reader import Hollow, read
@@ -148,10 +149,12 @@ def send_out(run: str, file: Path, form: str) -> list[str]:
     checkpoint = checkpoint_of(run)
     model = saved.read(checkpoint)
     content = FORMATS[form](model, checkpoint)
-    fresh = file.with_name(f".{file.name}.part")
-    file.parent.mkdir(parents=True, exist_ok=True)
-    torch.save(content, fresh)
-    fresh.replace(file)
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        with whole(file) as fresh:
+            torch.save(content, fresh)
+    except (OSError, RuntimeError) as error:  # torch's writer raises the latter on a full disk
+        raise ConfigError(f"{file} cannot be written: {error}") from error
     return [f"{file}: {checkpoint} as DALLE-pytorch {content.get('version', dalle_pytorch.VERSION)} saves it."]
 
 

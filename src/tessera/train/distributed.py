@@ -15,7 +15,6 @@ import torch
 import torch.distributed as dist
 import torch.distributed.checkpoint as dcp
 from torch import Tensor, nn
-from torch.distributed.checkpoint.default_planner import DefaultLoadPlanner
 from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard, register_fsdp_forward_method
 from torch.distributed.rendezvous import rendezvous
 from torch.distributed.tensor import distribute_tensor
@@ -27,7 +26,7 @@ from tessera.models import saved
 from tessera.nn.attention import Attention
 from tessera.nn.stack import Branch, FeedForward, economise
 from tessera.train.engine import MakeOptimizer, Single, read_optimizer
-from tessera.train.optim import Moments, clean, moments, set_moments
+from tessera.train.optim import clean, moments, set_moments
 
 
 def join(machine: MachineConfig) -> tuple[int, int, str]:
@@ -213,16 +212,3 @@ class Written:
 
     def __call__(self) -> None:
         self.future.result()
-
-
-def gathered(folder: Path) -> Moments:
-    """Shards that ranks wrote together, as whole tensors, whatever the number of ranks now."""
-    reader = dcp.FileSystemReader(folder)
-    listed: dict[str, Any] = reader.read_metadata().state_dict_metadata
-    flat = {name: torch.zeros(tuple(m.size), dtype=m.properties.dtype) for name, m in listed.items()}
-    dcp.load(flat, storage_reader=reader, planner=DefaultLoadPlanner(), no_dist=True)
-    found: Moments = {}
-    for name, value in flat.items():
-        parameter, _, key = name.rpartition("|")
-        found.setdefault(parameter, {})[key] = value
-    return found

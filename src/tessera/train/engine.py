@@ -17,6 +17,7 @@ from tessera.nn.loss import Head, slopes
 from tessera.nn.stack import economise
 from tessera.state import read_state, write_state
 from tessera.train.optim import moments, set_moments
+from tessera.train.sharded import METADATA, gathered
 
 MakeOptimizer = Callable[[nn.Module], torch.optim.Optimizer]
 
@@ -152,11 +153,7 @@ def compile_parts(model: nn.Module) -> None:
 
 def read_optimizer(folder: Path) -> dict:
     """The state that any engine wrote, whole."""
-    if not (folder / ".metadata").is_file():
-        return read_state(folder)
-    from tessera.train.distributed import gathered  # written by ranks together
-
-    return {"moments": gathered(folder)}
+    return {"moments": gathered(folder)} if (folder / METADATA).is_file() else read_state(folder)
 
 
 def whole(x: Tensor) -> Tensor:
