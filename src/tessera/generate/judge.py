@@ -36,9 +36,7 @@ class CLIPJudge:
         model = saved.read(checkpoint)
         if not isinstance(model, CLIP):
             raise CheckpointError(f"{run} holds a {type(model).__name__}, which judges nothing; name a clip run.")
-        return CLIPJudge(
-            model.to(choose_device(device)), text_tokens.load(checkpoint / "text_tokenizer", model.config.text_vocab)
-        )
+        return CLIPJudge(model.to(choose_device(device)), text_tokens.load(checkpoint / "text_tokenizer"))
 
     @torch.inference_mode()
     def scores(self, pictures: Sequence[Picture]) -> Tensor:

@@ -112,10 +112,10 @@ class Pipeline:
         if not isinstance(model, TextToImage):
             raise CheckpointError(f"{run} holds an image tokenizer, which draws nothing by itself; name a t2i run.")
         place = choose_device(device)
-        tokenizer = image_tokens.load(checkpoint / "image_tokenizer", model.config.image_vocab, model.config.grid)
-        text = text_tokens.load(checkpoint / "text_tokenizer", model.config.text_vocab)
+        tokenizer = image_tokens.load(checkpoint / "image_tokenizer")
         tokenizer.to(place)
         prepare(model.to(place).eval(), weights, compiles(compile, place))
+        text = text_tokens.load(checkpoint / "text_tokenizer")
         return Pipeline(model, text, tokenizer, str(run), compiles(compile, place))
 
     def __call__(self, prompt: str, count: int = 1, seed: int = 0, **sampling: Any) -> list[Picture]:

@@ -63,17 +63,10 @@ class Frozen:
         saved.write(folder, self.model)
 
 
-def load(folder: Path, vocab: int = 0, grid: int = 0) -> Frozen:
-    """The image tokenizer in a folder. Raises CheckpointError where there is none, or where it is not the one with the
-    `vocab` and `grid` that a prior was trained on, where they are told."""
+def load(folder: Path) -> Frozen:
+    """The image tokenizer in a folder. Raises CheckpointError where there is none."""
     model = saved.read(folder)
     if not isinstance(model, DiscreteVAE | VQGAN | OpenAIDVAE):
         raise CheckpointError(f"{folder} holds a {type(model).__name__}, which is not an image tokenizer.")
     # Convolutions run a third faster with channels last; other weights are left alone by it.
-    made = Frozen(model.requires_grad_(False).to(memory_format=torch.channels_last))  # type: ignore[call-overload]
-    if (vocab and made.vocab != vocab) or (grid and made.grid != grid):
-        raise CheckpointError(
-            f"{folder} makes {made.grid} x {made.grid} of {made.vocab} codes, and the model beside it draws "
-            f"{grid} x {grid} of {vocab}. Restore the tokenizer that the run was trained with."
-        )
-    return made
+    return Frozen(model.requires_grad_(False).to(memory_format=torch.channels_last))  # type: ignore[call-overload]

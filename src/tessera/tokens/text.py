@@ -201,20 +201,13 @@ NAMED: dict[str, Callable[[], TextTokenizer]] = {"clip": lambda: clip_bpe(find_c
 FILES: dict[str, Callable[[Path], TextTokenizer]] = {".json": lambda path: BPE(_read(path)), ".model": YouToken}
 
 
-def load(folder: Path, vocab: int = 0) -> TextTokenizer:
-    """The tokenizer that `save` wrote. Raises CheckpointError where there is none, or where it has more tokens than
-    the `vocab` of the model that reads them, where that is told."""
+def load(folder: Path) -> TextTokenizer:
+    """The tokenizer that `save` wrote. Raises CheckpointError where there is none."""
     try:
         config = read_json(folder / "config.json", dict)
-        made = KINDS[cast(config.get("kind"), str, "kind")](folder, config)
+        return KINDS[cast(config.get("kind"), str, "kind")](folder, config)
     except (OSError, ValueError, LookupError, ConfigError) as error:
         raise CheckpointError(f"{folder} holds no text tokenizer: {error}") from error
-    if vocab and made.vocab > vocab:
-        raise CheckpointError(
-            f"{folder} has {made.vocab} tokens, and the model beside it knows {vocab}. "
-            "Restore the tokenizer that the run was trained with."
-        )
-    return made
 
 
 KINDS: dict[str, Callable[[Path, dict], TextTokenizer]] = {
