@@ -67,6 +67,6 @@ def load(folder: Path) -> Frozen:
     """The image tokenizer in a folder. Raises CheckpointError where there is none."""
     model = saved.read(folder)
     if not isinstance(model, DiscreteVAE | VQGAN | OpenAIDVAE):
-        raise CheckpointError(f"{folder} holds a {type(model).__name__}, which is no image tokenizer.")
+        raise CheckpointError(f"{folder} holds a {type(model).__name__}, which is not an image tokenizer.")
     # Convolutions run a third faster with channels last; other weights are left alone by it.
     return Frozen(model.requires_grad_(False).to(memory_format=torch.channels_last))  # type: ignore[call-overload]

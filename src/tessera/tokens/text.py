@@ -8,14 +8,16 @@ import importlib.util
 import json
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Annotated, Any, Literal, Protocol
 
 import torch
+from annotated_types import Ge
 from jaxtyping import Int
 from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
 from torch import Tensor
 
 from tessera.errors import CheckpointError, ConfigError, DataError
+from tessera.settings import cast, read_json
 from tessera.tokens.youtoken import YouToken
 
 CLIP_VOCAB = 49408
@@ -202,16 +204,18 @@ FILES: dict[str, Callable[[Path], TextTokenizer]] = {".json": lambda path: BPE(_
 def load(folder: Path) -> TextTokenizer:
     """The tokenizer that `save` wrote. Raises CheckpointError where there is none."""
     try:
-        config = json.loads((folder / "config.json").read_text("utf-8"))
-        return KINDS[config["kind"]](folder, config)
-    except (OSError, ValueError, KeyError) as error:
-        raise CheckpointError(f"{folder} holds no text tokenizer: {error}.") from error
+        config = read_json(folder / "config.json", dict)
+        return KINDS[cast(config.get("kind"), str, "kind")](folder, config)
+    except (OSError, ValueError, LookupError, ConfigError) as error:
+        raise CheckpointError(f"{folder} holds no text tokenizer: {error}") from error
 
 
 KINDS: dict[str, Callable[[Path, dict], TextTokenizer]] = {
-    "bpe": lambda folder, config: BPE(_read(folder / "tokenizer.json"), config["cleaning"]),
+    "bpe": lambda folder, config: BPE(
+        _read(folder / "tokenizer.json"), cast(config["cleaning"], Literal["none", "clip"], "cleaning")
+    ),
     "youtokentome": lambda folder, config: YouToken(folder / "youtokentome.model"),
-    "numbers": lambda folder, config: Numbers(config["vocab"]),
+    "numbers": lambda folder, config: Numbers(cast(config["vocab"], Annotated[int, Ge(1)], "vocab")),
 }
 
 
