@@ -210,7 +210,7 @@ def draw_and_report(
     drawn: list[Picture] = []
     sampling = SampleConfig(guidance=config.guidance)
     for i, pair in enumerate(progress("Drawing held-out captions")(asked, len(asked))):
-        drawn += pipeline.draw([pair.captions[0]], [config.seed + i], sampling)
+        drawn += pipeline.draw([pair.captions[0]], [config.seed + i], sampling, truncate=True)
     contact_sheet(drawn).save(run.folder / "contact-sheet.png")
     say("")
     for name, value in report.write(run, objective, drawn, health.skipped).items():

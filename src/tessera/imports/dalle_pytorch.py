@@ -67,7 +67,7 @@ def dalle_config(given: Mapping[str, Any], vocab: int, grid: int, version: str =
     if "mlp" in types:
         raise CheckpointError("attn_types holds 'mlp' (gMLP), which releases 0.13 to 1.3 had and Tessera does not.")
     # Before 1.5 the window of conv_like was centred on the query.
-    patterns = tuple("conv_centred" if t == "conv_like" and older(version, 1, 5) else str(t) for t in types)
+    patterns: Any = tuple("conv_centred" if t == "conv_like" and older(version, 1, 5) else str(t) for t in types)
     transformer = TransformerConfig(
         dim=o["dim"], depth=o["depth"], heads=o["heads"], head_dim=o["dim_head"], patterns=patterns,
         positions="axial" if o["rotary_emb"] is False else "rotary_dalle1", norm="layer", qk_norm=False, ff="geglu",
