@@ -328,7 +328,7 @@ def broken(content: dict, how: str) -> object:
         ("other shape", "another shape"),
         ("unknown option", "did you mean 'dim'"),
         ("other depth", "missing transformer"),
-        ("strange option", "must be a whole number"),
+        ("strange option", "transformer.depth is 'two'; it must be a whole number"),
         ("foreign rotary", "rotary positions"),
         ("no tokenizer", "no image tokenizer"),
         ("a list", "holds a list"),

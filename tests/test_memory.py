@@ -210,6 +210,8 @@ def test_a_run_that_runs_out_of_memory_ends_with_the_losses_of_one_that_does_not
 class Tiny:
     """A tokenizer of pictures of one pixel a code."""
 
+    grid, vocab = 4, 11
+
     def decode(self, codes: torch.Tensor) -> torch.Tensor:
         return (codes / 10).reshape(-1, 1, 4, 4).expand(-1, 3, -1, -1)
 

@@ -2,19 +2,27 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from tessera.generate.pipeline import Pipeline
 
 __version__ = "0.1.0"
 
 
-def load(run: str, device: str = "auto") -> Pipeline:
+def load(run: str | Path, device: str = "auto", **options: Any) -> Pipeline:
     """The trained model in a run folder: `tessera.load("runs/birds")("a red bird", count=4, seed=7)`.
 
-    Raises CheckpointError where the folder holds none.
+    `options` are those of `Pipeline.load`: weights ("float32", "bf16", "int8") and compile ("auto", "on", "off").
+    Raises CheckpointError where the folder holds none, ConfigError that names a wrong option.
     """
+    from tessera.errors import ConfigError
     from tessera.generate.pipeline import Pipeline  # here, because importing tessera loads no torch
+    from tessera.settings import nearest
 
-    return Pipeline.load(run, device)
+    for name in options:
+        if name not in (known := ("device", "weights", "compile")):
+            raise ConfigError(f"There is no option '{name}'{nearest(name, known) or '.'} Known: {', '.join(known)}.")
+    return Pipeline.load(run, device, **options)

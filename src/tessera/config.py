@@ -20,6 +20,7 @@ PatternName = Literal["full", "axial_row", "axial_col", "conv_like", "conv_centr
 Count = Annotated[int, Ge(1), Le(1_000_000_000)]
 CountOrZero = Annotated[int, Ge(0), Le(1_000_000_000)]
 Batch = Annotated[int, Ge(1), Le(1_000_000)]
+Pictures = Annotated[int, Ge(1), Le(1_000_000)]
 Width = Annotated[int, Ge(1), Le(65_536)]
 Depth = Annotated[int, Ge(1), Le(1_024)]
 Processes = Annotated[int, Ge(0), Le(1_024)]

@@ -240,7 +240,7 @@ def draw_and_report(
     drawn: list[Picture] = []
     sampling = SampleConfig(guidance=config.guidance)
     for i, pair in enumerate(progress("Drawing held-out captions")(asked, len(asked))):
-        drawn += pipeline.draw([pair.captions[0]], [config.seed + i], sampling)
+        drawn += pipeline.draw([pair.captions[0]], [config.seed + i], sampling, truncate=True)
     with whole(run.folder / "contact-sheet.png") as fresh:
         contact_sheet(drawn).save(fresh)
     say("")

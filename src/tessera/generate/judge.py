@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -36,7 +37,8 @@ class CLIPJudge:
         model = saved.read(checkpoint)
         if not isinstance(model, CLIP):
             raise CheckpointError(f"{run} holds a {type(model).__name__}, which judges nothing; name a clip run.")
-        return CLIPJudge(model.to(choose_device(device)), text_tokens.load(checkpoint / "text_tokenizer"))
+        place = choose_device(device)
+        return CLIPJudge(model.to(place), text_tokens.load(checkpoint / "text_tokenizer"))
 
     @torch.inference_mode()
     def scores(self, pictures: Sequence[Picture]) -> Tensor:
@@ -44,6 +46,12 @@ class CLIPJudge:
         c, device = self.model.config, self.model.temperature.device
         prompts = [p.prompt for p in pictures]
         ids = [self.text.encode(p) for p in prompts]
+        if (longest := max(map(len, ids), default=0)) > c.text_len:
+            warnings.warn(f"The judge reads {c.text_len} of the {longest} tokens of a prompt.", stacklevel=2)
+        if max((max(i, default=0) for i in ids), default=0) >= c.text_vocab:
+            raise CheckpointError(
+                "The judge's text tokenizer has more tokens than its model: they do not belong together."
+            )
         tokens = text_tokens.pad(ids, c.text_len, c.text_vocab, True, prompts).to(device)
         mode = MODES[c.channels]
         arrays = [torch.from_numpy(np.array(p.image.convert(mode)).reshape(*p.image.size[::-1], -1)) for p in pictures]

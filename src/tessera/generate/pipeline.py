@@ -1,26 +1,27 @@
-"""Prompt -> pictures, from a trained run. It knows no command line and no training."""
+"""Request -> pictures, from a trained run. It knows no command line and no training."""
 
 from __future__ import annotations
 
-import io
+import math
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
 import torch
-from PIL import Image, PngImagePlugin
 from torch import Tensor
 
-from tessera.config import SampleConfig
-from tessera.data.pictures import middle_square, read, resized, to_image
-from tessera.errors import CheckpointError, ConfigError
+from tessera.config import Batch, SampleConfig, Seed
+from tessera.data.pictures import middle_square, resized, to_image
+from tessera.errors import CheckpointError, ConfigError, DataError
 from tessera.generate import sample
+from tessera.generate.request import Picture, Request, prime_picture, refuse_bytes, request
 from tessera.generate.weights import compiled, prepare
 from tessera.machine.device import choose_device, compiles, out_of_memory, release
 from tessera.models import saved
 from tessera.models.text_to_image import TextToImage
+from tessera.settings import cast, short
 from tessera.store import checkpoint_of
 from tessera.tokens import image as image_tokens
 from tessera.tokens import text as text_tokens
@@ -28,55 +29,13 @@ from tessera.tokens.image import ImageTokenizer
 from tessera.tokens.text import TextTokenizer
 
 
-@dataclass(frozen=True)
-class Picture:
-    """A drawn picture. In a notebook it shows itself."""
-
-    image: Image.Image
-    prompt: str
-    seed: int
-    run: str = ""
-    codes: tuple[int, ...] = field(default=(), repr=False)
-    score: float | None = None
-    """How well a judge finds that it fits the prompt: higher is better."""
-
-    def save(self, path: str | Path) -> None:
-        """A PNG that carries its prompt, seed and run."""
-        about = PngImagePlugin.PngInfo()
-        words = {"prompt": self.prompt, "seed": str(self.seed), "run": self.run, "software": "Tessera"}
-        for key, value in words.items() if self.score is None else (words | {"score": f"{self.score:.4f}"}).items():
-            about.add_itxt(key, value)
-        self.image.save(path, "PNG", pnginfo=about)
-
-    def _repr_png_(self) -> bytes:
-        buffer = io.BytesIO()
-        self.image.save(buffer, "PNG")
-        return buffer.getvalue()
-
-
-@dataclass(frozen=True)
-class Request:
-    """What to draw: `count` pictures of a prompt, seeded seed, seed + 1, ..."""
-
-    prompt: str
-    count: int = 1
-    seed: int = 0
-    sampling: SampleConfig = field(default_factory=SampleConfig)
-    prime: str = ""
-    """A picture whose top rows the drawn ones begin with."""
-    prime_rows: float = 0.4375
-    """Share of the rows taken from it."""
-    batch: int = 8
-    """Pictures drawn at a time; it changes no picture."""
-
-    def check(self) -> None:
-        if self.count < 1 or self.batch < 1:
-            raise ConfigError(f"count is {self.count} and batch {self.batch}; both must be at least 1.")
-        if not 0 <= self.prime_rows <= 1:
-            raise ConfigError(f"prime-rows is {self.prime_rows}; it is a share of the picture, 0 ... 1.")
-        if self.seed < 0:
-            raise ConfigError(f"seed is {self.seed}; it must not be negative.")
-        self.sampling.check()
+def find(run: str | Path) -> Path:
+    """The checkpoint to draw from: the best of a run, or the one that is named. Raises CheckpointError where there is
+    none."""
+    folder = Path(cast(run, str | Path, "run")).expanduser()
+    if not folder.is_dir():
+        raise CheckpointError(f"There is no run folder {run}. Train one with: tessera learn PICTURES --out {run}")
+    return checkpoint_of(folder)
 
 
 class Judge(Protocol):
@@ -91,6 +50,12 @@ class Pipeline:
     def __init__(
         self, model: TextToImage, text: TextTokenizer, image: ImageTokenizer, name: str = "", compile: bool = False
     ):
+        c = model.config
+        if (image.grid, image.vocab) != (c.grid, c.image_vocab):
+            raise CheckpointError(
+                f"The image tokenizer has a grid of {image.grid} and {image.vocab} codes, the model {c.grid} and "
+                f"{c.image_vocab}: they do not belong together."
+            )
         self.model, self.text, self.image, self.name = model.eval(), text, image, name
         self.read = compiled(model) if compile else None
         self.smaller = 0  # the batch that memory once forced, if it did
@@ -104,23 +69,22 @@ class Pipeline:
         `weights` are float32, bf16 or int8, which is the fastest on a CPU. `compile` costs ten seconds and saves a
         quarter to a half of a picture's time on a CPU; auto does it on CUDA alone.
         """
-        folder = Path(run).expanduser()
-        if not folder.is_dir():
-            raise CheckpointError(f"There is no run folder {run}. Train one with: tessera learn PICTURES --out {run}")
-        checkpoint = checkpoint_of(folder)
+        cast(compile, Literal["auto", "on", "off"], "compile")
+        checkpoint = find(run)
+        place = choose_device(device)
         model = saved.read(checkpoint)
         if not isinstance(model, TextToImage):
             raise CheckpointError(f"{run} holds an image tokenizer, which draws nothing by itself; name a t2i run.")
-        place = choose_device(device)
         tokenizer = image_tokens.load(checkpoint / "image_tokenizer")
         tokenizer.to(place)
         prepare(model.to(place).eval(), weights, compiles(compile, place))
         text = text_tokens.load(checkpoint / "text_tokenizer")
         return Pipeline(model, text, tokenizer, str(run), compiles(compile, place))
 
-    def __call__(self, prompt: str, count: int = 1, seed: int = 0, **sampling: Any) -> list[Picture]:
-        """`count` pictures of a prompt; keywords are the fields of SampleConfig, such as temperature and guidance."""
-        return list(self.stream(Request(prompt, count, seed, SampleConfig(**sampling))))
+    def __call__(self, prompt: str, count: int = 1, seed: int = 0, **options: Any) -> list[Picture]:
+        """`count` pictures of a prompt; keywords are the fields of SampleConfig, such as temperature and guidance, and
+        of Request, such as truncate. Raises ConfigError that names a wrong keyword or value."""
+        return list(self.stream(request(prompt, count=count, seed=seed, **options)))
 
     def stream(
         self,
@@ -131,6 +95,17 @@ class Pipeline:
         """The pictures, as each batch is done. Along the way `on_step(codes done, codes in all)` is called, and
         `on_partial` with the batch's unfinished pictures after every two rows of codes."""
         request.check()
+        self.tokens([request.prompt], request.truncate)
+        if lost := self.beyond(request.prompt):
+            warnings.warn(f"The prompt is too long for the model; {short(lost)} is cut off.", stacklevel=2)
+        return self._stream(request, on_step, on_partial)
+
+    def _stream(
+        self,
+        request: Request,
+        on_step: Callable[[int, int], None],
+        on_partial: Callable[[list[Picture]], None] | None,
+    ) -> Iterator[Picture]:
         prime, size, rows = self._prime(request), self.model.layout.codes, 2 * self.model.layout.grid
         prompts = [request.prompt] * request.count
         seeds = range(request.seed, request.seed + request.count)
@@ -145,15 +120,25 @@ class Pipeline:
                 first = before // size
                 on_partial(self.partial(drawn, prompts[:batch], seeds[first : first + batch]))
 
-        for part in self._draw(prompts, seeds, request.sampling, request.batch, prime, step):
+        for part in self._draw(prompts, seeds, request.sampling, request.batch, request.truncate, prime, step):
             before += len(part) * size
             yield from part
 
     def draw(
-        self, prompts: Sequence[str], seeds: Sequence[int], sampling: SampleConfig, batch: int = 32
+        self,
+        prompts: Sequence[str],
+        seeds: Sequence[int],
+        sampling: SampleConfig,
+        batch: int = 32,
+        truncate: bool = False,
     ) -> list[Picture]:
-        """One picture for each prompt with its seed."""
-        return [picture for part in self._draw(prompts, seeds, sampling, batch) for picture in part]
+        """One picture for each prompt with its seed. `truncate` cuts prompts that are too long, in silence."""
+        sampling.check()
+        cast(list(seeds), list[Seed], "seeds")
+        cast(batch, Batch, "batch")
+        if len(prompts) != len(seeds):
+            raise ConfigError(f"There are {len(prompts)} prompts and {len(seeds)} seeds; each prompt needs one.")
+        return [picture for part in self._draw(prompts, seeds, sampling, batch, truncate) for picture in part]
 
     def _draw(
         self,
@@ -161,6 +146,7 @@ class Pipeline:
         seeds: Sequence[int],
         sampling: SampleConfig,
         batch: int,
+        truncate: bool,
         prime: Tensor | None = None,
         on_step: Callable[[Tensor], None] = lambda drawn: None,
     ) -> Iterator[list[Picture]]:
@@ -171,7 +157,7 @@ class Pipeline:
             part, own = prompts[first : first + batch], seeds[first : first + batch]
             begun = None if prime is None else prime.expand(len(part), -1)
             try:
-                drawn = sample.codes(self.model, self.tokens(part), own, sampling, begun, on_step, self.read)
+                drawn = sample.codes(self.model, self.tokens(part, truncate), own, sampling, begun, on_step, self.read)
                 done = self.pictures(drawn, part, own)
             except (RuntimeError, MemoryError) as error:
                 if not out_of_memory(error) or len(part) == 1:
@@ -209,28 +195,52 @@ class Pipeline:
             raise ConfigError(f"best-of is {of}, less than the {request.count} pictures that are to be kept.")
         drawn = list(self.stream(replace(request, count=of), on_step))
         scores = judge.scores(drawn).tolist()
+        if not all(map(math.isfinite, scores)):
+            raise CheckpointError("The judge's scores are not numbers: its weights are damaged. Name another judge.")
         scored = [replace(picture, score=score) for picture, score in zip(drawn, scores, strict=True)]
         return sorted(scored, key=lambda p: -(p.score or 0.0))[: request.count]
 
     def complete(self, beginning: str, seeds: Sequence[int], sampling: SampleConfig) -> list[str]:
         """The beginning of a caption, ended by the model, once for each seed; guidance plays no part in it."""
-        ids = torch.tensor([self.text.encode(beginning)], dtype=torch.long, device=self._device)
+        ids = torch.tensor([self._encode(beginning)], dtype=torch.long, device=self._device)
         if ids.shape[1] >= self.model.config.text_len:
             raise ConfigError(f"The beginning has {ids.shape[1]} tokens; captions end at {self.model.config.text_len}.")
         rows = sample.texts(self.model, ids.repeat(len(seeds), 1), seeds, sampling)
         return [self.text.decode(i for i in row if i < self.model.config.text_vocab) for row in rows.tolist()]
 
-    def tokens(self, prompts: Sequence[str]) -> Tensor:
-        """[B, T]; raises ConfigError where a prompt is empty, DataError where it is too long for the model."""
+    def tokens(self, prompts: Sequence[str], truncate: bool = False) -> Tensor:
+        """[B, T]. Raises ConfigError where a prompt is empty, DataError where it is too long, unless `truncate`."""
         if any(not p.strip() for p in prompts):
             raise ConfigError("The prompt is empty: say what to draw.")
-        ids = [self.text.encode(p) for p in prompts]
-        names = [f"The prompt '{p[:40]}'" for p in prompts]
-        c = self.model.config
-        return text_tokens.pad(ids, c.text_len, c.text_vocab, True, names).to(self._device)
+        ids, c = [self._encode(p) for p in prompts], self.model.config
+        for prompt, own in zip(prompts, ids, strict=True):
+            if len(own) > c.text_len and not truncate:
+                raise DataError(
+                    f"The prompt {short(prompt)} has {len(own)} tokens and the model reads {c.text_len}: "
+                    f"{short(self.beyond(prompt))} would be lost. "
+                    "Shorten it, or cut it with --truncate (in Python truncate=True)."
+                )
+        return text_tokens.pad(ids, c.text_len, c.text_vocab, truncate, prompts).to(self._device)
+
+    def beyond(self, prompt: str) -> str:
+        """The words of a prompt that the model does not read, because it is too long."""
+        lost = self._encode(prompt)[self.model.config.text_len :]
+        return self.text.decode(lost) if lost else ""
+
+    def _encode(self, prompt: str) -> list[int]:
+        refuse_bytes(prompt)
+        ids, vocab = self.text.encode(prompt), self.model.config.text_vocab
+        if max(ids, default=0) >= vocab:
+            raise CheckpointError(
+                f"The text tokenizer gives the token {max(ids)} and the model has {vocab}: they do not belong together."
+            )
+        return ids
 
     def pictures(self, drawn: Tensor, prompts: Sequence[str], seeds: Sequence[int]) -> list[Picture]:
-        rows = zip(self.image.decode(drawn), drawn.tolist(), prompts, seeds, strict=True)
+        decoded = self.image.decode(drawn)
+        if not decoded.isfinite().all():
+            raise CheckpointError("The image tokenizer draws what is not a number: its weights are damaged.")
+        rows = zip(decoded, drawn.tolist(), prompts, seeds, strict=True)
         return [Picture(to_image(p), prompt, seed, self.name, tuple(c)) for p, c, prompt, seed in rows]
 
     @property
@@ -241,7 +251,7 @@ class Pipeline:
         """Codes [1, n] of the rows that are given."""
         if not request.prime:
             return torch.zeros(1, 0, dtype=torch.long, device=self._device)
-        picture = read(Path(request.prime).expanduser(), self.image.channels)
+        picture = prime_picture(request.prime, self.image.channels)
         small = resized(picture, middle_square(*picture.shape[1:]), self.image.pixels)
         codes = self.image.encode(small[None].float() / 255)
         return codes[:, : round(request.prime_rows * self.image.grid) * self.image.grid]

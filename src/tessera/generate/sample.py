@@ -9,6 +9,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from tessera.config import SampleConfig
+from tessera.errors import CheckpointError
 from tessera.machine.device import few_rows
 from tessera.models.text_to_image import TextToImage
 from tessera.nn.attention import Past
@@ -95,6 +96,8 @@ def texts(
     read = tokens
     while len(drawn) < total and not over.all():
         logits = model.continue_text(read, past)
+        if read is tokens:
+            _sound(logits)
         if not drawn:
             logits = logits.index_fill(1, padding[0], -torch.inf)  # a caption has a first word
         for keep in chosen:
@@ -154,6 +157,7 @@ def codes(
     text, first_codes = begun.split((tokens.shape[1], known), 1)
     past = model.past(len(begun), dtype=model.image_embedding.weight.dtype)
     logits = model.begin(text, first_codes, past)[which]
+    _sound(logits)
     past.spread(which)
     if read:
         past.fix()
@@ -166,7 +170,8 @@ def codes(
         first = min(known, total - width)  # of the codes to be drawn; the one before it is the first to be read
         past.go_to(model.layout.text + first - 1, width)
         given = drawn[:, first - 1 : first - 1 + width]
-        found = choose(read(given.repeat(copies, 1), past), first)[:, known - first :]
+        logits = read(given.repeat(copies, 1), past)
+        found = choose(logits, first)[:, known - first :]
         end, right = known + found.shape[1], 1
         if width > 1:
             guessed = (found[:, :-1] == drawn[:, known : end - 1]).all(0)
@@ -175,4 +180,13 @@ def codes(
         drawn[:, known:end] = found
         known += right
         on_step(drawn[:, :known])
+    _sound(logits)  # what is not a number spreads: looking at the first and the last predictions is enough
     return drawn
+
+
+def _sound(logits: Tensor) -> None:
+    if not logits.isfinite().all():
+        raise CheckpointError(
+            "The model predicts values that are not numbers: its weights are damaged, or its training came to nothing. "
+            "Draw from another checkpoint (RUN/step-...), or train again."
+        )

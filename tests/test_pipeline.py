@@ -1,0 +1,171 @@
+"""Drawing refuses what it cannot do, in a sentence, and never gives a wrong picture in silence."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import pytest
+import torch
+from PIL import Image
+
+import tessera
+from conftest import CLASSIC, MODERN, TINY_DVAE, prior
+from tessera.config import SampleConfig
+from tessera.errors import CheckpointError, ConfigError, DataError, TesseraError
+from tessera.generate import sample
+from tessera.generate.judge import CLIPJudge
+from tessera.generate.pipeline import Picture, Pipeline, Request
+from tessera.models.clip import CLIP
+from tessera.models.dvae import DiscreteVAE
+from tessera.tokens.image import Frozen
+from tessera.tokens.text import Numbers
+from test_judge import TINY
+
+
+def pipeline(**changes: Any) -> Pipeline:
+    torch.manual_seed(0)
+    return Pipeline(prior(MODERN, image_vocab=27, **changes), Numbers(20), Frozen(DiscreteVAE(TINY_DVAE).eval()))
+
+
+# A prompt that is too long.
+
+
+def test_a_prompt_longer_than_the_text_is_refused_with_both_lengths_and_the_words_that_would_be_lost():
+    for draw in (lambda p: p("1 2 3 4 5 6 7"), lambda p: p.draw(["1 2 3 4 5 6 7"], [0], SampleConfig())):
+        with pytest.raises(DataError, match=r"has 7 tokens and the model reads 5: '6 7' would be lost.*--truncate"):
+            draw(pipeline())
+
+
+def test_truncate_cuts_with_a_notice():
+    model = pipeline()
+    with pytest.warns(UserWarning, match="'6 7' is cut off"):
+        (cut,) = model("1 2 3 4 5 6 7", truncate=True)
+    assert cut.codes == model("1 2 3 4 5")[0].codes
+    (quiet,) = model.draw(["1 2 3 4 5 6 7"], [0], SampleConfig(), truncate=True)
+    assert quiet.codes == cut.codes
+
+
+def test_a_judge_that_reads_less_of_the_prompt_says_so():
+    torch.manual_seed(0)
+    picture = Picture(Image.new("RGB", (16, 16)), "1 2 3 4 5 6 7", 0)
+    with pytest.warns(UserWarning, match="The judge reads 5 of the 7 tokens"):
+        CLIPJudge(CLIP(TINY), Numbers(20)).scores([picture])
+
+
+# Values and names.
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        ({"temprature": 1}, "no option 'temprature'; did you mean 'temperature'"),
+        ({"cond_scale": 1}, "no option 'cond_scale'"),
+        ({"temperature": math.nan}, "temperature is nan"),
+        ({"guidance": math.inf}, "guidance is inf"),
+        ({"guidance": "2"}, "guidance is '2'; it must be a number"),
+        ({"top_k": math.nan}, "top_k is nan"),
+        ({"count": 0}, "count is 0"),
+        ({"count": 10**9}, "count is 1000000000; it must be at most 1000000"),
+        ({"count": 1.5}, "count is 1.5; it must be a whole number"),
+        ({"seed": -1}, "seed is -1"),
+        ({"seed": 2**64}, "seed is 18446744073709551616"),
+        ({"seed": 2**63 - 2, "count": 3}, "the last seed would be over"),
+        ({"batch": 0}, "batch is 0"),
+        ({"prime_rows": 1.5}, "prime_rows is 1.5"),
+        ({"prime": "/nowhere.png"}, r"The picture to begin with, /nowhere\.png, is not a regular file"),
+    ],
+)
+def test_a_wrong_option_is_named(options, says):
+    with pytest.raises(TesseraError, match=says):
+        pipeline()("1 2", **options)
+
+
+@pytest.mark.parametrize(
+    ("prompt", "says"), [(" ", "empty"), (["1"], "must be a text"), ("1 \udc80", "not text in UTF-8")]
+)
+def test_a_prompt_that_is_not_text_is_refused(prompt, says):
+    with pytest.raises(ConfigError, match=says):
+        pipeline()(prompt)
+    if isinstance(prompt, str) and prompt.strip():
+        with pytest.raises(ConfigError, match=says):
+            pipeline().complete(prompt, [0], SampleConfig())
+
+
+def test_the_last_seed_is_drawn():
+    (picture,) = pipeline()("1 2", seed=2**63 - 2)
+    assert picture.seed == 2**63 - 2
+
+
+@pytest.mark.parametrize(
+    ("prompts", "seeds", "batch", "says"),
+    [
+        (["1"], [0, 1], 8, "1 prompts and 2 seeds"),
+        (["1"], [-1], 8, r"seeds\[0\] is -1"),
+        (["1"], [0], 0, "batch is 0"),
+    ],
+)
+def test_lists_of_prompts_and_seeds_are_checked(prompts, seeds, batch, says):
+    with pytest.raises(ConfigError, match=says):
+        pipeline().draw(prompts, seeds, SampleConfig(), batch)
+
+
+def test_load_names_a_wrong_keyword(tmp_path):
+    with pytest.raises(ConfigError, match="no option 'devise'; did you mean 'device'"):
+        tessera.load(str(tmp_path), devise="cpu")
+    with pytest.raises(ConfigError, match="compile is 'maybe'"):
+        tessera.load(str(tmp_path), compile="maybe")
+    with pytest.raises(ConfigError, match="run is None"):
+        tessera.load(None)  # type: ignore[arg-type]
+
+
+# Parts that do not belong together, and damaged ones.
+
+
+@pytest.mark.parametrize("changes", [{"grid": 8}, {"image_vocab": 11}])
+def test_an_image_tokenizer_of_another_model_is_refused_before_anything_is_drawn(changes):
+    model = prior(MODERN, **{"image_vocab": 27, **changes})
+    with pytest.raises(CheckpointError, match="do not belong together"):
+        Pipeline(model, Numbers(20), Frozen(DiscreteVAE(TINY_DVAE)))
+
+
+def test_a_text_tokenizer_with_more_tokens_than_the_model_is_refused():
+    model = pipeline()
+    model.text = Numbers(1000)
+    with pytest.raises(CheckpointError, match="gives the token 500 and the model has 20"):
+        model("1 500")
+
+
+@pytest.mark.parametrize("transformer", [MODERN, CLASSIC], ids=["modern", "dalle1"])
+@pytest.mark.parametrize("part", ["image_head", "image_embedding", "norm"])
+def test_a_model_with_damaged_weights_draws_nothing(transformer, part):
+    model = prior(transformer)
+    weight = next(p for name, p in model.named_parameters() if part in name)
+    with torch.no_grad():
+        weight.view(-1)[1::2] = math.nan  # not the whole, so that the first predictions may be sound
+    with pytest.raises(CheckpointError, match="weights are damaged"):
+        sample.codes(model, torch.tensor([[3, 4, 7, 23, 24]]), [0], SampleConfig())
+
+
+def test_a_text_head_with_damaged_weights_completes_nothing():
+    model = pipeline()
+    torch.nn.init.constant_(model.model.text_head.weight, math.nan)
+    with pytest.raises(CheckpointError, match="weights are damaged"):
+        model.complete("1", [0], SampleConfig())
+
+
+def test_an_image_tokenizer_with_damaged_weights_draws_nothing():
+    model = pipeline()
+    for weight in model.image.model.parameters():
+        torch.nn.init.constant_(weight, math.nan)
+    with pytest.raises(CheckpointError, match="image tokenizer"):
+        model("1 2")
+
+
+def test_a_judge_with_damaged_weights_ranks_nothing():
+    class Broken:
+        def scores(self, pictures):
+            return torch.full((len(pictures),), math.nan)
+
+    with pytest.raises(CheckpointError, match="judge's scores"):
+        pipeline().best(Request("1 2"), Broken(), 2)
