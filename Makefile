@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV   ?= .venv
 BIN    := $(VENV)/bin
 
-.PHONY: demo test journeys check format bench clean
+.PHONY: demo test journeys fuzz check format bench clean
 
 $(VENV)/ready: pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; assert sys.version_info >= (3, 11), "Tessera needs Python 3.11 or newer"'
@@ -19,6 +19,9 @@ test: $(VENV)/ready
 
 journeys: $(VENV)/ready
 	$(BIN)/pytest -m slow
+
+fuzz: $(VENV)/ready
+	$(BIN)/python tests/fuzz/fuzz.py
 
 check: $(VENV)/ready
 	$(BIN)/ruff format --check src tests bench examples
