@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV   ?= .venv
 BIN    := $(VENV)/bin
 
-.PHONY: demo test without journeys check format bench clean
+.PHONY: demo test without journeys fuzz check format bench clean
 
 $(VENV)/ready: pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; assert sys.version_info >= (3, 11), "Tessera needs Python 3.11 or newer"'
@@ -27,6 +27,9 @@ without: $(VENV)/ready
 
 journeys: $(VENV)/ready
 	$(BIN)/pytest -m slow
+
+fuzz: $(VENV)/ready
+	$(BIN)/python tests/fuzz/fuzz.py
 
 check: $(VENV)/ready
 	$(BIN)/ruff format --check src tests bench examples

@@ -1,0 +1,216 @@
+"""Run folders: every file that a run leaves, read by drawing, by training on, by judging, and by `learn`."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+from functools import cache, partial
+from pathlib import Path
+from random import Random
+from typing import Any
+
+import torch
+from formats import wounded
+from harness import GROUND, Changes, Tree, lay, lifted
+from kind import Files
+from kinds_data import saved
+
+from tessera import learn
+from tessera.config import (
+    CLIPConfig,
+    DataConfig,
+    DVAEConfig,
+    LearnConfig,
+    MachineConfig,
+    OptimConfig,
+    SampleConfig,
+    TextToImageConfig,
+    TokensConfig,
+    TrainConfig,
+    TransformerConfig,
+)
+from tessera.data.check import find
+from tessera.data.codes import Codes, encode
+from tessera.errors import TesseraError
+from tessera.evaluate import report
+from tessera.generate.judge import CLIPJudge
+from tessera.generate.pipeline import Pipeline, Request
+from tessera.store import Run
+from tessera.tokens import image as image_tokens
+from tessera.train import loop
+from tessera.train.engine import Single
+from tessera.train.objectives import build
+from tessera.train.track import JSONL
+
+PLAIN = MachineConfig(device="cpu", precision="float32")
+DVAE = DVAEConfig(pixels=16, layers=3, hidden=4, levels=(3, 3, 3))
+PRIOR = TextToImageConfig(text_len=8, transformer=TransformerConfig(dim=8, depth=1, heads=1, head_dim=8))
+CLIP = CLIPConfig(pixels=16, text_len=8, dim_text=8, dim_image=8, dim_latent=8, text_depth=1, image_depth=1, text_heads=1,
+                  image_heads=1, head_dim=8)  # fmt: skip
+PICTURE, CLASSES = "a red bird", {"vae": DVAE, "run": PRIOR, "packed": PRIOR, "judge": CLIP}
+
+
+def data() -> dict[str, bytes]:
+    found = {f"data/{i}.png": saved("PNG") for i in range(5)}
+    return found | {
+        f"data/{i}.txt": f"a {c} bird".encode() for i, c in enumerate(("red", "blue", "black", "grey", "red"))
+    }
+
+
+def config(folder: Path, name: str, steps: int = 4) -> TrainConfig:
+    """One of the small runs; holdout is such that one pair of the five is held out."""
+    codes = str(folder / "codes") if name == "packed" else ""
+    return TrainConfig(
+        out=str(folder / name), steps=steps, save_every=2, valid_every=2, preview_every=0, model=CLASSES[name],
+        data=DataConfig(path=str(folder / "data"), codes=codes, holdout=0.3, workers=0, truncate=True),
+        tokens=TokensConfig(image="" if name in ("vae", "judge") else str(folder / "vae"), vocab=300),
+        optim=OptimConfig(batch=2, warmup=1), machine=PLAIN,
+    )  # fmt: skip
+
+
+def go(asked: TrainConfig) -> loop.Position:
+    """What `tessera train` does with settings, without a report; a step's work is not measured."""
+    loop.matrix_rate = lambda engine: 1e9
+    asked.check()
+    objective, run = build(asked), Run(asked.out)
+    run.open(objective.config)
+    tracker = JSONL(run)
+    try:
+        return loop.train(objective.config, objective, Single(asked.machine), run, tracker, lambda objective, path: "")
+    finally:
+        tracker.close()
+
+
+@cache
+def runs() -> dict[str, Tree]:
+    """Trained once for the process: an image tokenizer, priors on pictures and on packed codes, a judge."""
+    torch.manual_seed(0)
+    folder = GROUND().fresh()
+    lay(data(), folder)
+    go(config(folder, "vae"))
+    pack(folder)
+    for name in ("run", "packed", "judge"):
+        go(config(folder, name))
+    (folder / "learn.json").write_text(json.dumps(dataclasses.asdict(CHOICE)))
+    parts = ["data", "codes", "learn.json", *CLASSES]
+    found = lifted(folder, parts)
+    return {name: {p: c for p, c in found.items() if p.split("/")[0] in (name, "data", "codes")} for name in parts}
+
+
+def pack(folder: Path) -> Codes:
+    tokenizer = image_tokens.load(Run(folder / "vae").best())
+    settings = DataConfig(path=str(folder / "data"))
+    return encode(find(str(folder / "data")).pairs, tokenizer, folder / "codes", 2, settings, 0)
+
+
+CHOICE = learn.Choice(pixels=16, layers=2, channels=3, hidden=4, levels=(3, 3, 3), dim=64, depth=1, batch=2, text_len=8,
+                      vocab=300, views=2, flip=False, crop=0.75, holdout=0.3, dropout=0.0)  # fmt: skip
+
+
+def only(*names: str) -> dict[str, Tree]:
+    return {name: runs()[name] for name in names}
+
+
+def of_the_run(
+    r: Random, trees: dict[str, Tree], inside: tuple[str, ...] = ("run", "packed", "vae", "judge")
+) -> tuple[str, Changes]:
+    """Changes in the run's own folder; half of them in the newest checkpoint, and rarely in both."""
+    tree = next(iter(trees.values()))
+    fixed = frozenset(p for p in tree if not p.startswith(inside) or "samples/" in p)
+    return wounded(r, trees, fixed)
+
+
+def each_run(r: Random, trees: dict[str, Tree]) -> tuple[str, Changes]:
+    name = r.choice(sorted(trees))
+    return of_the_run(r, {name: trees[name]}, (name,))
+
+
+# Who reads them.
+
+
+def draw(folder: Path, tree: str) -> None:
+    """One picture, by the file's own sizes."""
+    pipeline = Pipeline.load(folder / "run", "cpu")
+    (picture,) = pipeline.stream(Request(PICTURE, 1, 3, SampleConfig(temperature=0.9, top_k=4, guidance=1.5)))
+    assert picture.image.size == (pipeline.image.pixels, pipeline.image.pixels)
+
+
+@cache
+def drawn() -> Any:
+    import numpy as np
+    from PIL import Image
+
+    from tessera.generate.pipeline import Picture
+
+    return Picture(Image.fromarray(np.zeros((16, 16, 3), np.uint8)), PICTURE, 0)
+
+
+def judge(folder: Path, tree: str) -> None:
+    CLIPJudge.load(folder / "judge", "cpu").scores([drawn()])
+
+
+def resume(folder: Path, tree: str) -> None:
+    """A step more, with the run's own settings: `tessera train RUN --steps 5`."""
+    own = Run(folder / tree).config()
+    go(dataclasses.replace(own, out=str(folder / tree), steps=5, machine=PLAIN))
+
+
+def codes(folder: Path, tree: str) -> None:
+    """Packed codes, as a data set and as an encoding that goes on."""
+    import numpy as np
+
+    found = Codes(folder / "codes")
+    part = found.only(found.pairs[:2])
+    part.some(np.arange(len(part)), np.arange(len(part), dtype=np.uint64))
+    part.views(0)
+    pack(folder)
+
+
+def learnt(folder: Path, tree: str) -> None:
+    """What `learn` remembers of its first call."""
+
+    def choose() -> learn.Choice:
+        raise TesseraError(f"{folder}: chosen anew")
+
+    chosen = learn.remembered(folder / "learn.json", choose)
+    for stage in learn.stages(LearnConfig(pictures="data"), chosen, PLAIN, folder):
+        stage.check()
+
+
+def metrics(folder: Path, tree: str) -> None:
+    """The rows of a run, and its report's curves."""
+    run = Run(folder / "run")
+    run.forget_after(3)
+    rows = run.read_metrics()
+    assert all(math.isfinite(row.get("step", 0)) for row in rows)
+    report.plots(run)
+
+
+def curves() -> dict[str, Tree]:
+    """The run; matplotlib first makes its own cache, which is no case's fault."""
+    lay(runs()["run"], folder := GROUND().fresh())
+    report.plots(Run(folder / "run"))
+    return only("run")
+
+
+def one_file(path: str) -> Any:
+    return lambda r, trees: wounded(r, trees, frozenset(p for t in trees.values() for p in t if not p.startswith(path)))
+
+
+SETTINGS = ("model.", "optim.", "data.", "tokens.", "machine.", "track.", "steps", "seed", "save-every", "save_every", "patience",
+            "budget", "image tokenizer", "duration")  # fmt: skip
+
+
+KINDS = [
+    Files(name="run drawn", make=partial(only, "run"), read=draw, vary=of_the_run),
+    Files(name="judge", make=partial(only, "judge"), read=judge, vary=of_the_run),
+    Files(
+        name="run trained on", make=partial(only, "run", "packed", "vae"), read=resume, names=SETTINGS, vary=each_run
+    ),
+    Files(name="codes", make=partial(only, "vae"), read=codes, vary=one_file("codes/")),
+    Files(
+        name="learn.json", make=partial(only, "learn.json"), read=learnt, names=SETTINGS, vary=one_file("learn.json")
+    ),
+    Files(name="metrics", make=curves, read=metrics, vary=one_file("run/metrics")),
+]
