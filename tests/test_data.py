@@ -189,7 +189,7 @@ def nasty(root: Path) -> None:
     pair(root / "new\nline.jpg")
 
 
-BAD = {"cut.png", "cut_jpeg.jpg", "zero.png", "text_as_png.png", "bomb.png", "dangling.jpg", "pipe.png", "blank.jpg", "alone.jpg"}  # fmt: skip
+BAD = {"cut.png", "cut_jpeg.jpg", "zero.png", "text_as_png.png", "bomb.png", "dangling.jpg", "pipe.png", "blank.jpg", "alone.jpg", "orphan.txt"}  # fmt: skip
 
 
 def test_nasty_inputs_are_left_out_with_a_reason_and_nothing_else_is(tmp_path):
@@ -212,7 +212,7 @@ def test_the_doctor_remembers_what_did_not_change(tmp_path, monkeypatch):
     pair(tmp_path / "d/a.jpg")
     pair(tmp_path / "d/b.jpg")
     first = check(str(tmp_path / "d"), cache=tmp_path / "data.json")
-    monkeypatch.setattr("tessera.data.check.read", None)  # reading again would fail
+    monkeypatch.setattr("tessera.data.check.decode", None)  # reading again would fail
     assert check(str(tmp_path / "d"), cache=tmp_path / "data.json") == first
 
 

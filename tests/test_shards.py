@@ -20,6 +20,7 @@ from tessera.data import hub, shards
 from tessera.data.batches import Captions, Pictures, stream
 from tessera.data.check import check, find
 from tessera.errors import ConfigError, DataError
+from tessera.files import own
 from tessera.store import Run
 from tessera.tokens.text import train_bpe
 
@@ -231,10 +232,10 @@ def test_packing_is_balanced_resumable_and_verified(bird_folder, tmp_path, capsy
     assert len(files) == 3
     first = files[1].read_bytes()
     files[1].unlink()
-    (out / ".shard-000001.tar.99").write_bytes(b"left by a kill")
+    (out / f".tessera-{own.HOST}-999999999-shard-000001.tar").write_bytes(b"left by a kill")
     main(["data", "pack", str(bird_folder), str(out), "--per-shard", "15"])
     assert files[1].read_bytes() == first
-    assert not list(out.glob(".*.tar*"))
+    assert not list(out.glob(".tessera-*"))
     original, packed = find(str(bird_folder)).pairs, find(str(out)).pairs
     assert [p.image.read_bytes() for p in original] == [p.image.read_bytes() for p in packed]
     assert [p.captions for p in original] == [p.captions for p in packed]

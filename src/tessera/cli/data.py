@@ -66,8 +66,10 @@ def pack(args: list[str]) -> None:
     (_, source, out), args = positionals(args, "data pack DATA OUT", count=3)
     config = options(PackConfig(), args, "data pack DATA OUT")
     from tessera.data.check import check
+    from tessera.data.shards import begin
     from tessera.data.shards import pack as work
 
+    begin(Path(out))
     health = check(source, config.captions, progress=bar("Checking"))
     written = work(health.pairs, Path(out), config.per_shard, bar("Writing shards"))
     say(f"{out}: {len(health.pairs)} pairs in {len(written)} shards; {len(health.skipped)} left out.")
@@ -81,11 +83,13 @@ def encode(args: list[str]) -> None:
     if not config.tokens:
         raise ConfigError("Name the run with the image tokenizer: tessera data encode DATA OUT --tokens RUN.")
     from tessera.data.check import check
+    from tessera.data.codes import begin
     from tessera.data.codes import encode as work
     from tessera.machine.device import choose_device
     from tessera.store import checkpoint_of
     from tessera.tokens import image as image_tokens
 
+    begin(Path(out))
     tokenizer = image_tokens.load(checkpoint_of(config.tokens))
     tokenizer.to(choose_device(config.device))
     health = check(source, config.captions, progress=bar("Checking"))

@@ -16,7 +16,7 @@ from typing import Any
 from tessera.data import folder as folders
 from tessera.data import hub, shards
 from tessera.data.folder import Folder, Pair, Skip
-from tessera.data.pictures import Member, read
+from tessera.data.pictures import Member, decode
 from tessera.errors import ConfigError, DataError
 from tessera.files.atomic import write_whole
 from tessera.machine.launch import holding_signals, leave_signals_to_the_parent
@@ -62,7 +62,7 @@ class Health:
         words = [len(c.split()) for c in self.captions]
         sided = sum(1 for c in self.captions if {"left", "right"} & set(c.lower().split()))
         return {
-            "pixels": 64 if short < 128 else 128 if short < 256 else 256,
+            "pixels": next((side for side in (256, 128, 64, 32) if short >= side), 16),
             "longest_caption_words": max(words),
             "holdout": 0.05 if len(self.good) >= 1000 else 0.1,
             "flip": sided < 0.01 * len(words),
@@ -151,7 +151,7 @@ def _stamp(image: Path | Member) -> str:
 def _inspect(image: Path | Member) -> list:
     """[width, height, fingerprint], or [0, 0, reason]."""
     try:
-        picture = read(image)
+        picture = decode(image)
     except DataError as error:
         return [0, 0, str(error)]
     return [picture.shape[2], picture.shape[1], hashlib.blake2b(picture.numpy().tobytes(), digest_size=12).hexdigest()]

@@ -4,37 +4,85 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
+import re
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Annotated, Any
 
 import numpy as np
 import torch
+from annotated_types import Ge
 from torch import Tensor
 
 from tessera.config import DataConfig
 from tessera.data.folder import Pair
 from tessera.data.pictures import middle_square, place, random_square, read, resized
-from tessera.errors import DataError
-from tessera.files.atomic import write_whole
+from tessera.errors import ConfigError, DataError
+from tessera.files import own
+from tessera.files.atomic import whole, write_whole
+from tessera.files.claim import claim
+from tessera.settings import read_json
 from tessera.tokens.image import ImageTokenizer
 
 PART = 256
 """Pairs per file: what an interrupted encoding loses at most."""
 
 
+KIND = "codes"
+
+
+@dataclass(frozen=True)
+class Listed:
+    """A pair in index.json."""
+
+    key: str
+    image: str
+    captions: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Index:
+    """What index.json holds; all but the pairs and parts is how they were made."""
+
+    tokenizer: str
+    views: Annotated[int, Ge(1)]
+    seed: int
+    data: dict[str, Any]
+    keys: str
+    parts: tuple[str, ...]
+    pairs: tuple[Listed, ...]
+
+
 class Codes:
     """Packed codes, memory-mapped. View 0 of a pair is its middle square; the others are random crops and flips."""
 
     def __init__(self, folder: Path):
+        """Raises DataError where the folder holds no finished codes, or some that were not written whole."""
         try:
-            self.index = json.loads((folder / "index.json").read_text())
-            self.parts = [np.load(folder / name, mmap_mode="r") for name in self.index["parts"]]
-        except (OSError, ValueError, KeyError) as error:
+            self.index: Index = read_json(folder / "index.json", Index)
+            if wrong := [name for name in self.index.parts if not re.fullmatch(r"part-\d{5,}\.npy", name)]:
+                raise ValueError(f"'{wrong[0][:60]}' is not the name of a part")
+            self.parts = [np.load(folder / name, mmap_mode="r") for name in self.index.parts]
+            self._compare()
+        except (OSError, ValueError, EOFError, ConfigError) as error:
             raise DataError(f"{folder} holds no finished packed codes ({error}). Encode the pictures again.") from error
-        self.pairs = [Pair(p["key"], place(p["image"]), tuple(p["captions"])) for p in self.index["pairs"]]
+        self.pairs = [Pair(p.key, place(p.image), p.captions) for p in self.index.pairs]
         self.rows = np.arange(len(self.pairs))
+
+    def _compare(self) -> None:
+        """Raises ValueError where the parts are not what the index promises."""
+        count, views = len(self.index.pairs), self.index.views
+        if len({p.key for p in self.index.pairs}) < count:
+            raise ValueError("two pairs have the same key")
+        for number, part in enumerate(self.parts):
+            rows = min(PART, count - number * PART)
+            if part.dtype != np.uint16 or part.ndim != 3 or part.shape[:2] != (rows, views):
+                raise ValueError(f"part {number} holds {part.dtype} {part.shape}, not uint16 ({rows}, {views}, N)")
+            if part.shape[2] != self.parts[0].shape[2]:
+                raise ValueError("its parts hold different numbers of codes")
+        if len(self.parts) != -(-count // PART) or not self.parts:
+            raise ValueError(f"{len(self.parts)} parts are not those of {count} pairs")
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -75,16 +123,16 @@ def encode(
     progress: Callable[[Iterable, int], Iterable] | None = None,
 ) -> Codes:
     """Write `views` encodings of each pair. Interrupted, the same call goes on; other settings begin anew."""
-    folder.mkdir(parents=True, exist_ok=True)
+    begin(folder)
     about = {"tokenizer": tokenizer.fingerprint(), "views": views, "seed": seed, "data": asdict(config)}
     about["keys"] = hashlib.blake2b("\n".join(p.key for p in pairs).encode("utf-8", "surrogateescape")).hexdigest()
-    for left_over in folder.glob(".*"):  # of a process that was killed while it wrote
-        left_over.unlink()
+    own.sweep(folder)
     started = folder / "started.json"
-    if not started.is_file() or json.loads(started.read_text()) != about:
+    if _read_plainly(started) != json.loads(json.dumps(about)):
         for old in folder.iterdir():
-            old.unlink()
-        write_whole(started, json.dumps(about).encode())
+            if ours(old.name) and old.name != own.MARKER:
+                own.remove(old)
+        write_whole(started, json.dumps(about))
     names = [f"part-{i:05d}.npy" for i in range(-(-len(pairs) // PART))]
     ahead = progress or (lambda items, total: items)
     for number, name in ahead(enumerate(names), len(names)):
@@ -94,15 +142,28 @@ def encode(
             _encode_one(number * PART + i, pair, tokenizer, views, config, seed)
             for i, pair in enumerate(pairs[number * PART :][:PART])
         ]
-        fresh = folder / f".{name}"
-        with fresh.open("wb") as file:
+        with whole(folder / name) as fresh, fresh.open("wb") as file:
             np.save(file, np.stack(rows))
-            file.flush()
-            os.fsync(file.fileno())
-        fresh.replace(folder / name)
     listed = [{"key": p.key, "image": str(p.image), "captions": p.captions} for p in pairs]
-    write_whole(folder / "index.json", json.dumps({**about, "parts": names, "pairs": listed}).encode())
+    write_whole(folder / "index.json", json.dumps({**about, "parts": names, "pairs": listed}))
     return Codes(folder)
+
+
+def begin(folder: Path) -> None:
+    """Make the folder one for codes, before any work. Raises ConfigError where it holds anything but codes of ours."""
+    claim(folder, KIND, lambda old: all(ours(p.name) for p in old.iterdir()))
+
+
+def ours(name: str) -> bool:
+    """Whether a name is one that an encoding gives."""
+    return bool(re.fullmatch(r"(started|index)\.json|part-\d{5,}\.npy", name)) or name == own.MARKER
+
+
+def _read_plainly(path: Path) -> Any:
+    try:
+        return read_json(path)
+    except ConfigError:
+        return None
 
 
 def _encode_one(

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-import csv
-import json
 import os
 from collections import defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-from tessera.data.pictures import SUFFIXES, Member
+from tessera.data import captions as texts
+from tessera.data import tables
+from tessera.data.pictures import OTHERS, SUFFIXES, Member
+from tessera.data.regular import read_regular
+from tessera.data.tables import Row
 from tessera.errors import ConfigError, DataError
 
 
@@ -41,7 +42,8 @@ class Folder:
     skipped: tuple[Skip, ...]
 
 
-METADATA = ("metadata.csv", "metadata.jsonl", "metadata.parquet")
+SINGLY = 3
+"""Files of a kind that is not used are named one by one up to this number, then together."""
 
 
 def scan(path: str, captions: str = "") -> Folder:
@@ -50,12 +52,13 @@ def scan(path: str, captions: str = "") -> Folder:
     Raises ConfigError where the folder is not there, DataError where it holds no pair at all.
     """
     root = Path(path).expanduser()
-    if not root.is_dir():
-        what = "is a file, not a folder" if root.exists() else "does not exist"
+    if not os.path.isdir(root):
+        what = "is a file, not a folder" if os.path.exists(root) else "does not exist"
         raise ConfigError(f"The data folder {path} {what}. Name the folder with your captioned pictures.")
     second = Path(captions).expanduser() if captions else None
-    if second and not second.exists():
-        raise ConfigError(f"data.captions {captions} does not exist.")
+    if second and not (os.path.isdir(second) or os.path.isfile(second)):
+        what = "is neither a folder nor a regular file" if os.path.exists(second) else "does not exist"
+        raise ConfigError(f"data.captions {captions} {what}. Name a folder of texts or a COCO captions file.")
     folder = _read_layout(root, second)
     if not folder.pairs:
         first = "".join(f" {s.path}: {s.reason}." for s in folder.skipped[:1])
@@ -67,97 +70,132 @@ def scan(path: str, captions: str = "") -> Folder:
 
 
 def _read_layout(root: Path, second: Path | None) -> Folder:
-    if second and second.is_file():
-        return _listed("coco", root, _coco(second))
-    files = sorted(_walk(root))
-    for name in METADATA:
-        if Path(root, name) in files:
-            return _listed(name, root, METADATA_READERS[Path(name).suffix](root / name))
-    coco = [f for f in files if f.suffix == ".json" and f.parent in (root, root / "annotations") and _is_coco(f)]
-    if coco:
-        return _listed("coco", root, [row for f in coco for row in _coco(f)])
-    texts = sorted(_walk(second)) if second else files
-    return _matched(root, second or root, files, texts)
+    files, skipped = walk(root)
+    if second and os.path.isfile(second):
+        return _listed("coco", root, files, tables.read_coco(second), skipped)
+    there = {file.name: file for file in files if file.parent == root}
+    for name, read in tables.READERS.items():
+        if name in there and os.path.isfile(there[name]):
+            return _listed(name, root, files, read(there[name]), skipped)
+        if name in there:
+            skipped.append(Skip(name, "not a regular file"))
+    rows: list[Row] = []
+    for file in files:
+        if file.suffix == ".json" and file.parent in (root, root / "annotations") and tables.may_be_coco(file):
+            try:
+                rows += tables.read_coco(file)
+            except DataError as error:
+                skipped.append(Skip(file.relative_to(root).as_posix(), str(error).rstrip(".")))
+    if rows:
+        return _listed("coco", root, files, rows, skipped)
+    if not second:
+        return _matched(root, root, files, files, skipped)
+    apart, more = walk(second)
+    return _matched(root, second, files, apart, skipped + more)
 
 
-def _walk(root: Path) -> Iterator[Path]:
-    """All files and links to files, no folder twice: a link to a folder is followed unless it leads back up."""
+def walk(root: Path) -> tuple[list[Path], list[Skip]]:
+    """All that is not a folder below `root`, sorted, and the entries that the system does not let us see.
+
+    A folder is visited once: a link to one is followed unless it leads to where we were already.
+    """
     seen: set[str] = set()
+    files: list[Path] = []
+    skipped: list[Skip] = []
+    waiting = [str(root)]
 
-    def below(folder: Path) -> Iterator[Path]:
+    def leave(path: str, error: OSError) -> None:
+        skipped.append(Skip(os.path.relpath(path, root), f"it cannot be looked at: {error.strerror}"))
+
+    while waiting:
+        folder = waiting.pop()
         real = os.path.realpath(folder)
         if real in seen:
-            return
+            continue
         seen.add(real)
-        with os.scandir(folder) as entries:
-            for entry in sorted(entries, key=lambda e: os.fsencode(e.name)):
-                if entry.name.startswith("."):
-                    continue
-                if entry.is_dir():
-                    yield from below(Path(entry.path))
-                else:
-                    yield Path(entry.path)
+        below = []
+        try:
+            with os.scandir(folder) as entries:
+                listed = sorted(entries, key=lambda e: os.fsencode(e.name))
+        except OSError as error:
+            leave(folder, error)
+            continue
+        for entry in listed:
+            if entry.name.startswith("."):
+                continue
+            try:
+                (below if entry.is_dir() else files).append(entry.path)  # type: ignore[arg-type]
+            except OSError as error:  # a link to itself, for one
+                leave(entry.path, error)
+        waiting += reversed(below)
+    return sorted(map(Path, files)), skipped
 
-    return below(root)
 
-
-def _matched(root: Path, text_root: Path, files: list[Path], texts: list[Path]) -> Folder:
+def _matched(root: Path, text_root: Path, files: list[Path], others: list[Path], skipped: list[Skip]) -> Folder:
     """Text files beside their pictures or in a tree of their own, matched by as much of the path as agrees."""
     images = [f for f in files if f.suffix.lower() in SUFFIXES]
-    texts = [f for f in texts if f.suffix.lower() == ".txt"]
-    beside = {(f.parent, f.stem): f for f in [*texts, *files] if f.suffix.lower() == ".txt"}
+    beside = {(f.parent, f.stem): f for f in [*others, *files] if f.suffix.lower() == ".txt"}
     taken = {beside[key] for i in images if (key := (i.parent, i.stem)) in beside}
-    by_stem: dict[str, list[Path]] = defaultdict(list)
-    for text in texts:
-        if text not in taken:
-            by_stem[text.stem].append(text)
-    pairs, skipped, apart = [], [], False
+    wanted = {i.stem for i in images if (i.parent, i.stem) not in beside}
+    free = [f for f in others if f.suffix.lower() == ".txt" and f not in taken and f.stem in wanted]
+    farther = Endings(text_root, free)
+    pairs, apart = [], False
     for image in images:
         key = image.relative_to(root).as_posix()
-        text = beside.get((image.parent, image.stem)) or _farther(
-            image.relative_to(root), text_root, by_stem[image.stem]
-        )
+        text = beside.get((image.parent, image.stem)) or farther.find(image.relative_to(root))
         if isinstance(text, str):
             skipped.append(Skip(key, text))
             continue
+        taken.add(text)
         apart |= text.parent != image.parent
-        _add(pairs, skipped, key, image, lambda text=text: _lines(text))
+        _add(pairs, skipped, key, image, lambda text=text: _captions(text))
+    skipped += _unused(root, files)
+    alone = [
+        _below(f, root, text_root)
+        for f in dict.fromkeys([*files, *others])
+        if f.suffix.lower() == ".txt" and f not in taken
+    ]
+    skipped += _named("a text without a picture of the same name", alone)
     return Folder("two trees" if apart else "same-name text", tuple(pairs), tuple(skipped))
 
 
-def _farther(image: Path, root: Path, candidates: list[Path]) -> Path | str:
-    """The text whose path agrees with the image's over the most folders from the end; else the reason there is none."""
-    if not candidates:
+class Endings:
+    """Texts by every ending of their path, so that a picture finds the one that shares the longest with its own."""
+
+    def __init__(self, root: Path, files: Sequence[Path]):
+        self.by_ending: dict[str, list[Path]] = defaultdict(list)
+        for file in files:
+            for ending in _endings(file.relative_to(root)):
+                self.by_ending[ending].append(file)
+
+    def find(self, image: Path) -> Path | str:
+        """The text whose path agrees over the most folders from the end; else the reason there is none."""
+        for ending in reversed(_endings(image)):
+            if found := self.by_ending.get(ending):
+                if len(found) == 1:
+                    return found[0]
+                return f"no caption of its own: {len(found)} text files of the same name fit equally well"
         return "no caption: there is no text file of the same name"
-    wanted = image.with_suffix("").parts[::-1]
-
-    def agreement(text: Path) -> int:
-        parts = text.relative_to(root).with_suffix("").parts[::-1]
-        return next(
-            (i for i, (a, b) in enumerate(zip(wanted, parts, strict=False)) if a != b), min(len(wanted), len(parts))
-        )
-
-    ranked = sorted(candidates, key=agreement, reverse=True)
-    if len(ranked) > 1 and agreement(ranked[0]) == agreement(ranked[1]):
-        return f"no caption of its own: {len(ranked)} text files of the same name fit equally well"
-    return ranked[0]
 
 
-def _lines(text: Path) -> list[str]:
-    if not text.is_file():
-        raise DataError("the caption is not a regular file")
-    raw = text.read_bytes()
+def _endings(path: Path) -> list[str]:
+    """1, b/1, a/b/1 of a/b/1.png."""
+    parts = path.with_suffix("").parts
+    return ["/".join(parts[i:]) for i in reversed(range(len(parts)))]
+
+
+def _captions(text: Path) -> tuple[str, ...]:
     try:
-        decoded = raw.decode("utf-8-sig")
-    except UnicodeDecodeError:
-        decoded = raw.decode("latin-1")  # the only encoding old caption files were found in besides UTF-8
-    return decoded.splitlines()
+        return texts.clean(texts.decoded(read_regular(text, texts.LARGEST)))
+    except DataError as error:
+        reason = str(error)
+        raise DataError(reason if reason.startswith("the caption") else f"the caption's file: {reason}") from error
 
 
-def _add(pairs: list[Pair], skipped: list[Skip], key: str, image: Path, read: Callable[[], list[str]]) -> None:
+def _add(pairs: list[Pair], skipped: list[Skip], key: str, image: Path, read: Callable[[], Iterable[str]]) -> None:
     try:
-        captions = tuple(c for line in read() if (c := " ".join(line.replace("\0", " ").split())))
-    except (DataError, OSError) as error:
+        captions = tuple(read())
+    except DataError as error:
         skipped.append(Skip(key, str(error)))
         return
     if captions:
@@ -166,82 +204,64 @@ def _add(pairs: list[Pair], skipped: list[Skip], key: str, image: Path, read: Ca
         skipped.append(Skip(key, "the caption is empty"))
 
 
-Row = tuple[str, list[str]]
-
-
-def _listed(layout: str, root: Path, rows: list[Row]) -> Folder:
+def _listed(layout: str, root: Path, files: list[Path], rows: list[Row], skipped: list[Skip]) -> Folder:
     """Pictures named in a table. Several rows of one picture are its captions; a name never leads out of the folder."""
     captions: dict[str, list[str]] = defaultdict(list)
-    for name, lines in rows:
-        captions[name].extend(lines)
-    pairs: list[Pair] = []
-    skipped: list[Skip] = []
-    places = {}
-    for name in sorted(captions):
-        places[name] = next(
-            (p for p in (root / name, *(root / sub / name for sub in ("images", "train"))) if p.exists()), root / name
-        )
-        if not places[name].resolve().is_relative_to(root.resolve()):
-            skipped.append(Skip(name, "the name leads out of the data folder"))
-        elif not places[name].is_file():
-            skipped.append(Skip(name, "listed, but the file is not there"))
+    places: dict[str, Path] = {}
+    refused = set()
+    for row in rows:
+        key, place = _find(root, row)
+        if row.reason:
+            skipped.append(Skip(key, row.reason))
+            refused.add(key)
         else:
-            _add(pairs, skipped, name, places[name], lambda name=name: captions[name])
-    named = {p.resolve() for p in places.values()}
-    for file in sorted(_walk(root)):
-        if file.suffix.lower() in SUFFIXES and file.resolve() not in named:
+            captions[key] += row.captions
+        places[key] = place
+    pairs: list[Pair] = []
+    top = os.path.realpath(root)
+    for key in sorted(captions):
+        real = os.path.realpath(places[key])
+        if os.path.commonpath([top, real]) != top:
+            skipped.append(Skip(key, "the name leads out of the data folder"))
+        elif not os.path.isfile(real):
+            skipped.append(Skip(key, "listed, but the file is not there"))
+        elif captions[key] or key not in refused:
+            _add(pairs, skipped, key, places[key], lambda key=key: captions[key])
+    named = {os.path.realpath(p) for p in places.values()}
+    for file in files:
+        if file.suffix.lower() in SUFFIXES and os.path.realpath(file) not in named:
             skipped.append(Skip(file.relative_to(root).as_posix(), f"no caption: {layout} does not list it"))
-    return Folder(layout, tuple(pairs), tuple(skipped))
+    return Folder(layout, tuple(pairs), tuple(skipped + _unused(root, files)))
 
 
-def _row(row: dict[str, Any], source: Path) -> Row:
-    name = row.get("file_name")
-    column = next((c for c in ("text", "caption", "captions", "prompt", "description") if row.get(c)), None)
-    if not isinstance(name, str) or not name:
-        raise DataError(f"{source} has no column file_name; found {', '.join(map(str, row))}.")
-    value = row[column] if column else []
-    return name, [str(v) for v in value] if isinstance(value, list | tuple) else str(value).splitlines()
+USUAL = ("", "images", "train")
+"""Folders below the data folder in which a listed picture is looked for; its key is then the name as it is listed."""
 
 
-def _csv(path: Path) -> list[Row]:
-    with path.open(encoding="utf-8-sig", errors="replace", newline="") as file:
-        return [_row(row, path) for row in csv.DictReader(file)]
+def _find(root: Path, row: Row) -> tuple[str, Path]:
+    """The key of a row's picture and where it lies; a row of a part (train2017) has the part in its key."""
+    for folder in row.folders:
+        if os.path.exists(root / folder / row.name):
+            return f"{folder}/{row.name}", root / folder / row.name
+    places = (root / folder / row.name for folder in USUAL)
+    return row.name, next((p for p in places if os.path.exists(p)), root / row.name)
 
 
-def _jsonl(path: Path) -> list[Row]:
-    rows = []
-    for number, line in enumerate(path.read_text("utf-8-sig", errors="replace").splitlines(), 1):
-        if line.strip():
-            try:
-                rows.append(_row(json.loads(line), path))
-            except (json.JSONDecodeError, AttributeError) as error:
-                raise DataError(f"{path}, line {number} is no JSON object: {error}") from error
-    return rows
+def _unused(root: Path, files: list[Path]) -> list[Skip]:
+    """Pictures of formats that are not read."""
+    by_suffix: dict[str, list[str]] = defaultdict(list)
+    for file in files:
+        if file.suffix.lower() in OTHERS:
+            by_suffix[file.suffix.lower()].append(file.relative_to(root).as_posix())
+    return [s for kind in by_suffix for s in _named(f"{kind} is not read; save it as PNG or JPEG", by_suffix[kind])]
 
 
-def _parquet(path: Path) -> list[Row]:
-    try:
-        import pyarrow.parquet as parquet
-    except ImportError as error:
-        raise ConfigError(f"Reading {path} needs pyarrow: pip install 'tessera[parquet]'.") from error
-    return [_row(row, path) for row in parquet.read_table(path).to_pylist()]
+def _named(reason: str, paths: list[str]) -> list[Skip]:
+    """A few files by their names; many by the first and their number."""
+    if len(paths) <= SINGLY:
+        return [Skip(path, reason) for path in paths]
+    return [Skip(paths[0], f"{reason}; and {len(paths) - 1:,} more like it")]
 
 
-METADATA_READERS: dict[str, Callable[[Path], list[Row]]] = {".csv": _csv, ".jsonl": _jsonl, ".parquet": _parquet}
-
-
-def _is_coco(path: Path) -> bool:
-    with path.open("rb") as file:
-        head = file.read(1 << 20)
-    return b'"annotations"' in head or b'"images"' in head
-
-
-def _coco(path: Path) -> list[Row]:
-    try:
-        tables = json.loads(path.read_text("utf-8"))
-        names = {image["id"]: image["file_name"] for image in tables["images"]}
-        found = [(names[a["image_id"]], [a["caption"]]) for a in tables["annotations"] if a["image_id"] in names]
-    except (KeyError, TypeError, ValueError) as error:
-        raise DataError(f"{path} is no COCO captions file: {type(error).__name__} {error}.") from error
-    captioned = {name for name, _ in found}
-    return found + [(name, []) for name in names.values() if name not in captioned]
+def _below(file: Path, *roots: Path) -> str:
+    return next((file.relative_to(r).as_posix() for r in roots if file.is_relative_to(r)), str(file))

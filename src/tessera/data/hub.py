@@ -6,11 +6,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from tessera.data import captions as texts
 from tessera.data.folder import Folder, Pair, Skip
 from tessera.errors import ConfigError, DataError
 
 PREFIX = "hf:"
-TEXTS = ("text", "caption", "captions", "prompt", "description")
 
 
 @dataclass(frozen=True)
@@ -54,7 +54,7 @@ def scan(path: str, caption_column: str = "") -> Folder:
     except Exception as error:  # the library's errors are of many kinds
         raise ConfigError(f"The dataset {name} cannot be read: {type(error).__name__}: {str(error)[:300]}") from error
     image = next((n for n, f in table.features.items() if isinstance(f, datasets.Image)), None)
-    text = caption_column or next((n for n in TEXTS if n in table.features), "")
+    text = caption_column or next((n for n in texts.COLUMNS if n in table.features), "")
     if image is None or text not in table.features:
         raise DataError(
             f"{name} has the columns {', '.join(table.features)}; a picture and a caption are needed. Name the "
@@ -63,11 +63,13 @@ def scan(path: str, caption_column: str = "") -> Folder:
     table = table.cast_column(image, datasets.Image(decode=False))
     pairs, skipped = [], []
     for i, value in enumerate(table[text]):
-        lines = value if isinstance(value, list) else str(value or "").splitlines()
-        captions = tuple(c for line in lines if (c := " ".join(str(line).split())))
         key = f"{name}/{i:09d}"
+        try:
+            captions, reason = texts.clean(value), "the caption is empty"
+        except DataError as error:
+            captions, reason = (), str(error)
         if captions:
             pairs.append(Pair(key, Row(table, image, i), captions))  # type: ignore[arg-type]
         else:
-            skipped.append(Skip(key, "the caption is empty"))
+            skipped.append(Skip(key, reason))
     return Folder("Hugging Face dataset", tuple(pairs), tuple(skipped))

@@ -17,13 +17,21 @@ from jaxtyping import UInt8
 from PIL import Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
 
+from tessera.data.regular import open_regular, read_regular
 from tessera.errors import DataError
 
-SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff"})
+SUFFIXES = frozenset({".jpg", ".jpeg", ".jfif", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff"})
+FORMATS = ("JPEG", "PNG", "BMP", "GIF", "WEBP", "TIFF")
+"""Pillow's decoders that may see a picture, whatever its name says. Others start programs (EPS)."""
+OTHERS = frozenset(
+    {".avif", ".heic", ".heif", ".ppm", ".pgm", ".pbm", ".pnm", ".jp2", ".j2k", ".jxl", ".jpe", ".apng", ".svg", ".psd",
+     ".tga", ".ico", ".eps", ".exr", ".hdr", ".dds", ".dng", ".cr2", ".nef", ".arw"}
+)  # fmt: skip
+"""Suffixes of pictures that are not read."""
 LARGEST = 80_000_000
 """Pixels beyond which a file is refused as a decompression bomb."""
 MODES = {1: "L", 2: "LA", 3: "RGB", 4: "RGBA"}
-ORIENTATION = 274  # the EXIF tag
+ORIENTATION, SAMPLE_FORMAT = 274, 339  # tags of EXIF and TIFF
 
 
 @dataclass(frozen=True)
@@ -35,15 +43,12 @@ class Member:
     size: int
 
     def read_bytes(self) -> bytes:
-        with self.shard.open("rb") as file:
+        with open_regular(self.shard) as file:
             file.seek(self.offset)
-            return file.read(self.size)
-
-    def is_file(self) -> bool:
-        return self.shard.is_file()
-
-    def is_symlink(self) -> bool:
-        return False
+            found = file.read(self.size)
+        if len(found) < self.size:
+            raise DataError(f"{self.shard} was cut off since it was indexed")
+        return found
 
     def stat(self) -> os.stat_result:
         return self.shard.stat()
@@ -62,51 +67,83 @@ def place(text: str) -> Path | Member:
 
 
 def read(path: Path | Member, channels: int = 3) -> UInt8[Tensor, "C H W"]:
+    """What `decode` gives. Raises DataError that names the file."""
+    try:
+        return decode(path, channels)
+    except DataError as error:
+        raise DataError(f"The picture {path} cannot be used: {error}.") from error
+
+
+def decode(path: Path | Member, channels: int = 3) -> UInt8[Tensor, "C H W"]:
     """A picture, turned as its EXIF says, in 1, 2, 3 or 4 channels; transparency is laid on white unless it is kept.
 
-    Raises DataError with the reason where the file is no whole, sane picture.
+    Raises DataError with the reason alone where the file is not a whole, sane picture.
     """
-    if not path.is_file():
-        raise DataError("a link that leads nowhere" if path.is_symlink() else "not a regular file")
     try:
-        raw = path.read_bytes()
+        raw = read_regular(path) if isinstance(path, str | Path) else path.read_bytes()
         if not raw:
             raise DataError("an empty file")
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             return torch.from_numpy(_decode(raw, channels)).permute(2, 0, 1)
+    except DataError:
+        raise
     except UnidentifiedImageError as error:
         raise DataError("not a picture, whatever its name says") from error
     except Image.DecompressionBombError as error:
         raise DataError(f"more than the {LARGEST:,} pixels that are accepted") from error
-    except (OSError, ValueError, SyntaxError, EOFError, MemoryError) as error:
+    except Exception as error:  # damaged bytes make decoders raise nearly every kind there is
         raise DataError(f"not a readable picture: {str(error) or type(error).__name__}") from error
 
 
 def _decode(raw: bytes, channels: int) -> np.ndarray:
     """uint8 [H, W, C]."""
-    picture = Image.open(io.BytesIO(raw))  # the header only
-    if picture.width * picture.height > LARGEST:
-        raise DataError(f"{picture.width} x {picture.height} pixels, more than the {LARGEST:,} that are accepted")
+    picture = Image.open(io.BytesIO(raw), formats=FORMATS)  # the header only
+    _refuse_bombs(picture.width, picture.height)
     turned = picture.getexif().get(ORIENTATION, 1) != 1
     if picture.format == "JPEG" and picture.mode in ("RGB", "L") and not turned and channels in (1, 3):
+        height, width = simplejpeg.decode_jpeg_header(raw)[:2]  # where there are two headers, the decoders differ
+        _refuse_bombs(int(width), int(height))
         return simplejpeg.decode_jpeg(raw, "RGB" if channels == 3 else "GRAY")  # strict: a cut file raises
     picture.load()
     picture = _convert(ImageOps.exif_transpose(picture), channels)
     return np.array(picture).reshape(picture.height, picture.width, channels)
 
 
+def _refuse_bombs(width: int, height: int) -> None:
+    if width * height > LARGEST:
+        raise DataError(f"{width} x {height} pixels, more than the {LARGEST:,} that are accepted")
+
+
 def _convert(picture: Image.Image, channels: int) -> Image.Image:
     if picture.mode.startswith("I") or picture.mode == "F":  # 16 bits and more a channel
-        values = np.asarray(picture, dtype=np.float64)
-        scale = 65535.0 if picture.mode.startswith("I") else max(float(values.max()), 1.0)
-        picture = Image.fromarray((values / scale * 255).round().clip(0, 255).astype(np.uint8))
+        picture = Image.fromarray(_eight_bits(picture))
     if "transparency" in picture.info or picture.mode in ("LA", "PA", "RGBa", "La"):
         picture = picture.convert("RGBA")
     if picture.mode == "RGBA" and channels in (1, 3):
         white = Image.new("RGBA", picture.size, "white")
         picture = Image.alpha_composite(white, picture)
     return picture.convert("RGB" if channels in (1, 3) else "RGBA").convert(MODES[channels])
+
+
+def _eight_bits(picture: Image.Image) -> np.ndarray:
+    """Greys of 16 bits and more, and floats, as uint8 [H, W].
+
+    White is 65,535 where 16 bits are stored. In 32 bits it is the first of 255, 65,535 and the largest value that
+    nothing exceeds; in floats 1, or the largest value. Negative values lower black; NaN is black, infinity white.
+    """
+    values = np.asarray(picture)
+    if picture.mode == "I" and dict(getattr(picture, "tag_v2", {})).get(SAMPLE_FORMAT) == (1,):
+        values = values.view(np.uint32)  # Pillow has only signed ones
+    values = values.astype(np.float64)
+    finite = values[np.isfinite(values)]
+    if not finite.size:
+        raise DataError("none of its values is a finite number")
+    largest, black = float(finite.max()), min(0.0, float(finite.min()))
+    steps = {"F": (1.0,), "I": (255.0, 65535.0)}.get(picture.mode, (65535.0,))
+    white = next((step for step in steps if largest <= step), largest)
+    values = np.nan_to_num((values - black) / (white - black), nan=0.0, posinf=1.0, neginf=0.0)
+    return (values * 255).round().clip(0, 255).astype(np.uint8)
 
 
 def random_square(height: int, width: int, smallest: float, noise: np.random.Generator) -> tuple[int, int, int]:

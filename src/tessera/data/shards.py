@@ -15,7 +15,7 @@ import re
 import shutil
 import tarfile
 import zlib
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from io import BytesIO
@@ -23,17 +23,20 @@ from itertools import islice, product
 from pathlib import Path
 from typing import Any
 
+from tessera.data import captions as texts
 from tessera.data.download import CACHE, PIPE, TRIES, cached, download, output, stamp, starts_programs
 from tessera.data.folder import Folder, Pair, Skip
 from tessera.data.pictures import SUFFIXES, Member
 from tessera.errors import CheckpointError, ConfigError, DataError
+from tessera.files import own
 from tessera.files.atomic import whole, write_whole
+from tessera.files.claim import claim
 
 SHARD = re.compile(r".*\.(tar|tgz|tar\.gz)")
 """The name of a shard."""
 MOST = 1_000_000
 """Shards that braces may stand for."""
-CAPTIONS = ("txt", "text", "caption", "json.caption", "json.text", "json.prompt")
+COLUMNS = ("txt", "text", "caption", "json.caption", "json.text", "json.prompt", "json.captions", "json.description")
 """Columns that are tried for captions."""
 
 
@@ -68,8 +71,8 @@ def scan(path: str, caption_column: str = "") -> Folder:
     """
     pairs: list[Pair] = []
     skipped: list[Skip] = []
-    for source in expand(path):
-        name = source.rstrip("/").rpartition("/")[2] if not source.startswith("pipe:") else source
+    sources = expand(path)
+    for source, name in zip(sources, names_of(sources), strict=True):
         try:
             shard = local(source)
         except (CheckpointError, OSError) as error:
@@ -83,6 +86,19 @@ def scan(path: str, caption_column: str = "") -> Folder:
         first = "".join(f" {s.path}: {s.reason}." for s in skipped[:1])
         raise DataError(f"{path} holds no captioned picture ({len(skipped)} left out).{first}")
     return Folder("webdataset", tuple(pairs), tuple(skipped))
+
+
+def names_of(sources: Sequence[str]) -> list[str]:
+    """What the keys of each shard's pairs begin with: its own name, and where several have the same one as many of the
+    folders above it as tell them apart; the same on every machine."""
+    parts = [[s] if s.startswith(PIPE) else s.rstrip("/").split("/") for s in sources]
+    names = [p[-1] for p in parts]
+    for length in range(2, max(map(len, parts), default=0) + 1):
+        twice = {name for name, count in Counter(names).items() if count > 1}
+        names = ["/".join(p[-length:]) if n in twice else n for n, p in zip(names, parts, strict=True)]
+    if twice := [name for name, count in Counter(names).items() if count > 1]:
+        raise ConfigError(f"The shard {twice[0]} is named twice; name each once.")
+    return names
 
 
 def expand(path: str) -> list[str]:
@@ -185,26 +201,24 @@ def _pair_up(
             continue
         try:
             captions = _captions(columns, column)
-        except (ValueError, DataError) as error:
+        except (ValueError, RecursionError, DataError) as error:
             skipped.append(Skip(key, f"no caption: {error}"))
             continue
         pairs.append(Pair(key, image, captions))
 
 
 def _captions(columns: dict[str, Member], asked: str) -> tuple[str, ...]:
-    for column in (asked,) if asked else CAPTIONS:
+    for column in (asked,) if asked else COLUMNS:
         extension, _, fieldname = column.partition(".")
         if extension not in columns:
             continue
-        text = columns[extension].read_bytes().decode("utf-8-sig", "replace")
-        value: Any = text.splitlines()
+        value: Any = texts.decoded(columns[extension].read_bytes())
         if fieldname:
-            content = json.loads(text)
-            value = content.get(fieldname) if isinstance(content, dict) else None
-        lines = [value] if isinstance(value, str) else value or []
-        if captions := tuple(c for line in lines if (c := " ".join(str(line).replace("\0", " ").split()))):
+            content = json.loads(value)
+            value = content.get(fieldname, ()) if isinstance(content, dict) else ()
+        if captions := texts.clean(value):
             return captions
-    raise DataError(f"none of {asked or ', '.join(CAPTIONS)} in {', '.join(columns)}")
+    raise DataError(f"none of {asked or ', '.join(COLUMNS)} in {', '.join(columns)}")
 
 
 # Packing.
@@ -223,13 +237,12 @@ def pack(
     count = max(1, -(-len(pairs) // per_shard))
     digest = hashlib.blake2b("\n".join(p.key for p in pairs).encode("utf-8", "surrogateescape")).hexdigest()[:16]
     plan = json.dumps({"pairs": len(pairs), "shards": count, "keys": digest})
-    out.mkdir(parents=True, exist_ok=True)
+    begin(out)
     started = out / "pack.json"
-    if started.is_file() and started.read_text() != plan:
+    if started.is_file() and started.read_bytes() != plan.encode():
         raise ConfigError(f"{out} holds shards of other pairs or another size; name a new folder.")
-    write_whole(started, plan.encode())
-    for left_over in out.glob(".*.tar.*"):
-        left_over.unlink()
+    write_whole(started, plan)
+    own.sweep(out)
     # The first `len % count` shards hold one pair more: no shard differs from another by more than one.
     cuts = [round(i * len(pairs) / count) for i in range(count + 1)]
     jobs = [(out / f"shard-{i:06d}.tar", list(pairs[cuts[i] : cuts[i + 1]])) for i in range(count)]
@@ -240,11 +253,24 @@ def pack(
     return [path for path, _ in jobs]
 
 
+def begin(out: Path) -> None:
+    """Make the folder one for shards, before any work. Raises ConfigError where it holds anything but those."""
+    claim(out, "shards", lambda old: all(re.fullmatch(r"pack\.json|shard-\d{6,}\.tar", p.name) for p in old.iterdir()))
+
+
 def _write(job: tuple[Path, list[Pair]]) -> None:
     path, pairs = job
-    fresh = path.with_name(f".{path.name}.{os.getpid()}")
+    with whole(path) as fresh:
+        sizes = _write_tar(fresh, pairs)
+        members, reason = index(fresh)
+        if reason or {n: m.size for n, m in members.items()} != sizes:
+            raise DataError(f"{path} could not be written whole: {reason or 'its members differ'}.")
+
+
+def _write_tar(path: Path, pairs: list[Pair]) -> dict[str, int]:
+    """Returns the size of each member."""
     sizes = {}
-    with fresh.open("wb") as file, tarfile.open(fileobj=file, mode="w") as tar:
+    with tarfile.open(path, "w") as tar:
         for i, pair in enumerate(pairs):
             suffix = Path(pair.key).suffix.lower()
             raw = pair.image.read_bytes()
@@ -255,13 +281,7 @@ def _write(job: tuple[Path, list[Pair]]) -> None:
                 info = tarfile.TarInfo(f"{i:06d}{extension}")
                 info.size = sizes[info.name] = len(content)
                 tar.addfile(info, BytesIO(content))
-        tar.close()
-        file.flush()
-        os.fsync(file.fileno())
-    members, reason = index(fresh)
-    if reason or {n: m.size for n, m in members.items()} != sizes:
-        raise DataError(f"{path} could not be written whole: {reason or 'its members differ'}.")
-    fresh.replace(path)
+    return sizes
 
 
 def _kind(raw: bytes) -> str:
