@@ -431,3 +431,19 @@ def test_horovod_says_what_it_takes():
         pytest.skip("Horovod is installed")
     with pytest.raises(ConfigError, match=r"--machine\.engine ddp does the same"):
         engines.choose(config(machine={"engine": "horovod"}))
+
+
+@pytest.mark.slow
+def test_bad_data_ends_all_ranks_with_one_sentence(tmp_path):
+    (tmp_path / "pictures").mkdir()
+    (tmp_path / "pictures/a.png").write_text("not a picture")
+    (tmp_path / "pictures/a.txt").write_text("a bird")
+    done = subprocess.run(
+        command(2, "train", "dvae-xs-64", "--data.path", str(tmp_path / "pictures"), "--out", str(tmp_path / "run")),
+        env=ENVIRONMENT, capture_output=True, text=True, timeout=120,
+    )  # fmt: skip
+    assert done.returncode != 0
+    assert done.stderr.count("tessera: ") == 1
+    ours = done.stderr.split("torch/distributed/elastic")[0]
+    assert "Traceback" not in ours
+    assert "gloo" not in done.stderr

@@ -98,3 +98,45 @@ def test_a_lock_names_its_holder_and_ends_with_it(tmp_path):
         lock.acquire()
         assert json.loads((tmp_path / ".tessera-lock").read_text())["pid"] == os.getpid()
         lock.release()
+
+
+def test_a_file_that_is_replaced_is_never_seen_half_written(tmp_path, monkeypatch):
+    write_whole(tmp_path / "a.json", "old")
+    write = Path.write_bytes
+
+    def half(path: Path, content: bytes) -> None:
+        write(path, content[: len(content) // 2])
+        assert (tmp_path / "a.json").read_text() == "old", "a reader in this moment"
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(Path, "write_bytes", half)
+    with pytest.raises(OSError, match="No space"):
+        write_whole(tmp_path / "a.json", "new")
+    assert (tmp_path / "a.json").read_text() == "old"
+    assert names(tmp_path) == ["a.json"]
+
+
+def test_left_overs_in_a_plain_folder_of_ours_are_swept_too(tmp_path):
+    claim(tmp_path, "run")
+    (tmp_path / "samples").mkdir()
+    for name in (own.temporary("a.png"), "a.png"):
+        (tmp_path / "samples" / name).touch()
+    own.sweep(tmp_path / "samples", locked=True)
+    assert names(tmp_path / "samples") == ["a.png"]
+
+
+def test_a_lock_is_held_on_a_full_disk_too(tmp_path, monkeypatch):
+    def full(*_: object) -> str:
+        raise OSError(28, "No space left on device")
+
+    lock = Lock(tmp_path)
+    monkeypatch.setattr(json, "dumps", full)
+    lock.acquire()
+    assert lock.held
+    lock.release()
+    assert not lock.held
+
+
+def test_a_lock_in_a_folder_that_cannot_be_written_is_a_sentence(tmp_path):
+    with pytest.raises(ConfigError, match="cannot be written"):
+        Lock(tmp_path / "nowhere").acquire()

@@ -8,7 +8,7 @@ from pathlib import Path
 import tessera
 
 ROOT = Path(tessera.__file__).parent
-ORDER = ["errors", "files", "settings", "checksums", "config", "presets", "machine", "nn", "models", "plan", "tokens", "data", "state", "store", "generate", "train",
+ORDER = ["errors", "files", "settings", "checkpoint", "config", "presets", "machine", "nn", "models", "plan", "tokens", "data", "state", "store", "generate", "train",
          "evaluate", "preview", "learn", "demonstration", "imports", "compat", "cli", "__main__"]  # fmt: skip
 STRANGERS = {("train", "generate"), ("generate", "train")}
 

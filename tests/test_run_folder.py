@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from tessera.checksums import NAME
+from tessera.checkpoint import CHECKSUMS, SETTINGS, verify
 from tessera.config import LearnConfig, OptimConfig
 from tessera.data.check import check
 from tessera.errors import CheckpointError, ConfigError, TesseraError
@@ -21,7 +21,7 @@ from tessera.learn import learn
 from tessera.models import saved
 from tessera.preview import preview, reconstructions
 from tessera.state import read_state, write_state
-from tessera.store import SETTINGS, Run, checkpoint_of
+from tessera.store import Run, checkpoint_of
 from tessera.train import trackers
 from tessera.train.engine import Single
 from tessera.train.keep import SPOILED, Position, begin, newest
@@ -68,7 +68,7 @@ def aged(run: Run) -> Run:
     for name in (own.MARKER, ".tessera-lock"):
         (run.folder / name).unlink(missing_ok=True)
     for checkpoint in run.checkpoints():
-        for name in (NAME, SETTINGS):
+        for name in (CHECKSUMS, SETTINGS):
             (checkpoint / name).unlink()
     return run
 
@@ -201,6 +201,19 @@ def test_a_full_disk_is_a_sentence_when_a_run_goes_on(bird_folder, vae, tmp_path
     assert (run.folder / "config.json").read_text() == before
 
 
+def test_a_tokenizer_that_only_a_file_names_must_be_typed(bird_folder, prior, vae, tmp_path, capsys):
+    from tessera import cli
+
+    run = copied(prior, tmp_path / "prior")
+    config = prior_config(bird_folder, run.folder, vae)
+    assert cli._preset_or_run(str(run.folder)).tokens == config.tokens
+    for checkpoint in run.checkpoints():
+        shutil.rmtree(checkpoint)
+    with pytest.raises(SystemExit):
+        cli.main(["train", str(run.folder), "--data.path", str(bird_folder)])
+    assert "--tokens.image" in capsys.readouterr().err
+
+
 # Damage.
 
 DAMAGE = {
@@ -209,9 +222,9 @@ DAMAGE = {
     "a bit of the image tokenizer": lambda c: flip(c / "image_tokenizer/weights.safetensors"),
     "a shard": lambda c: (c / "optimizer/state.json").write_text('{"items": []}'),
     "no tokenizers": lambda c: [shutil.rmtree(c / f"{kind}_tokenizer") for kind in ("image", "text")],
-    "no checksums": lambda c: (c / NAME).unlink(),
-    "checksums cut off": lambda c: (c / NAME).write_text('{"sha256": {'),
-    "checksums of something else": lambda c: (c / NAME).write_text('{"sha256": {"/dev/zero": "0"}}'),
+    "no checksums": lambda c: (c / CHECKSUMS).unlink(),
+    "checksums cut off": lambda c: (c / CHECKSUMS).write_text('{"sha256": {'),
+    "checksums of something else": lambda c: (c / CHECKSUMS).write_text('{"sha256": {"/dev/zero": "0"}}'),
 }
 """What checksums tell."""
 
@@ -258,7 +271,7 @@ def test_the_run_goes_on_from_the_one_before_to_the_same_end(bird_folder, prior,
     for part in ("optimizer", "image_tokenizer", "text_tokenizer"):
         shutil.rmtree(run.folder / "step-000006" / part)
     again, _ = go(prior_config(bird_folder, run.folder, vae, valid_every=0))
-    run.verify(again.latest())
+    verify(again.latest())
     for part in ("", "image_tokenizer"):
         wanted = saved.read(prior / "step-000006" / part).state_dict()
         assert all(torch.equal(v, wanted[k]) for k, v in saved.read(again.latest() / part).state_dict().items())
@@ -269,14 +282,14 @@ def test_a_file_with_a_checkpoints_name_is_replaced_by_the_checkpoint(bird_folde
     shutil.rmtree(run.folder / "step-000006")
     (run.folder / "step-000006").write_text("")
     go(dvae_config(bird_folder, run.folder, valid_every=0))
-    run.verify(run.folder / "step-000006")
+    verify(run.folder / "step-000006")
 
 
 def test_every_file_of_a_checkpoint_has_a_checksum(prior):
     for checkpoint in Run(prior).checkpoints():
-        listed = json.loads((checkpoint / NAME).read_text())["sha256"]
+        listed = json.loads((checkpoint / CHECKSUMS).read_text())["sha256"]
         files = {p.relative_to(checkpoint).as_posix() for p in checkpoint.rglob("*") if p.is_file()}
-        assert set(listed) == files - {NAME}
+        assert set(listed) == files - {CHECKSUMS}
         assert {"optimizer/state.safetensors", "image_tokenizer/weights.safetensors", SETTINGS} < set(listed)
 
 
@@ -332,7 +345,7 @@ def test_steps_beyond_a_million_are_the_newest(bird_folder, vae, tmp_path):
     run = copied(vae, tmp_path / "vae")
     moved = (run.folder / "step-000006").rename(run.folder / "step-999998")
     rewrite_state(moved, lambda state: state["at"].update(step=999_998))
-    (moved / NAME).unlink()
+    (moved / CHECKSUMS).unlink()
     (moved / SETTINGS).unlink()
     config = dvae_config(bird_folder, run.folder, valid_every=0, steps=1_000_003, save_every=2, keep=3)
     _, at = go(config)

@@ -24,6 +24,7 @@ from tessera.config import (
     TrainConfig,
     TransformerConfig,
 )
+from tessera.data.batches import Batch
 from tessera.errors import CheckpointError, ConfigError, TesseraError
 from tessera.files import own
 from tessera.files.claim import LOCK
@@ -32,7 +33,7 @@ from tessera.preview import preview
 from tessera.state import read_state, write_state
 from tessera.store import Run
 from tessera.train.engine import Single
-from tessera.train.keep import SPOILED
+from tessera.train.keep import SPOILED, together
 from tessera.train.loop import forward_backward, train
 from tessera.train.objectives import build
 from tessera.train.optim import Schedule, optimizer_of, tagged
@@ -199,6 +200,48 @@ def test_only_matrices_decay(bird_folder, tmp_path, tokenizer):
     assert sum(map(len, tags.values())) == sum(1 for p in objective.model.parameters() if p.numel())
     groups = optimizer_of(OptimConfig(weight_decay=0.3))(objective.model).param_groups
     assert [g["weight_decay"] for g in groups] == [0.3, 0.3, 0.0, 0.0], "matrices and heads; embeddings and the rest"
+
+
+def test_a_gradient_is_clipped_to_the_norm_that_was_asked_for():
+    model = torch.nn.Linear(4, 1, bias=False)
+    engine = Single(PLAIN)
+    engine.prepare(model, lambda model: torch.optim.SGD(model.parameters(), lr=1.0))
+    for clip, moved in ((0.5, 0.5), (0.0, 8.0), (100.0, 8.0)):
+        before = model.weight.detach().clone()
+        engine.backward(model(torch.full((1, 4), 4.0)).sum())
+        assert float(engine.step(clip, 1.0)) == pytest.approx(8.0), "the norm before clipping"
+        assert float((model.weight.detach() - before).norm()) == pytest.approx(moved, rel=1e-4)
+
+
+def test_the_asked_share_of_captions_is_dropped(bird_folder, tmp_path, tokenizer):
+    config = prior_config(bird_folder, tmp_path, tokenizer)
+    objective = build(dataclasses.replace(config, optim=OptimConfig(batch=4, drop_condition=0.1)))
+    tokens = torch.ones(4000, objective.model.config.text_len, dtype=torch.long)
+    batch = Batch(tokens, torch.zeros(0, 0, 0, 0), torch.zeros(0, 0))
+    torch.manual_seed(0)
+    dropped = (objective.chance(batch).tokens != tokens).all(1).float().mean()
+    assert 0.08 < float(dropped) < 0.12
+
+
+def test_ranks_end_together_and_only_the_one_that_failed_speaks():
+    class Rank(Single):
+        def __init__(self, others: float):
+            super().__init__(PLAIN)
+            self.others = others
+
+        def least(self, x: float) -> float:
+            return min(x, self.others)
+
+    def fail() -> None:
+        raise ConfigError("bad data")
+
+    assert together(Rank(1.0), lambda: 7) == 7
+    for others in (0.0, 1.0):
+        with pytest.raises(ConfigError, match="bad data"):
+            together(Rank(others), fail)
+    with pytest.raises(SystemExit) as end:
+        together(Rank(0.0), lambda: 7)
+    assert end.value.code == 2
 
 
 def test_schedules():

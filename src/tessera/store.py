@@ -8,16 +8,15 @@ runs/birds/  config.json  metrics.jsonl  samples/  latest  best
 from __future__ import annotations
 
 import json
-import re
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from safetensors import SafetensorError, safe_open
+from safetensors import SafetensorError
 
-from tessera import checksums
+from tessera.checkpoint import SETTINGS, seal, step_of, verify
 from tessera.config import TrainConfig, to_dict, train_config
 from tessera.errors import CheckpointError, ConfigError
 from tessera.files import own
@@ -30,10 +29,6 @@ MAY_CHANGE = (
     "data.workers:", "optim.accumulate:", "machine.", "track.",
 )  # fmt: skip
 """Settings that a run may be continued with."""
-
-
-SETTINGS = "run.json"
-"""In each checkpoint: the run's settings when it was written."""
 
 
 class Run:
@@ -110,7 +105,7 @@ class Run:
             wrong = f"{path} is missing" if not path.exists() else str(error)
         for checkpoint in reversed(self.checkpoints()):
             with suppress(CheckpointError):
-                self.verify(checkpoint, lambda name: name == SETTINGS)
+                verify(checkpoint, lambda name: name == SETTINGS)
                 return _settings(checkpoint / SETTINGS), f"{wrong}; the settings are those of {checkpoint.name}."
         if self.checkpoints():
             raise CheckpointError(
@@ -174,7 +169,7 @@ class Run:
         with self.guarded(step):
             if self.settings:
                 (fresh / SETTINGS).write_text(self.settings, "utf-8")
-            checksums.write(fresh)
+            seal(fresh)
             for path in [*fresh.rglob("*"), fresh]:
                 sync(path)
             own.remove(target)  # the same step again: the same command with nothing left to do, or a damaged one
@@ -219,11 +214,6 @@ class Run:
                 "or set --out."
             ) from error
 
-    def verify(self, checkpoint: Path, wanted: Callable[[str], bool] = lambda name: True) -> None:
-        """Raises CheckpointError where a file of a checkpoint, of those whose name is `wanted`, is cut off, changed or
-        missing."""
-        verify(checkpoint, wanted)
-
     # Metrics.
 
     def forget_after(self, step: int) -> None:
@@ -241,12 +231,6 @@ class Run:
                 if isinstance(row, dict) and all(isinstance(v, int | float) for v in row.values()):
                     rows.append(row)
         return rows
-
-
-def step_of(path: Path) -> int:
-    """The step in a checkpoint's name; -1 where it is another name."""
-    match = re.fullmatch(r"step-([0-9]{6}|[1-9][0-9]{6,17})", path.name)
-    return int(match[1]) if match else -1
 
 
 def checkpoint_of(path: str | Path) -> Path:
@@ -274,30 +258,6 @@ def checkpoint_of(path: str | Path) -> Path:
 
 def _drawn_with(name: str) -> bool:
     return not name.startswith(("optimizer/", "state/"))
-
-
-def verify(checkpoint: Path, wanted: Callable[[str], bool] = lambda name: True) -> None:
-    """See `Run.verify`. Where a release before checksums wrote it, sizes and JSON are looked at alone."""
-    try:
-        if not checkpoint.is_dir():
-            raise CheckpointError("it is not a folder")
-        for name in ("config.json", "weights.safetensors"):
-            if not (checkpoint / name).is_file():
-                raise CheckpointError(f"{name} is missing")
-        if checksums.verify(checkpoint, wanted):
-            return
-        if (checkpoint / SETTINGS).exists():
-            raise CheckpointError(f"{checksums.NAME} is missing")
-        for file in checkpoint.rglob("*"):
-            if not wanted(file.relative_to(checkpoint).as_posix()):
-                continue
-            if file.suffix == ".safetensors":
-                with safe_open(file, "pt"):  # compares what the header promises with the size of the file
-                    pass
-            elif file.name in ("config.json", "state.json"):
-                read_json(file, dict)
-    except (OSError, ValueError, SafetensorError, ConfigError, CheckpointError) as error:
-        raise CheckpointError(f"{checkpoint.name} is damaged: {error}") from error
 
 
 def _began(folder: Path) -> bool:

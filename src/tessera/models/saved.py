@@ -76,7 +76,7 @@ def described(folder: Path) -> Any:
     weights beside it were saved with another."""
     about = read_json(folder / "config.json", dict)
     with safe_open(folder / "weights.safetensors", "pt") as file:
-        saved_with = (file.metadata() or {}).get("config")  # releases before 0.2 did not say
+        saved_with = (file.metadata() or {}).get("config")  # earlier ones do not say
     if saved_with not in (None, digest(about)):
         raise ConfigError("config.json is not the one that weights.safetensors were saved with")
     kind = about.pop("kind", None)

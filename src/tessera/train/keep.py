@@ -12,12 +12,13 @@ from typing import Annotated, Literal, TypeVar
 from annotated_types import Ge, Gt, Le
 from torch import Tensor, nn
 
+from tessera.checkpoint import step_of, verify
 from tessera.config import TrainConfig
 from tessera.errors import CheckpointError, ConfigError, TesseraError
 from tessera.models import saved
 from tessera.settings import cast
 from tessera.state import read_state, write_state
-from tessera.store import Run, step_of
+from tessera.store import Run
 from tessera.train.engine import Engine, read_optimizer
 from tessera.train.objectives import Objective
 from tessera.train.optim import Schedule
@@ -97,7 +98,7 @@ def newest(model: nn.Module, run: Run, tracker: Tracker) -> State | None:
         tracker.notice(f"{run.folder / 'best'} does not name a checkpoint of this run; drawing takes the newest.")
     for checkpoint in reversed(run.checkpoints()):
         try:
-            run.verify(checkpoint)
+            verify(checkpoint)
             return load(model, checkpoint)
         except CheckpointError as error:
             tracker.notice(f"{checkpoint.name} is passed over for the one before: {error}")

@@ -10,6 +10,7 @@ from typing import Any, Protocol, TypeVar
 import torch
 from torch import Tensor, nn
 
+from tessera.checkpoint import verify
 from tessera.config import CLIPConfig, DVAEConfig, TextToImageConfig, TrainConfig
 from tessera.data.batches import Batch, Captions, NoCaptions, Packed, Pictures, plain_batches, split, stream
 from tessera.data.check import Health, check
@@ -239,9 +240,8 @@ def build(config: TrainConfig, health: Health | None = None, progress: Progress 
     skipped = len(health.skipped) if health else 0
     learned, held = split(pairs, config.data.holdout)
     if not learned:
-        raise DataError(
-            f"All {len(pairs)} pairs fell to the held-out share; lower data.holdout ({config.data.holdout})."
-        )
+        share = config.data.holdout
+        raise DataError(f"All {len(pairs)} pairs fell to the held-out share; lower data.holdout ({share}).")
     if isinstance(config.model, DVAEConfig):
         return TrainDVAE(config, learned, held, skipped)
     text = _text_tokenizer(config, run, learned)
@@ -257,12 +257,10 @@ def build(config: TrainConfig, health: Health | None = None, progress: Progress 
 def _image_tokenizer(config: TrainConfig, run: Run) -> ImageTokenizer:
     if run.checkpoints():
         return _kept(run, "image_tokenizer", image_tokens.load)
-    folder = Path(config.tokens.image)
-    if not config.tokens.image or not folder.is_dir():
-        raise ConfigError(
-            f"tokens.image {config.tokens.image!r} is not a folder: name a run with a trained image tokenizer."
-        )
-    return image_tokens.load(checkpoint_of(folder))
+    name = config.tokens.image
+    if not name or not Path(name).is_dir():
+        raise ConfigError(f"tokens.image {name!r} is not a folder: name a run with a trained image tokenizer.")
+    return image_tokens.load(checkpoint_of(name))
 
 
 def _text_tokenizer(config: TrainConfig, run: Run, pairs: list[Pair]) -> TextTokenizer:
@@ -276,7 +274,7 @@ def _kept(run: Run, name: str, load: Callable[[Path], Kept]) -> Kept:
     wrong = ""
     for checkpoint in reversed(run.checkpoints()):
         try:
-            run.verify(checkpoint, lambda file: file.startswith(f"{name}/"))
+            verify(checkpoint, lambda file: file.startswith(f"{name}/"))
             return load(checkpoint / name)
         except CheckpointError as error:
             wrong = wrong or str(error)
