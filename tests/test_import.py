@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import http.server
 import os
+import re
 import threading
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -17,9 +19,10 @@ from tessera.compat import dalle_pytorch as theirs
 from tessera.config import DVAEConfig, TextToImageConfig
 from tessera.data.download import download
 from tessera.errors import CheckpointError, ConfigError
+from tessera.files import own
 from tessera.generate.pipeline import Pipeline
 from tessera.imports import dalle_pytorch, deepspeed_folder, pretrained, runs
-from tessera.imports.reader import read
+from tessera.imports.reader import Hollow, read, state_of
 from tessera.models import saved
 from tessera.models.dvae import DiscreteVAE
 from tessera.models.openai_dvae import OpenAIDVAE, OpenAIDVAEConfig
@@ -328,7 +331,7 @@ def broken(content: dict, how: str) -> object:
         ("other shape", "another shape"),
         ("unknown option", "did you mean 'dim'"),
         ("other depth", "missing transformer"),
-        ("strange option", "transformer.depth is 'two'; it must be a whole number"),
+        ("strange option", "depth is 'two'"),
         ("foreign rotary", "rotary positions"),
         ("no tokenizer", "no image tokenizer"),
         ("a list", "holds a list"),
@@ -359,6 +362,239 @@ def test_things_that_are_no_checkpoints_get_a_sentence(tmp_path, capsys):
     assert "There is no file" in fails(capsys, "import", tmp_path / "nothing.pt", tmp_path / "run")
     torch.save({"state_dict": {"a.weight": torch.zeros(2)}}, tmp_path / "other.ckpt")
     assert "weights of a VQGAN" in fails(capsys, "import", tmp_path / "other.ckpt", tmp_path / "run")
+
+
+def hollow(**attributes: object) -> Hollow:
+    made = Hollow()
+    made.__dict__.update(attributes)
+    return made
+
+
+def test_a_module_that_holds_itself_has_its_weights_once():
+    weight = torch.zeros(2)
+    module = hollow(_parameters={"w": weight, 3: weight, "n": 5}, _buffers=None, _modules={})
+    module._modules |= {"again": module, "no module": 7, "child": hollow(_modules=5, _parameters={"b": weight})}
+    assert state_of(module).keys() == {"w", "child.b"}
+    assert state_of(hollow(_modules=5)) == {}
+
+
+def vqgan_weights() -> dict:
+    return dict(read(GOLDEN / "vqgan" / "vqgan_gumbel_f16.ckpt")["state_dict"])
+
+
+FOREIGN_WEIGHTS = {
+    "a single number": ({"encoder.conv_in.weight": torch.tensor(1.0)}, r"encoder\.conv_in\.weight has the shape \[\]"),
+    "no rows": ({"encoder.conv_in.weight": torch.zeros(0, 3, 3, 3)}, r"has the shape \[0, 3, 3, 3\]"),
+    "ids for names": ({5: torch.zeros(2)}, "no named tensors"),
+    "a table of one dimension": (
+        {"quantize.embed.weight": torch.zeros(4)},
+        r"quantize.embed.weight has the shape \[4\]",
+    ),
+    "missing": ({"post_quant_conv.weight": None}, "post_quant_conv.weight is missing"),
+    "complex": ({"post_quant_conv.bias": torch.zeros(2, dtype=torch.complex64)}, "not a plain tensor"),
+    "sparse": ({"post_quant_conv.bias": torch.zeros(2).to_sparse()}, "not a plain tensor"),
+    "more than it holds": ({"post_quant_conv.bias": torch.zeros(1).expand(2**40)}, "claims 1,099,511,627,776 numbers"),
+    "NaN": (
+        {"post_quant_conv.bias": torch.full((16,), torch.nan)},
+        r"NaN or infinity in 1 of .* \(post_quant_conv.bias\)",
+    ),
+    "width of 33": ({"encoder.conv_in.weight": torch.zeros(33, 3, 3, 3)}, "does not hold"),
+}
+
+
+@pytest.mark.parametrize("how", FOREIGN_WEIGHTS)
+def test_weights_that_are_not_a_vqgans_get_a_sentence(tmp_path, capsys, how):
+    changes, says = FOREIGN_WEIGHTS[how]
+    torch.save({"state_dict": {**vqgan_weights(), **changes}}, tmp_path / "last.ckpt")
+    said = fails(capsys, "import", tmp_path / "last.ckpt", tmp_path / "run")
+    assert re.search(says, said), said
+    assert str(tmp_path / "last.ckpt") in said
+    assert not (tmp_path / "run").exists()
+
+
+LAUGHS = "a: &a [x, x, x]\n" + "".join(
+    f"{b}: &{b} [{', '.join(['*' + a] * 9)}]\n" for a, b in pairwise("abcdefghijklmnop")
+)
+YAML = {
+    "nested": ("[" * 5000, "nests deeper"),
+    "laughs": (LAUGHS + "model: {params: {n_embed: *p}}", "refers to parts of itself"),
+    "a long word": (f"model: {'9' * 5000}", "5,000 letters"),
+    "a list": ("[1, 2]", r"model\.params\.n_embed is missing"),
+    "a list inside": ("model: [1]", r"model\.params\.n_embed is missing"),
+    "a word for a number": ("model: {params: {n_embed: many}}", "n_embed is 'many'; it must be a whole number"),
+    "a huge number": (f"model: {{params: {{n_embed: {'9' * 900}}}}}", r"n_embed is 9+\.\.\.; it must be at most"),
+    "no date": ("model: 2001-99-99", "not readable YAML"),
+    "not UTF-8": (b"\xff\xfe", "not readable YAML"),
+}
+
+
+@pytest.mark.parametrize("how", YAML)
+def test_a_yaml_that_describes_no_vqgan_gets_a_short_sentence_at_once(tmp_path, capsys, how):
+    content, says = YAML[how]
+    (tmp_path / "v.yaml").write_bytes(content if isinstance(content, bytes) else content.encode())
+    ckpt = GOLDEN / "vqgan" / "vqgan_gumbel_f16.ckpt"
+    said = fails(capsys, "import", ckpt, tmp_path / "run", "--yaml", tmp_path / "v.yaml")
+    assert re.search(says, said), said
+    assert "v.yaml" in said
+    assert len(said) < 700
+
+
+SIZES = {
+    "depth": (10**9, "depth is 1000000000; it must be at most 1024"),
+    "dim": (2**40, "dim is 1099511627776; it must be at most"),
+    "text_seq_len": (2**14, "does not hold the weights of a TextToImage"),
+    "heads": (-1, "heads is -1; it must be at least 0"),
+    "dim_head": (2**24, "does not hold"),
+    "attn_types": ((("full",),), "attn_types"),
+    "shared_attn_ids": (([[1]],), "shared_attn_ids"),
+    "ff_dropout": (float("nan"), "ff_dropout is nan; it must be a finite number"),
+}
+
+
+@pytest.mark.parametrize("name", SIZES)
+def test_options_of_any_size_are_refused_before_a_model_is_made(tmp_path, capsys, name):
+    value, says = SIZES[name]
+    content = read(GOLDEN / "full_rotary.pt")
+    torch.save({**content, "hparams": {**content["hparams"], name: value}}, tmp_path / "dalle.pt")
+    said = fails(capsys, "import", tmp_path / "dalle.pt", tmp_path / "run")
+    assert says in said
+    assert len(said) < 700
+
+
+@pytest.mark.parametrize("change", [{"version": 7}, {"hparams": {5: 1}}, {"vae_params": (1,)}, {"weights": {5: 1}},
+                                    {"weights": "a note " * 10_000}, {"hparams": {"dim": [[]], "text_seq_len": 1}}])  # fmt: skip
+def test_a_dalle_with_anything_anywhere_gets_a_short_sentence(tmp_path, capsys, change):
+    torch.save({**read(GOLDEN / "full_rotary.pt"), **change}, tmp_path / "dalle.pt")
+    said = fails(capsys, "import", tmp_path / "dalle.pt", tmp_path / "run")
+    assert str(tmp_path / "dalle.pt") in said
+    assert len(said) < 700
+
+
+@pytest.mark.parametrize("name", ["dvae_plain", "clip_a", "full_rotary", "resume_opt_state"])
+def test_weights_that_are_not_finite_are_named_and_refused(tmp_path, capsys, name):
+    content = read(GOLDEN / f"{name}.pt")
+    first = next(
+        n for n, v in content["weights"].items() if v.is_floating_point() and v.ndim > 1 and "pos_emb" not in n
+    )
+    content["weights"][first] = content["weights"][first] * torch.inf
+    torch.save(content, tmp_path / "x.pt")
+    said = fails(capsys, "import", tmp_path / "x.pt", tmp_path / "run")
+    assert "holds NaN or infinity in 1 of" in said
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(("group", "moment"), [(float("nan"), 0.0), (-1.0, 0.0), (1e-3, float("nan"))])
+def test_an_optimiser_state_that_is_not_finite_can_be_left_behind(tmp_path, capsys, group, moment):
+    content = read(RESUME)
+    content["opt_state"]["param_groups"][0]["lr"] = group
+    content["opt_state"]["state"][0]["exp_avg"] += moment
+    torch.save(content, tmp_path / "x.pt")
+    assert "--no-optimizer" in fails(capsys, "import", tmp_path / "x.pt", tmp_path / "run")
+
+
+DEEPSPEED = {
+    "latest leads out": ({"latest": b".."}, "no DeepSpeed checkpoint"),
+    "latest is a pattern": ({"latest": b"global_step[7]"}, "no DeepSpeed checkpoint"),
+    "latest is binary": ({"latest": b"\xff\x00\xfe"}, "no DeepSpeed checkpoint"),
+    "another name": ({"latest": b"global_stepx"}, "no DeepSpeed checkpoint"),
+    "a list": ({"states": [1]}, "holds a list"),
+    "no module": ({"states": {"hparams": {}}}, "holds no 'module'"),
+    "a number for a module": ({"states": {"module": 5}}, "holds no 'module'"),
+}
+
+
+def deepspeed_folder_of(tmp_path: Path, latest: bytes | None = None, states: object = None) -> Path:
+    step = tmp_path / "cp" / "global_step7"
+    step.mkdir(parents=True)
+    torch.save({"hparams": {}}, tmp_path / "cp" / "auxiliary.pt")
+    torch.save({"module": {}} if states is None else states, step / "mp_rank_00_model_states.pt")
+    if latest is not None:
+        (tmp_path / "cp" / "latest").write_bytes(latest)
+    (tmp_path / "cp" / "global_stepx").mkdir()
+    return tmp_path / "cp"
+
+
+@pytest.mark.parametrize("how", DEEPSPEED)
+def test_a_deepspeed_folder_that_is_none_gets_a_sentence(tmp_path, monkeypatch, how):
+    changes, says = DEEPSPEED[how]
+    monkeypatch.setattr(deepspeed_folder, "_tool", lambda: None)
+    folder = deepspeed_folder_of(tmp_path, **changes)
+    (folder / "global_step[7]").mkdir()
+    (folder / "global_stepx").rmdir()
+    with pytest.raises(CheckpointError, match=says) as raised:
+        deepspeed_folder.read_folder(folder)
+    assert str(folder) in str(raised.value)
+
+
+@pytest.mark.parametrize("form", ["legacy", "plain pickle", "protocol 4", "two in one", "a pattern"])
+def test_shards_that_cannot_be_looked_through_never_reach_deepspeeds_tool(tmp_path, monkeypatch, form):
+    import pickle
+
+    folder = deepspeed_folder_of(tmp_path)
+    shard = folder / "global_step7" / "zero_pp_rank_0_mp_rank_00_optim_states.pt"
+    bomb = {"optimizer_state_dict": Bomb(tmp_path / "it ran")}
+    if form == "plain pickle":
+        shard.write_bytes(pickle.dumps(bomb))
+    elif form == "a pattern":
+        torch.save({}, shard)
+        folder = folder.rename(tmp_path / "cp[1]")
+    else:
+        torch.save(bomb, shard, _use_new_zipfile_serialization=form == "protocol 4", pickle_protocol=4)
+    if form == "two in one":
+        torch.save({}, tmp_path / "tail.pt")
+        shard.write_bytes(shard.read_bytes() + (tmp_path / "tail.pt").read_bytes())
+    monkeypatch.setattr(deepspeed_folder, "_tool", lambda: lambda folder, tag: pytest.fail("it reached the tool"))
+    with pytest.raises(CheckpointError, match=r"refused|pattern"):
+        deepspeed_folder.read_folder(folder)
+    assert not (tmp_path / "it ran").exists()
+
+
+TOKENIZERS = {
+    "empty.model": b"",
+    "words.model": b"these are words",
+    "doubling.model": "\n".join(["1 40", "97 4", *(f"{i} {i} {i + 1}" for i in range(4, 44)), "1 0 2 3"]).encode(),
+    "missing ids.model": b"1 1\n97 4\n4 9 10\n1 0 2 3",
+    "vocab.txt": b"\xff\xfe[UNK]",
+    "merges.txt": b"\xff\xfe",
+    "cut.txt.gz": b"\x1f\x8b\x08\x00cut",
+    "tokenizer.json": b"[" * 100_000,
+}
+
+
+@pytest.mark.parametrize("name", TOKENIZERS)
+def test_a_text_tokenizer_that_is_none_gets_a_sentence(tmp_path, capsys, name):
+    (tmp_path / name).write_bytes(TOKENIZERS[name])
+    said = fails(capsys, "import", GOLDEN / "full_rotary.pt", tmp_path / "run", "--text", tmp_path / name)
+    assert str(tmp_path / name) in said
+    assert len(said) < 700
+    assert not (tmp_path / "run").exists()
+
+
+def test_an_import_begins_a_folder_of_its_own_kind(tmp_path, capsys):
+    main(["import", str(GOLDEN / "clip_a.pt"), str(tmp_path / "judge")])
+    main(["import", str(GOLDEN / "vqgan" / "vqgan_gumbel_f16.ckpt"), str(tmp_path / "vq")])
+    assert own.kind_of(tmp_path / "vq") == "model"
+    (tmp_path / "file").write_text("mine")
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / ".env").write_text("secret")
+    for taken in ("file", "mine", "judge", "vq"):
+        assert "name a new folder" in fails(capsys, "import", GOLDEN / "clip_a.pt", tmp_path / taken)
+    assert [p.name for p in (tmp_path / "mine").iterdir()] == [".env"]
+
+
+def test_an_export_that_cannot_be_written_leaves_nothing_behind(tmp_path, monkeypatch, capsys):
+    main(["import", str(GOLDEN / "clip_a.pt"), str(tmp_path / "judge")])
+
+    def full(content: object, path: Path) -> None:
+        path.write_bytes(b"half")
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(torch, "save", full)
+    assert "No space left" in fails(capsys, "export", tmp_path / "judge", tmp_path / "out" / "clip.pt")
+    assert list((tmp_path / "out").iterdir()) == []
+    monkeypatch.undo()
+    (tmp_path / "file").write_text("mine")
+    assert "cannot be written" in fails(capsys, "export", tmp_path / "judge", tmp_path / "file" / "clip.pt")
 
 
 @pytest.mark.parametrize("new", [True, False], ids=["zip", "before torch 1.6"])

@@ -3,27 +3,29 @@
 from __future__ import annotations
 
 import dataclasses
+import operator
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import torch
+from annotated_types import Ge, Gt, Le
 from torch import Tensor, nn
 
 from tessera.config import CLIPConfig, DVAEConfig, TextToImageConfig, TransformerConfig
 from tessera.errors import CheckpointError, ConfigError
 from tessera.imports import pretrained
-from tessera.imports.pretrained import load_weights
-from tessera.imports.reader import read
+from tessera.imports.pretrained import load_weights, without_memory
+from tessera.imports.reader import guarded, read, tensors, told
 from tessera.models.clip import CLIP
 from tessera.models.dvae import DiscreteVAE
 from tessera.models.openai_dvae import OpenAIDVAE
 from tessera.models.text_to_image import TextToImage
 from tessera.models.vqgan import VQGAN
 from tessera.nn.attention import ROUND_DALLE1, angles_dalle1
-from tessera.settings import nearest
+from tessera.settings import cast, nearest
 
 VERSION = "1.6.6"
 """The release whose format is written."""
@@ -32,7 +34,7 @@ VERSION = "1.6.6"
 
 DALLE_OPTIONS: dict[str, Any] = {
     "num_text_tokens": 10000, "text_seq_len": 256, "dim": 512, "depth": 2, "heads": 8, "dim_head": 64,
-    "reversible": False, "loss_img_weight": 7, "attn_types": ("full",), "ff_dropout": 0.0, "attn_dropout": 0.0,
+    "reversible": False, "loss_img_weight": 7.0, "attn_types": ("full",), "ff_dropout": 0.0, "attn_dropout": 0.0,
     "stable": False, "shift_tokens": None, "rotary_emb": None, "sandwich_norm": None, "shared_attn_ids": None,
     "shared_ff_ids": None, "share_input_output_emb": False, "optimize_for_inference": False, "sparse_attn": False,
 }  # fmt: skip
@@ -51,30 +53,59 @@ CLIP_OPTIONS: dict[str, Any] = {
 }  # fmt: skip
 
 
+MOST = 2**24
+"""No number that describes a model is larger."""
+MOST_OF = {
+    "depth": 1024, "num_layers": 16, "num_resnet_blocks": 1024, "text_enc_depth": 1024, "visual_enc_depth": 1024,
+    "text_seq_len": 2**14, "image_size": 2**14, "visual_image_size": 2**14,
+}  # fmt: skip
+"""What modules and tables are made by, before any weight is looked at."""
+POSITIONS = 20_000
+"""The longest sequence; tables of a model grow with its square."""
+
+
 def options(given: Mapping[str, Any], known: Mapping[str, Any], what: str) -> dict[str, Any]:
-    """The options of a class with its defaults under them. Raises CheckpointError for an unknown one."""
-    for name in given:
+    """The options of a class with its defaults under them. Raises CheckpointError for an unknown one, ConfigError for
+    a number that is not one, or that no model has."""
+    found = dict(known)
+    for name, value in given.items():
         if name not in known:
-            raise CheckpointError(f"{what} has an option '{name}' that no release had{nearest(name, known)}.")
-    return {**known, **given}
+            raise CheckpointError(
+                f"{what} has an option '{told([name])}' that no release had{nearest(told([name]), known)}."
+            )
+        if type(known[name]) is int:
+            value = operator.index(value) if hasattr(value, "__index__") else value
+            value = cast(value, Annotated[int, Ge(0), Le(MOST_OF.get(name, MOST))], name)
+        elif type(known[name]) is float:
+            value = cast(float(value) if hasattr(value, "__float__") else value, float, name)
+        found[name] = value
+    return found
+
+
+def _words(value: Any, name: str) -> tuple[str, ...]:
+    """Names or numbers, as words."""
+    return tuple(str(cast(v, int | str, name)) for v in cast(value or (), tuple[Any, ...], name))
 
 
 def dalle_config(given: Mapping[str, Any], vocab: int, grid: int, version: str = VERSION) -> TextToImageConfig:
     """The prior that DALLE(**given) builds over an image tokenizer with `vocab` codes on a `grid`."""
     o = options(given, DALLE_OPTIONS, "The DALLE")
     types = o["attn_types"] or ("full",)
-    types = types.split(",") if isinstance(types, str) else types
+    types = _words(types.split(",") if isinstance(types, str) else types, "attn_types")
+    if grid * grid + o["text_seq_len"] > POSITIONS:
+        raise ConfigError(f"A sequence of {o['text_seq_len']} text tokens and {grid} x {grid} codes is too long.")
     if "mlp" in types:
         raise CheckpointError("attn_types holds 'mlp' (gMLP), which releases 0.13 to 1.3 had and Tessera does not.")
     # Before 1.5 the window of conv_like was centred on the query.
-    patterns: Any = tuple("conv_centred" if t == "conv_like" and older(version, 1, 5) else str(t) for t in types)
+    patterns: Any = tuple("conv_centred" if t == "conv_like" and older(version, 1, 5) else t for t in types)
     transformer = TransformerConfig(
         dim=o["dim"], depth=o["depth"], heads=o["heads"], head_dim=o["dim_head"], patterns=patterns,
         positions="axial" if o["rotary_emb"] is False else "rotary_dalle1", norm="layer", qk_norm=False, ff="geglu",
         ff_mult=4.0, bias=True, shift=o["shift_tokens"] is not False, sandwich=bool(o["sandwich_norm"]),
         layer_scale=True, reversible=bool(o["reversible"]), stable=bool(o["stable"]), zero_init=False,
         attn_dropout=float(o["attn_dropout"]), ff_dropout=float(o["ff_dropout"]),
-        shared_attn=tuple(map(str, o["shared_attn_ids"] or ())), shared_ff=tuple(map(str, o["shared_ff_ids"] or ())),
+        shared_attn=_words(o["shared_attn_ids"], "shared_attn_ids"),
+        shared_ff=_words(o["shared_ff_ids"], "shared_ff_ids"),
     )  # fmt: skip
     config = TextToImageConfig(
         text_vocab=o["num_text_tokens"], text_len=o["text_seq_len"], image_vocab=vocab, grid=grid,
@@ -99,10 +130,8 @@ def dvae_config(given: Mapping[str, Any]) -> DVAEConfig:
         code_dim=o["codebook_dim"], layers=o["num_layers"], resblocks=o["num_resnet_blocks"], hidden=o["hidden_dim"],
         reconstruction="smooth_l1" if o["smooth_l1_loss"] else "mse", kl_weight=float(o["kl_div_loss_weight"]),
         temperature=float(o["temperature"]), temperature_end=min(0.5, float(o["temperature"])),
-        straight_through=o["straight_through"],
-        reinmax=bool(o["reinmax"] and o["straight_through"]),  # alone it did nothing
-        mean=tuple(map(float, mean)),
-        std=tuple(map(float, std)),
+        straight_through=bool(o["straight_through"]), reinmax=bool(o["reinmax"] and o["straight_through"]),
+        mean=tuple(map(float, mean)), std=tuple(map(float, std)),
     )  # fmt: skip
     config.check()
     return config
@@ -250,36 +279,40 @@ def load(path: Path, version: str = "") -> Imported:
 
 
 def understood(content: Any, path: Any, version: str = "") -> Imported:
-    if not isinstance(content, dict):
-        raise CheckpointError(f"{path} holds a {type(content).__name__}, not the dict that DALLE-pytorch saves.")
-    hparams, weights = content.get("hparams"), content.get("weights")
-    if not isinstance(hparams, dict) or weights is None:
-        raise CheckpointError(
-            f"{path} is no checkpoint of DALLE-pytorch: it needs 'hparams' and 'weights' and holds "
-            f"{', '.join(map(str, list(content)[:6])) or 'nothing'}."
-        )
-    if isinstance(weights, str):
-        raise CheckpointError(f"{path} holds no weights but a note of DeepSpeed: '{weights}'. Name its folder instead.")
-    if not isinstance(weights, dict) or not all(isinstance(v, Tensor) for v in weights.values()):
-        raise CheckpointError(f"{path}: its 'weights' are no named tensors.")
-    try:
+    with guarded(path):
+        if not isinstance(content, dict):
+            raise CheckpointError(f"{path} holds a {type(content).__name__}, not the dict that DALLE-pytorch saves.")
+        hparams, weights = content.get("hparams"), content.get("weights")
+        if not isinstance(hparams, dict) or weights is None:
+            raise CheckpointError(
+                f"{path} is no checkpoint of DALLE-pytorch: it needs 'hparams' and 'weights' and holds "
+                f"{told(content, 6)}."
+            )
+        if isinstance(weights, str):
+            raise CheckpointError(
+                f"{path} holds no weights but a note of DeepSpeed: '{weights[:200]}'. Name its folder instead."
+            )
+        weights = tensors(weights, path, "its 'weights'")
         if "text_seq_len" in hparams and "dim" in hparams:
-            return _dalle(content, dict(hparams), weights, path, version or str(content.get("version") or "0.14"))
+            return _dalle(content, dict(hparams), weights, path, version or _version(content))
         if "visual_enc_depth" in hparams or "visual_patch_size" in hparams or "to_visual_latent.weight" in weights:
-            clip = CLIP(clip_config(hparams))
-            return Imported(load_weights(clip, translated(weights, clip_names(clip), 0), path))
+            config = clip_config(hparams)
+            names = clip_names(without_memory(lambda: CLIP(config)))  # type: ignore[arg-type]
+            return Imported(load_weights(lambda: CLIP(config), translated(weights, names, 0), path))
         if "image_size" in hparams or "codebook.weight" in weights:
             return Imported(_dvae(hparams, weights, path))
-    except ConfigError as error:
-        raise CheckpointError(f"{path}: {error}") from error
-    except (TypeError, ValueError, AttributeError, RuntimeError) as error:
-        raise CheckpointError(f"{path} has options that cannot be understood: {error}") from error
-    raise CheckpointError(f"{path}: its hparams ({', '.join(list(hparams)[:6])}) are of no model that is known here.")
+        raise CheckpointError(f"{path}: its hparams ({told(hparams, 6)}) are of no model that is known here.")
+
+
+def _version(content: Mapping[str, Any]) -> str:
+    """The release that wrote a file; the oldest ones did not say it."""
+    return cast(content.get("version") or "0.14", str, "version")[:40]
 
 
 def _dvae(hparams: Mapping[str, Any], weights: Mapping[str, Tensor], path: Any) -> DiscreteVAE:
-    vae = DiscreteVAE(dvae_config(hparams))
-    return load_weights(vae, translated(weights, dvae_names(vae), 0), path)  # type: ignore[return-value]
+    config = dvae_config(hparams)
+    names = dvae_names(without_memory(lambda: DiscreteVAE(config)))  # type: ignore[arg-type]
+    return load_weights(lambda: DiscreteVAE(config), translated(weights, names, 0), path)  # type: ignore[return-value]
 
 
 def _dalle(content: dict, hparams: dict, weights: Mapping[str, Tensor], path: Any, version: str) -> Imported:
@@ -292,18 +325,17 @@ def _dalle(content: dict, hparams: dict, weights: Mapping[str, Tensor], path: An
     if table is not None and table.dtype == torch.float16 and config.transformer.positions == "rotary_dalle1":
         rounded = dataclasses.replace(config.transformer, positions="rotary_dalle1_half")
         config = dataclasses.replace(config, transformer=rounded)
-    model = TextToImage(config)
     names = dalle_names(config)
     own = {n: v for n, v in own.items() if not (config.tied and re.match(r"(text|image)_emb\.", n))}
     if unused := [n for n in own if re.search(r"attn_fn|master_layout", n)]:
         own = {n: v for n, v in own.items() if n not in unused}
-    _check_table(table, model, path)
     state = translated(own, names, config.text_vocab + config.text_len)
     if config.tied:
         state["text_embedding.weight"], state["image_embedding.weight"] = (
             state.get(f"{kind}_head.weight", torch.zeros(0)) for kind in ("text", "image")
         )
-    load_weights(model, state, path)
+    model: Any = load_weights(lambda: TextToImage(config), state, path)
+    _check_table(table, model, path)
     found = Imported(model, image)
     if "sparse" in config.transformer.patterns:
         found.notices.append("The table of 'sparse' attention was random at each start of the original; ours is fixed.")
@@ -333,7 +365,8 @@ def _image_tokenizer(params: Any, state: Mapping[str, Tensor], path: Any) -> Any
         raise CheckpointError(f"{path} holds no image tokenizer: neither vae_params nor weights of one.")
     if any(n.startswith("model.") for n in state):
         state = {n.removeprefix("model."): v for n, v in state.items() if not n.startswith("model.loss.")}
-        return load_weights(VQGAN(pretrained.vqgan_config(state, path)), state, path)
+        config = pretrained.vqgan_config(state, path)
+        return load_weights(lambda: VQGAN(config), state, path)
     parts = {"enc.": "encoder.", "dec.": "decoder."}
     renamed = {parts.get(n[:4], n[:4]) + pretrained._plain(n[4:]): v for n, v in state.items()}
     return pretrained.openai_dvae_of(renamed, path)
@@ -364,19 +397,21 @@ def _moments(
             order.append(name)
     try:
         groups, state = saved["param_groups"], saved["state"]
-        found.rate = float(groups[0]["lr"])
+        found.rate = cast(float(groups[0]["lr"]), Annotated[float, Gt(0)], "lr")
         if sum(len(g["params"]) for g in groups) != len(order):
             raise ValueError(f"it counts {sum(len(g['params']) for g in groups)} parameters, the weights {len(order)}")
         unique = {p.data_ptr(): n for n, p in reversed(list(model.named_parameters()))}
         for i, name in enumerate(order):
-            found.step = max(found.step, int(state[i]["step"]))
+            found.step = max(found.step, cast(int(state[i]["step"]), Annotated[int, Ge(0), Le(10**12)], "step"))
             for kind in ("exp_avg", "exp_avg_sq"):
                 moment = state[i][kind].float()
                 if moment.shape != weights[name].shape:
                     raise ValueError(f"{name} is {list(weights[name].shape)}, its moment {list(moment.shape)}")
+                if not moment.isfinite().all():
+                    raise ValueError(f"the moment of {name} holds NaN or infinity")
                 for ours, value in translated({name: moment}, names, texts).items():
                     found.moments.setdefault(unique[real[ours]], {})[kind] = value
-    except (KeyError, TypeError, ValueError, IndexError, AttributeError) as error:
+    except (KeyError, TypeError, ValueError, IndexError, AttributeError, OverflowError, ConfigError) as error:
         raise CheckpointError(
             f"{path}: its optimiser state does not fit its weights ({error}). Import it with --no-optimizer."
         ) from error

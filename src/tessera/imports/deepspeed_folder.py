@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import zipfile
+import re
+from glob import has_magic
 from pathlib import Path
 from typing import Any
 
 from torch.serialization import get_unsafe_globals_in_checkpoint
 
 from tessera.errors import CheckpointError
-from tessera.imports.reader import read
+from tessera.imports.reader import guarded, read, told
 
 MAY_NAME = frozenset(
     {
@@ -32,40 +33,51 @@ INNER = ("vae.model.", "vae.network.", "prior.", "joint.")
 
 def read_folder(folder: Path) -> tuple[dict[str, Any], list[str]]:
     """hparams, weights and the rest, and what there is to say. Raises CheckpointError for an incomplete folder."""
-    step = _newest(folder)
-    states = sorted(step.glob("*model_states.pt"))
-    if not states:
-        raise CheckpointError(f"{step} holds no *model_states.pt of DeepSpeed.")
-    first = read(states[0])
-    about = read(folder / "auxiliary.pt") if (folder / "auxiliary.pt").is_file() else first
-    if not isinstance(about, dict) or "hparams" not in about:
-        raise CheckpointError(f"{folder} holds no auxiliary.pt with the options of the model (hparams).")
-    kept = {k: about.get(k) for k in ("hparams", "vae_params", "epoch", "version", "vae_class_name")}
-    shards = sorted(step.glob("*optim_states.pt"))
-    if shards and (installed := _tool()):
-        for file in [*states, *shards]:
-            _vet(file)
-        weights = _whole(installed, folder, step.name)
-        twice = {n for n in first.get("shared_params") or {} if n.startswith(INNER)}
-        kept["weights"] = {n: v for n, v in weights.items() if n not in twice}
-        return kept, ["Consolidated by DeepSpeed's own tool."]
-    if states[0].name.startswith("zero_pp_rank"):
-        raise CheckpointError(
-            f"{folder} holds weights cut up by ZeRO stage 3, which DeepSpeed's own tool puts together: "
-            "pip install deepspeed."
-        )
-    notice = "Optimiser state cut up by DeepSpeed is left behind; training goes on with a fresh Adam."
-    return {**kept, "weights": dict(first["module"])}, [notice]
+    with guarded(folder):
+        step = _newest(folder)
+        states = sorted(step.glob("*model_states.pt"))
+        if not states:
+            raise CheckpointError(f"{step} holds no *model_states.pt of DeepSpeed.")
+        first = read(states[0])
+        if not isinstance(first, dict):
+            raise CheckpointError(f"{states[0]} holds a {type(first).__name__}, not the dict that DeepSpeed saves.")
+        about = read(folder / "auxiliary.pt") if (folder / "auxiliary.pt").is_file() else first
+        if not isinstance(about, dict) or "hparams" not in about:
+            raise CheckpointError(f"{folder} holds no auxiliary.pt with the options of the model (hparams).")
+        kept = {k: about.get(k) for k in ("hparams", "vae_params", "epoch", "version", "vae_class_name")}
+        shards = sorted(step.glob("*optim_states.pt"))
+        if shards and (installed := _tool()):
+            for file in [*states, *shards]:
+                _vet(file)
+            weights = _whole(installed, folder, step.name)
+            shared = first.get("shared_params")
+            twice = {n for n in shared if n.startswith(INNER)} if isinstance(shared, dict) else set()
+            kept["weights"] = {n: v for n, v in weights.items() if n not in twice}
+            return kept, ["Consolidated by DeepSpeed's own tool."]
+        if states[0].name.startswith("zero_pp_rank"):
+            raise CheckpointError(
+                f"{folder} holds weights cut up by ZeRO stage 3, which DeepSpeed's own tool puts together: "
+                "pip install deepspeed."
+            )
+        if not isinstance(first.get("module"), dict):
+            raise CheckpointError(f"{states[0]} holds no 'module' with weights; it holds {told(first, 6)}.")
+        notice = "Optimiser state cut up by DeepSpeed is left behind; training goes on with a fresh Adam."
+        return {**kept, "weights": dict(first["module"])}, [notice]
 
 
 def _newest(folder: Path) -> Path:
+    """The step that `latest` names, else the highest. A name that leads elsewhere, or that DeepSpeed's tool would take
+    for a pattern, is refused: it would open files that were not vetted."""
     latest = folder / "latest"
-    name = latest.read_text().strip() if latest.is_file() else ""
-    steps = sorted(folder.glob("global_step*"), key=lambda p: int(p.name.removeprefix("global_step") or 0))
-    step = folder / Path(name).name if name else (steps[-1] if steps else folder)
-    if not step.is_dir() or (not name and not steps):
-        raise CheckpointError(f"{folder} is no DeepSpeed checkpoint: it holds no 'latest' and no global_step folder.")
-    return step
+    steps = [p.name for p in folder.glob("global_step*") if p.name.removeprefix("global_step").isdecimal()]
+    last = max(steps, key=lambda name: int(name[11:20] or 0), default="")
+    name = latest.read_text("utf-8", "replace").strip() if latest.is_file() else last
+    if not re.fullmatch(r"\w[\w.-]*", name) or not (folder / name).is_dir():
+        raise CheckpointError(
+            f"{folder} is no DeepSpeed checkpoint: it holds no 'latest' with the name of a folder in it, and no "
+            "global_step folder."
+        )
+    return folder / name
 
 
 def _tool() -> Any:
@@ -79,14 +91,22 @@ def _tool() -> Any:
 
 
 def _vet(file: Path) -> None:
-    names = get_unsafe_globals_in_checkpoint(str(file)) if zipfile.is_zipfile(file) else ["something unreadable"]
-    if refused := sorted(set(names) - MAY_NAME):
+    """Raises CheckpointError where a file names what the tool would run, or cannot be looked through for it: the old
+    format, newer protocols of pickle, TorchScript, two formats in one file."""
+    try:
+        names = get_unsafe_globals_in_checkpoint(str(file))
+    except Exception as error:  # whatever cannot be looked through must not be opened
         raise CheckpointError(
-            f"{file} wants to run {', '.join(refused[:4])}; it is refused, and nothing in it was run."
-        )
+            f"{file} is not as DeepSpeed writes its files ({type(error).__name__}: {str(error)[:200]}); it is refused, "
+            "and nothing in it was run."
+        ) from error
+    if refused := sorted(set(names) - MAY_NAME):
+        raise CheckpointError(f"{file} wants to run {told(refused, 4)}; it is refused, and nothing in it was run.")
 
 
 def _whole(consolidate: Any, folder: Path, tag: str) -> dict[str, Any]:
+    if has_magic(str(folder)):
+        raise CheckpointError(f"DeepSpeed's tool takes '{folder}' for a pattern of names; rename it (no *, ?, [).")
     try:
         return {name: value.clone() for name, value in consolidate(str(folder), tag=tag).items()}
     except Exception as error:  # whatever the tool meets

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
+import torch
+from annotated_types import Ge, Le
 from torch import Tensor, nn
 
 from tessera.data.download import CACHE, TRIES, download
-from tessera.errors import CheckpointError
-from tessera.imports.reader import read, state_of
+from tessera.errors import CheckpointError, ConfigError
+from tessera.imports.reader import guarded, read, state_of, tensors, told
 from tessera.models.openai_dvae import OpenAIDVAE, OpenAIDVAEConfig
 from tessera.models.vqgan import VQGAN, VQGANConfig
+from tessera.settings import cast
 
 PUBLISHED: dict[str, dict[str, str]] = {
     "openai-dvae": {
@@ -34,21 +37,38 @@ def published(name: str, cache: Path = CACHE) -> nn.Module:
     return openai_dvae(*files) if name == "openai-dvae" else vqgan(*files)
 
 
-def load_weights(model: nn.Module, state: Mapping[str, Tensor], path: Any) -> nn.Module:
-    """Strictly: raises CheckpointError that names what is missing, left over, or of another shape."""
-    own = {name: value for name, value in model.state_dict().items() if value.numel()}  # absent tables have no rows
-    missing, extra = sorted(own.keys() - state.keys()), sorted(state.keys() - own.keys())
-    wrong = [n for n in own.keys() & state.keys() if own[n].shape != state[n].shape]
+def load_weights(make: Callable[[], nn.Module], state: Mapping[str, Tensor], path: Any) -> nn.Module:
+    """The model with these weights, strictly: raises CheckpointError that names what is missing, left over, of another
+    shape, or not finite. Shapes are compared before any memory is taken: a file may claim to be of any size."""
+    shape = without_memory(make)
+    own = {name: value.shape for name, value in shape.state_dict().items() if value.numel()}
+    missing, extra = sorted(own.keys() - state.keys()), sorted(state.keys() - own.keys())  # absent tables have no rows
+    wrong = sorted(n for n in own.keys() & state.keys() if own[n] != state[n].shape)
     if missing or extra or wrong:
-        shapes = ", ".join(f"{n} {list(state[n].shape)} instead of {list(own[n].shape)}" for n in sorted(wrong)[:3])
+        shapes = ", ".join(f"{n} {list(state[n].shape)} instead of {list(own[n])}" for n in wrong[:3])
         raise CheckpointError(
-            f"{path} does not hold the weights of a {type(model).__name__}: "
-            f"missing {', '.join(missing[:3]) or 'nothing'} ({len(missing)}); "
-            f"unknown {', '.join(extra[:3]) or 'nothing'} ({len(extra)}); "
-            f"of another shape {shapes or 'nothing'}."
+            f"{path} does not hold the weights of a {type(shape).__name__}: missing {told(missing)} ({len(missing)}); "
+            f"unknown {told(extra)} ({len(extra)}); of another shape {shapes or 'nothing'}."
         )
+    check_finite(state, path)
+    model = make()
     model.load_state_dict({name: value.float() for name, value in state.items()}, strict=False)
     return model.eval()
+
+
+def without_memory(make: Callable[[], nn.Module]) -> nn.Module:
+    """A model whose tensors have shapes and nothing in them."""
+    with torch.device("meta"):
+        return make()
+
+
+def check_finite(state: Mapping[str, Tensor], path: Any) -> None:
+    """Raises CheckpointError that names the weights that hold NaN or infinity: such a model can only draw noise."""
+    if broken := [name for name, value in state.items() if not value.isfinite().all()]:
+        raise CheckpointError(
+            f"{path} holds NaN or infinity in {len(broken)} of {len(state)} weights ({told(broken)}): the training "
+            "that wrote it had failed. Import an earlier checkpoint."
+        )
 
 
 # VQGAN.
@@ -57,15 +77,21 @@ def load_weights(model: nn.Module, state: Mapping[str, Tensor], path: Any) -> nn
 def vqgan(checkpoint: Path, yaml: Path | None = None) -> VQGAN:
     """From a .ckpt and, where there is one, its .yaml; without it the shape of the weights says all but the size."""
     found = read(checkpoint)
-    state = found.get("state_dict", found) if isinstance(found, dict) else None
-    if not isinstance(state, dict):
-        raise CheckpointError(f"{checkpoint} holds a {type(found).__name__}, no weights of a VQGAN.")
-    # The discriminator, the perceptual network and averaged copies serve training only.
-    state = {k: v for k, v in state.items() if not k.startswith(("loss.", "model_ema.")) and isinstance(v, Tensor)}
-    config = vqgan_config(state, checkpoint)
-    if yaml:
-        _compare(config, read_yaml(yaml), yaml)
-    return load_weights(VQGAN(config), state, checkpoint)  # type: ignore[return-value]
+    with guarded(checkpoint):
+        state = found.get("state_dict", found) if isinstance(found, dict) else None
+        if not isinstance(state, dict):
+            raise CheckpointError(f"{checkpoint} holds a {type(found).__name__}, not weights of a VQGAN.")
+        # The discriminator, the perceptual network and averaged copies serve training only.
+        state = {k: v for k, v in state.items() if isinstance(v, Tensor) and not _beside(k)}
+        state = tensors(state, checkpoint, "the weights of a VQGAN")
+        config = vqgan_config(state, checkpoint)
+        if yaml:
+            _compare(config, read_yaml(yaml), yaml)
+        return load_weights(lambda: VQGAN(config), state, checkpoint)  # type: ignore[return-value]
+
+
+def _beside(name: Any) -> bool:
+    return isinstance(name, str) and name.startswith(("loss.", "model_ema."))
 
 
 def vqgan_config(state: Mapping[str, Tensor], path: Any, pixels: int = 256) -> VQGANConfig:
@@ -74,57 +100,92 @@ def vqgan_config(state: Mapping[str, Tensor], path: Any, pixels: int = 256) -> V
     def count(pattern: str) -> int:
         return len({m[1] for m in (re.match(pattern, name) for name in state) if m})
 
-    try:
-        gumbel = "quantize.embed.weight" in state
-        table = state["quantize.embed.weight" if gumbel else "quantize.embedding.weight"]
-        levels = count(r"encoder\.down\.(\d+)\.")
-        width = len(state["encoder.conv_in.weight"])
-        widths = [len(state[f"encoder.down.{i}.block.0.conv1.weight"]) for i in range(levels)]
-        return VQGANConfig(
-            pixels=pixels,
-            width=width,
-            widths=tuple(w // width for w in widths),
-            resblocks=count(r"encoder\.down\.0\.block\.(\d+)\."),
-            attention=tuple(i for i in range(levels) if f"encoder.down.{i}.attn.0.q.weight" in state),
-            latent=state["post_quant_conv.weight"].shape[0],
-            code_dim=table.shape[1],
-            codes=table.shape[0],
-            gumbel=gumbel,
-        )
-    except (KeyError, IndexError) as error:
-        raise CheckpointError(f"{path} does not hold the weights of a VQGAN: {error} is missing.") from error
+    def shape(name: str, dimensions: int) -> torch.Size:
+        if name not in state:
+            raise CheckpointError(f"{path} does not hold the weights of a VQGAN: {name} is missing.")
+        found = state[name].shape
+        if len(found) != dimensions or not all(found):
+            raise CheckpointError(f"{path} does not hold the weights of a VQGAN: {name} has the shape {list(found)}.")
+        return found
+
+    gumbel = "quantize.embed.weight" in state
+    codes, code_dim = shape("quantize.embed.weight" if gumbel else "quantize.embedding.weight", 2)
+    levels = count(r"encoder\.down\.(\d+)\.")
+    width = shape("encoder.conv_in.weight", 4)[0]
+    return VQGANConfig(
+        pixels=pixels,
+        width=width,
+        widths=tuple(shape(f"encoder.down.{i}.block.0.conv1.weight", 4)[0] // width for i in range(levels)),
+        resblocks=count(r"encoder\.down\.0\.block\.(\d+)\."),
+        attention=tuple(i for i in range(levels) if f"encoder.down.{i}.attn.0.q.weight" in state),
+        latent=shape("post_quant_conv.weight", 4)[0],
+        code_dim=code_dim,
+        codes=codes,
+        gumbel=gumbel,
+    )
 
 
-def read_yaml(path: Path) -> dict[str, Any]:
-    """The settings in a .yaml. Raises CheckpointError where it cannot be read."""
+YAML_BYTES, YAML_DEPTH, YAML_WORD = 1 << 20, 20, 1000
+"""Bounds of a configuration: its size, how deep it nests, and the length of a word in it."""
+
+
+def read_yaml(path: Path) -> Any:
+    """The settings in a .yaml. Raises CheckpointError where it cannot be read, or is larger, deeper or more entangled
+    than the settings of a network are."""
     import yaml
 
     try:
-        return yaml.safe_load(path.read_text("utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise CheckpointError(f"{path} is no readable YAML: {error}") from error
+        raw = path.read_bytes()
+        if len(raw) > YAML_BYTES:
+            raise ValueError(f"it has {len(raw):,} bytes")
+        text, depth = raw.decode("utf-8"), 0
+        for event in yaml.parse(text, yaml.SafeLoader):  # flat, and before anything is built of it
+            depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
+            if depth > YAML_DEPTH:
+                raise ValueError(f"it nests deeper than {YAML_DEPTH} levels")
+            if isinstance(event, yaml.AliasEvent):
+                raise ValueError("it refers to parts of itself (&, *)")
+            if isinstance(event, yaml.ScalarEvent) and len(event.value) > YAML_WORD:
+                raise ValueError(f"a word in it has {len(event.value):,} letters")
+        return yaml.safe_load(text)
+    except (OSError, ValueError, OverflowError, RecursionError, yaml.YAMLError) as error:
+        raise CheckpointError(f"{path} is not readable YAML of a VQGAN's settings: {str(error)[:300]}") from error
+
+
+Size = Annotated[int, Ge(0), Le(2**31)]
+SAID: dict[str, tuple[str, Any]] = {
+    "n_embed": ("model.params.n_embed", Size),
+    "embed_dim": ("model.params.embed_dim", Size),
+    "ch": ("model.params.ddconfig.ch", Size),
+    "ch_mult": ("model.params.ddconfig.ch_mult", tuple[Size, ...]),
+    "num_res_blocks": ("model.params.ddconfig.num_res_blocks", Size),
+    "z_channels": ("model.params.ddconfig.z_channels", Size),
+}
+"""Where the .yaml says what the weights' shapes say too."""
 
 
 def _compare(config: VQGANConfig, settings: Any, path: Path) -> None:
     """Raises CheckpointError where the settings are those of another network."""
     try:
-        model = settings["model"]
-        params, shape = model["params"], model["params"]["ddconfig"]
-        said = {
-            "target": "GumbelVQ" in model["target"],
-            "n_embed": params["n_embed"],
-            "embed_dim": params["embed_dim"],
-            "ch": shape["ch"],
-            "ch_mult": tuple(shape["ch_mult"]),
-            "num_res_blocks": shape["num_res_blocks"],
-            "z_channels": shape["z_channels"],
-        }
-    except (KeyError, TypeError) as error:
-        raise CheckpointError(f"{path} is no configuration of a VQGAN: {error} is missing.") from error
-    found = (config.gumbel, config.codes, config.code_dim, config.width, config.widths, config.resblocks, config.latent)
+        said = {name: cast(_setting(settings, place), kind, place) for name, (place, kind) in SAID.items()}
+        gumbel = "GumbelVQ" in cast(_setting(settings, "model.target"), str, "model.target")
+    except ConfigError as error:
+        raise CheckpointError(f"{path} is not a configuration of a VQGAN: {error}") from error
+    found = (config.codes, config.code_dim, config.width, config.widths, config.resblocks, config.latent)
     different = [f"{k} {v} (weights: {f})" for (k, v), f in zip(said.items(), found, strict=True) if v != f]
+    if gumbel != config.gumbel:
+        different.append(f"target {'GumbelVQ' if gumbel else 'VQModel'} (weights: the other)")
     if different:
-        raise CheckpointError(f"{path} describes another VQGAN than the weights: {', '.join(different)}.")
+        raise CheckpointError(f"{path} describes another VQGAN than the weights: {', '.join(different)[:400]}.")
+
+
+def _setting(settings: Any, place: str) -> Any:
+    """The value at a dotted place. Raises ConfigError that names it where it is missing."""
+    for name in place.split("."):
+        if not isinstance(settings, dict) or name not in settings:
+            raise ConfigError(f"{place} is missing.")
+        settings = settings[name]
+    return settings
 
 
 # OpenAI's dVAE.
@@ -132,12 +193,13 @@ def _compare(config: VQGANConfig, settings: Any, path: Path) -> None:
 
 def openai_dvae(encoder: Path, decoder: Path) -> OpenAIDVAE:
     """From encoder.pkl and decoder.pkl, or from plain state dicts of them."""
-    states = []
+    state: dict[str, Tensor] = {}
     for path, part in ((encoder, "encoder"), (decoder, "decoder")):
         found = read(path)
-        state = found if isinstance(found, dict) else state_of(found)
-        states.append({f"{part}.{_plain(name)}": value for name, value in state.items()})
-    return openai_dvae_of(states[0] | states[1], f"{encoder}, {decoder}")
+        with guarded(path):
+            half = tensors(found if isinstance(found, dict) else state_of(found), path, "the weights of OpenAI's dVAE")
+            state |= {f"{part}.{_plain(name)}": value for name, value in half.items()}
+    return openai_dvae_of(state, f"{encoder}, {decoder}")
 
 
 def _plain(name: str) -> str:
@@ -147,13 +209,16 @@ def _plain(name: str) -> str:
 
 
 def openai_dvae_of(state: Mapping[str, Tensor], path: Any) -> OpenAIDVAE:
-    try:
+    def rows(name: str) -> int:
+        if name not in state or not state[name].ndim:
+            raise CheckpointError(f"{path}: not the weights of OpenAI's dVAE; {name} is missing or a single number.")
+        return len(state[name])
+
+    with guarded(path):
         config = OpenAIDVAEConfig(
-            hidden=len(state["encoder.input.weight"]),
-            start=len(state["decoder.input.weight"]),
+            hidden=rows("encoder.input.weight"),
+            start=rows("decoder.input.weight"),
             blocks=len({n for n in state if re.fullmatch(r"encoder\.group_1\.block_\d+\.res_path\.conv_1\.weight", n)}),
-            codes=len(state["encoder.output.conv.weight"]),
+            codes=rows("encoder.output.conv.weight"),
         )
-    except KeyError as error:
-        raise CheckpointError(f"{path}: not the weights of OpenAI's dVAE; {error} is missing.") from error
-    return load_weights(OpenAIDVAE(config), state, path)  # type: ignore[return-value]
+        return load_weights(lambda: OpenAIDVAE(config), state, path)  # type: ignore[return-value]

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import pickletools
 import zipfile
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -11,11 +13,15 @@ import torch
 from torch import Tensor
 from torch.serialization import get_unsafe_globals_in_checkpoint, safe_globals
 
-from tessera.errors import CheckpointError
+from tessera.errors import CheckpointError, ConfigError, TesseraError
 
 INERT = ("dall_e.", "torch.nn.modules.", "pytorch_lightning.", "lightning.", "omegaconf.", "taming.", "deepspeed.",
          "argparse.Namespace", "numpy.", "collections.defaultdict", "typing.Any", "pathlib.")  # fmt: skip
 """Classes that honest files name. They are never imported: a hollow object stands for each."""
+
+
+REPEATED = 2**20
+"""A tensor may repeat few numbers many times without memory; one of more places than this must hold them."""
 
 
 class Hollow:
@@ -81,9 +87,64 @@ def named_in_old_format(path: Path) -> set[str]:
     return names
 
 
-def state_of(module: Any, prefix: str = "") -> dict[str, Tensor]:
-    """The parameters and buffers of a module that was saved whole and read as hollow objects."""
-    found = {f"{prefix}{k}": v for kind in ("_parameters", "_buffers") for k, v in getattr(module, kind, {}).items()}
-    for name, child in getattr(module, "_modules", {}).items():
-        found |= state_of(child, f"{prefix}{name}.")
-    return {name: value for name, value in found.items() if isinstance(value, Tensor)}
+@contextmanager
+def guarded(path: Any) -> Iterator[None]:
+    """Where foreign content becomes a model. Whatever goes wrong there means that the file is not what it claims.
+
+    One guard for every kind of error, because such content may hold anything anywhere: what a dozen lines of honest
+    code meet in it (a number for a table, a tensor without rows, a list that holds itself) has no end.
+    """
+    try:
+        yield
+    except ConfigError as error:
+        raise CheckpointError(f"{path}: {error}") from error
+    except TesseraError:
+        raise
+    except Exception as error:
+        reason = (
+            f"{type(error).__name__}: {str(error)[:200]}" if not isinstance(error, RecursionError) else "a deep nest"
+        )
+        raise CheckpointError(f"{path} does not hold what it claims; it cannot be understood ({reason}).") from error
+
+
+def state_of(module: Any) -> dict[str, Tensor]:
+    """The parameters and buffers of a module that was saved whole and read as hollow objects; each object once."""
+    found: dict[str, Tensor] = {}
+    todo, seen = [("", module)], set()
+    while todo:
+        prefix, here = todo.pop()
+        if id(here) in seen or not isinstance(here, Hollow):
+            continue
+        seen.add(id(here))
+        for kind in ("_parameters", "_buffers"):
+            found |= {f"{prefix}{name}": v for name, v in _table(here, kind).items() if isinstance(v, Tensor)}
+        todo += [(f"{prefix}{name}.", child) for name, child in reversed(_table(here, "_modules").items())]
+    return found
+
+
+def _table(module: Hollow, kind: str) -> dict[str, Any]:
+    table = getattr(module, kind, None)
+    return {k: v for k, v in table.items() if isinstance(k, str)} if isinstance(table, dict) else {}
+
+
+def tensors(content: Any, path: Any, what: str) -> dict[str, Tensor]:
+    """Named tensors. Raises CheckpointError where the content is anything else."""
+    if not isinstance(content, Mapping) or not content:
+        raise CheckpointError(f"{path}: {what} are a {type(content).__name__}, not named tensors.")
+    for name, value in content.items():
+        if not isinstance(name, str) or not isinstance(value, Tensor):
+            raise CheckpointError(f"{path}: {what} are no named tensors; one is a {type(value).__name__}.")
+        if value.layout != torch.strided or value.is_meta or value.is_complex() or value.is_quantized:
+            raise CheckpointError(f"{path}: {told([name])} of {what} is not a plain tensor of numbers.")
+        held = value.untyped_storage().nbytes() // value.element_size()
+        if value.numel() > max(held, REPEATED):
+            raise CheckpointError(
+                f"{path}: {told([name])} of {what} claims {value.numel():,} numbers and holds {held:,}."
+            )
+    return dict(content)
+
+
+def told(names: Iterable[Any], count: int = 3) -> str:
+    """The first few names, fit for a sentence."""
+    shown = [n[:60] if isinstance(n, str) else f"a {type(n).__name__}" for n in list(names)[:count]]
+    return ", ".join(shown) or "nothing"

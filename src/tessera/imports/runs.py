@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from torch import nn
 
 from tessera.config import OptimConfig, TokensConfig, TrainConfig
 from tessera.errors import CheckpointError, ConfigError
 from tessera.files.atomic import whole
+from tessera.files.claim import claim
+from tessera.files.own import MARKER
 from tessera.imports import dalle_pytorch, deepspeed_folder, pretrained
 from tessera.imports.dalle_pytorch import Imported
 from tessera.imports.reader import Hollow, read
@@ -41,18 +45,27 @@ def bring_in(
     Nothing is written before everything has been read. Raises CheckpointError where the source is not what it should
     be, ConfigError where `out` holds something already.
     """
-    if out.exists() and any(out.iterdir()):
-        raise ConfigError(f"{out} is not empty; name a new folder for what is imported.")
+    if out.exists() and (not out.is_dir() or set(os.listdir(out)) - {MARKER}):
+        raise ConfigError(f"{out} is not empty, or a file; name a new folder for what is imported.")
     found = _read(source, yaml, decoder, version)
     if isinstance(found.model, TextToImage | CLIP | DiscreteVAE):
         tokenizer = _text_tokenizer(text, found)
+        claim(out, "run")
         _write_run(found, source, out, tokenizer, optimizer)
         kind = {TextToImage: "a prior with its image tokenizer", CLIP: "a judge", DiscreteVAE: "an image tokenizer"}
         found.notices.insert(0, f"{out}: {kind[type(found.model)]}, {saved.parameters(found.model):,} parameters.")
     else:
-        saved.write(out, found.model)
+        claim(out, "model")
+        _write(lambda: saved.write(out, found.model), out)
         found.notices.insert(0, f"{out}: an image tokenizer. Train a prior on it with --tokens.image {out}.")
     return found.notices
+
+
+def _write(write: Callable[[], None], out: Path) -> None:
+    try:
+        write()
+    except (OSError, SafetensorError) as error:
+        raise CheckpointError(f"What was imported cannot be written to {out}: {error}") from error
 
 
 def _read(source: str, yaml: str, decoder: str, version: str) -> Imported:

@@ -6,6 +6,7 @@ import gzip
 import html
 import importlib.util
 import json
+import zlib
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, Protocol
@@ -192,9 +193,11 @@ def find(name: str) -> TextTokenizer:
         return load(path) if (path / "config.json").is_file() else BPE(_read(path / "tokenizer.json"))
     if not path.is_file():
         raise ConfigError(f"The text tokenizer '{name}' is neither bpe, clip, chinese, nor a file.")
-    if path.suffix in FILES:
-        return FILES[path.suffix](path)
-    return wordpiece(path) if path.name.endswith("vocab.txt") else clip_bpe(path)
+    form = FILES.get(path.suffix, wordpiece if path.name.endswith("vocab.txt") else clip_bpe)
+    try:
+        return form(path)
+    except (OSError, ValueError, EOFError, zlib.error) as error:
+        raise ConfigError(f"{path} cannot be read as a text tokenizer: {error}.") from error
 
 
 NAMED: dict[str, Callable[[], TextTokenizer]] = {"clip": lambda: clip_bpe(find_clip_merges()), "chinese": chinese}

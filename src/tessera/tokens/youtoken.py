@@ -10,10 +10,15 @@ from itertools import pairwise
 from pathlib import Path
 
 from tessera.errors import ConfigError
+from tessera.files.atomic import write_whole
 
 SPACE = "\u2581"
 """Begins every word."""
 SPECIAL = ("<UNK>", "<PAD>", "<BOS>", "<EOS>")
+
+
+LONGEST = 10_000
+"""Letters of a piece; merges of merges could double it at every line."""
 
 
 class YouToken:
@@ -34,12 +39,9 @@ class YouToken:
             special = dict(zip(SPECIAL, last, strict=True))
             if len(merges) != rules:
                 raise ValueError(f"{len(merges)} of {rules} merges")
-        except (OSError, ValueError, OverflowError) as error:
+            self.pieces = _pieces(self.letters, special, merges)
+        except (OSError, ValueError, OverflowError, LookupError) as error:
             raise ConfigError(f"{path} is no YouTokenToMe model: {error}.") from error
-        self.pieces = {i: letter for letter, i in self.letters.items()}
-        self.pieces |= {i: name for name, i in special.items() if i >= 0}
-        for left, right, new in merges:
-            self.pieces[new] = self.pieces[left] + self.pieces[right]
         self.unknown = special["<UNK>"]
         self.vocab = len(self.pieces)
         self._word = lru_cache(maxsize=65536)(self._merge)
@@ -67,4 +69,17 @@ class YouToken:
     def save(self, folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(self.path, folder / "youtokentome.model")
-        (folder / "config.json").write_text(json.dumps({"kind": "youtokentome"}), "utf-8")
+        write_whole(folder / "config.json", json.dumps({"kind": "youtokentome"}))
+
+
+def _pieces(letters: dict[str, int], special: dict[str, int], merges: list[tuple[int, int, int]]) -> dict[int, str]:
+    """What each id stands for. Raises ValueError or LookupError where ids are missing, or a piece grows without end."""
+    pieces = {i: letter for letter, i in letters.items()}
+    pieces |= {i: name for name, i in special.items() if i >= 0}
+    for left, right, new in merges:
+        pieces[new] = pieces[left] + pieces[right]
+        if len(pieces[new]) > LONGEST:
+            raise ValueError(f"the piece {new} has more than {LONGEST} letters")
+    if set(pieces) != set(range(len(pieces))):
+        raise ValueError(f"its {len(pieces)} ids do not run from 0 to {len(pieces) - 1}")
+    return pieces

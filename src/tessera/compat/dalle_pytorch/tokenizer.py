@@ -86,6 +86,12 @@ class YttmTokenizer(Tokenizer):
     def __init__(self, bpe_path: str | Path):
         super().__init__(text_tokens.YouToken(_present(bpe_path)))
 
+    def encode(self, text: str | Sequence[str]) -> Any:
+        """The ids of a text; of a list of texts a tensor each, as the original gives them."""
+        if isinstance(text, str):
+            return super().encode(text)
+        return [torch.tensor(super(YttmTokenizer, self).encode(t), dtype=torch.long) for t in text]
+
 
 def _present(path: str | Path) -> Path:
     if not Path(path).is_file():
