@@ -8,6 +8,8 @@ import pytest
 from PIL import Image
 
 from tessera.cli import main
+from tessera.cli.screen import notice
+from tessera.generate import sheet
 from tessera.generate.pipeline import Picture
 from tessera.generate.sheet import contact_sheet, folder_name, prompt_folder
 
@@ -171,3 +173,8 @@ def test_a_picture_shows_itself():
     picture = Picture(Image.new("RGB", (8, 8)), "x", 1)
     assert picture._repr_png_().startswith(b"\x89PNG")
     assert contact_sheet([picture] * 3).width > 128
+
+
+def test_a_warning_of_ours_is_a_sentence_and_others_say_where_they_come_from():
+    assert notice("Memory ran out.", UserWarning, sheet.__file__, 7) == "tessera: Memory ran out.\n"
+    assert notice("old", UserWarning, "/x/torch.py", 7) == "/x/torch.py:7: UserWarning: old\n"
