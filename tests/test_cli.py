@@ -158,7 +158,7 @@ def test_train_both_and_generate(capsys, bird_folder, tmp_path):
         torch.tensor(list(expected.get_flattened_data())),
     )
     assert model("a red bird", count=2, seed=3)[1].codes == model("a red bird", seed=4)[0].codes
-    assert fails(capsys, "generate", str(tmp_path / "vae"), "a bird").count("draws nothing by itself") == 1
+    assert fails(capsys, "generate", str(tmp_path / "vae"), "a bird").count("does not draw by itself") == 1
     assert "empty" in fails(capsys, "generate", str(tmp_path / "prior"), " ")
 
 
