@@ -5,9 +5,15 @@ import subprocess
 import sys
 
 import pytest
+import torch
 from PIL import Image
 
 from tessera.cli import main
+from tessera.cli.screen import notice
+from tessera.cli.train import profiled, refuse_too_large
+from tessera.config import DVAEConfig, TextToImageConfig
+from tessera.errors import ConfigError
+from tessera.generate import sheet
 from tessera.generate.pipeline import Picture
 from tessera.generate.sheet import contact_sheet, folder_name, prompt_folder
 
@@ -59,7 +65,8 @@ print("torch" in sys.modules)
         (["show", "nothing"], "no preset"),
     ],
 )
-def test_mistakes_end_in_one_sentence(capsys, args, says):
+def test_mistakes_end_in_one_sentence(capsys, tmp_path, monkeypatch, args, says):
+    monkeypatch.chdir(tmp_path)
     text = fails(capsys, *args)
     assert says in text
     assert "Traceback" not in text
@@ -151,7 +158,7 @@ def test_train_both_and_generate(capsys, bird_folder, tmp_path):
         torch.tensor(list(expected.get_flattened_data())),
     )
     assert model("a red bird", count=2, seed=3)[1].codes == model("a red bird", seed=4)[0].codes
-    assert fails(capsys, "generate", str(tmp_path / "vae"), "a bird").count("draws nothing by itself") == 1
+    assert fails(capsys, "generate", str(tmp_path / "vae"), "a bird").count("does not draw by itself") == 1
     assert "empty" in fails(capsys, "generate", str(tmp_path / "prior"), " ")
 
 
@@ -171,3 +178,67 @@ def test_a_picture_shows_itself():
     picture = Picture(Image.new("RGB", (8, 8)), "x", 1)
     assert picture._repr_png_().startswith(b"\x89PNG")
     assert contact_sheet([picture] * 3).width > 128
+
+
+def test_a_warning_of_ours_is_a_sentence_and_others_say_where_they_come_from():
+    assert notice("Memory ran out.", UserWarning, sheet.__file__, 7) == "tessera: Memory ran out.\n"
+    assert notice("old", UserWarning, "/x/torch.py", 7) == "/x/torch.py:7: UserWarning: old\n"
+
+
+@pytest.mark.parametrize(
+    ("args", "says"),
+    [
+        (["train", "dvae-xs-64", "--data.path", "x", "--seed", "-1"], "seed is -1"),
+        (["train", "dvae-xs-64", "--data.path", "x", "--seed", "1e23"], "1e23"),
+        (["train", "dvae-xs-64", "--data.path", "x", "--steps", "9" * 5000], "--steps"),
+        (["train", "dvae-xs-64", "--data.path", "x", "--optim.lr", "nan"], "optim.lr is nan"),
+        (["train", "dvae-xs-64", "--data.path", "x", "--optim.betas", "1", "1"], "optim.betas[0] is 1.0"),
+        (["train", "dvae-xs-64", "--data.path", "x", "--model.levels"], "model.levels is ()"),
+        (["train", "dvae-xs-64", "--data.path", "x", "--config"], "--config needs a TOML file"),
+        (["train", "clip-xs-64", "--data.path", "x", "--model.patch", "0"], "model.patch is 0"),
+        (["learn", "x", "--samples", "0"], "samples is 0"),
+        (["learn", "x", "--pixels", "-16"], "pixels is -16"),
+        (["learn", "x", "--seed", str(2**63 - 1)], "the last seed would be over"),
+        (["learn", "x", "--device", "gpu9"], "gpu9"),
+        (["demo", "--birds", "0"], "birds is 0"),
+        (["demo", "--questions", "801"], "questions is 801; it must be at most 800"),
+        (["demo", "--budget", "soon"], "not a duration"),
+        (["demo", "--device", "gpu9"], "gpu9"),
+        (["data", "pack", "x", "y", "--per-shard", "0"], "per-shard is 0"),
+        (["data", "encode", "x", "y", "--tokens", "z", "--crop", "nan"], "crop is nan"),
+        (["data", "encode", "x", "y", "--tokens", "z", "--views", "0"], "views is 0"),
+    ],
+)  # fmt: skip
+def test_settings_are_held_against_their_ranges_before_anything_is_read_or_written(
+    capsys, tmp_path, monkeypatch, args, says
+):
+    monkeypatch.chdir(tmp_path)
+    text = fails(capsys, *args)
+    assert says in " ".join(text.replace("│", " ").split())
+    assert "Traceback" not in text
+    assert not [p for p in tmp_path.rglob("*") if p.is_file() and not p.name.startswith(".tessera")]
+
+
+def test_the_demo_leaves_a_folder_of_the_users_alone(capsys, tmp_path):
+    (tmp_path / "pictures").mkdir()
+    (tmp_path / "pictures/00000.png").write_text("of an earlier demo")
+    (tmp_path / "pictures/holiday.png").write_text("mine")
+    assert "Tessera did not begin it" in fails(capsys, "demo", "--out", str(tmp_path))
+    assert sorted(p.name for p in (tmp_path / "pictures").iterdir()) == ["00000.png", "holiday.png"]
+
+
+def test_a_profile_is_written_to_a_folder_of_its_own(tmp_path, capsys):
+    (tmp_path / "run-profile").mkdir()
+    command = ["train", "dvae-xs-64", "--data.path", "x", "--out", str(tmp_path / "run"), "--profile", "--dry-run"]
+    main(command)
+    assert json.loads(capsys.readouterr().out)["out"] == str(tmp_path / "run-profile-2")
+    profiled(lambda: torch.ones(3) + 1, tmp_path / "run-profile")
+    assert sorted(p.name for p in (tmp_path / "run-profile").iterdir()) == ["profile.txt", "trace.json"]
+    assert "slowest operations of 8 steps" in capsys.readouterr().out
+
+
+def test_a_model_that_cannot_be_held_is_refused_before_it_is_built():
+    with pytest.raises(ConfigError, match=r"parameters: .* GB of weights alone, and 8\.0 GB are free"):
+        refuse_too_large(DVAEConfig(hidden=20_000), 8e9)
+    refuse_too_large(DVAEConfig(), 8e9)
+    refuse_too_large(TextToImageConfig(), 8e9)

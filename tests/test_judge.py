@@ -94,7 +94,7 @@ def test_a_run_that_is_no_judge_is_refused(tmp_path):
     from tessera.models import saved
 
     saved.write(tmp_path / "m", DiscreteVAE(TINY_DVAE))
-    with pytest.raises(CheckpointError, match="judges nothing"):
+    with pytest.raises(CheckpointError, match="does not rank"):
         CLIPJudge.load(tmp_path / "m")
     with pytest.raises(CheckpointError, match="no judge"):
         CLIPJudge.load(tmp_path / "nothing")

@@ -451,6 +451,8 @@ class LearnConfig(Checked):
     def rules(self) -> None:
         if not self.pictures:
             raise ConfigError("Name the folder with your captioned pictures: tessera learn PICTURES.")
+        if self.seed + self.samples > 2**63:
+            raise ConfigError(f"seed is {self.seed}; with {self.samples} samples the last seed would be over 2^63 - 1.")
         if seconds(self.budget) == float("inf"):
             raise ConfigError("learn needs a budget, for example --budget 30m.")
         if self.pixels % 16:

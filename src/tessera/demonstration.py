@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -10,9 +11,11 @@ from tessera.config import LearnConfig, SampleConfig
 from tessera.data import birds
 from tessera.evaluate.metrics import colours_right
 from tessera.files.atomic import whole, write_whole
+from tessera.files.claim import claim
 from tessera.generate.pipeline import Pipeline
 from tessera.generate.sheet import contact_sheet
 from tessera.learn import Progress, learn
+from tessera.machine.device import choose_device
 from tessera.store import Run
 
 SAMPLING = SampleConfig(guidance=2.0, top_p=0.6)
@@ -23,7 +26,9 @@ def run(
 ) -> dict[str, float]:
     """Everything, resumable. Returns the share of asked colours that was measured in the drawings."""
     pictures, out = Path(config.pictures), Path(config.out)
-    Run(out).make()  # before anything is drawn into it
+    choose_device(config.device)
+    Run(out).make()
+    claim(pictures, "birds", drawn_before)
     if not (pictures / f"{count - 1:05d}.txt").is_file():
         say(f"Drawing {count} birds in {pictures}")
         birds.draw_folder(pictures, count, seed=config.seed)
@@ -35,11 +40,15 @@ def run(
     parts = [asked[i : i + 40] for i in range(0, len(asked), 40)]
     for i, part in enumerate(progress("Drawing")(parts, len(parts))):
         drawn += pipeline.draw(
-            [c for c, _ in part], [config.seed + 40 * i + j for j in range(len(part))], SAMPLING, batch=40
+            [c for c, _ in part],
+            [config.seed + 40 * i + j for j in range(len(part))],
+            SAMPLING,
+            batch=40,
+            truncate=True,
         )
     shares = colours_right([p.image for p in drawn], [bird for _, bird in asked])
     with whole(out / "contact-sheet.png") as fresh:
-        contact_sheet(drawn[:24]).save(fresh)
+        contact_sheet(drawn[:24]).save(fresh, "PNG")
     write_whole(out / "colours.json", json.dumps(shares, indent=1).encode())
     say("\n  Asked colours found in the drawings (untrained combinations)")
     for part, share in shares.items():
@@ -50,3 +59,8 @@ def run(
         'pink background"'
     )
     return shares
+
+
+def drawn_before(pictures: Path) -> bool:
+    """Whether a release without markers drew what is in a folder: 00000.png, 00000.txt, ... and nothing else."""
+    return all(re.fullmatch(r"\d{5}\.(png|txt)", path.name) for path in pictures.iterdir())

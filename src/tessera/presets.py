@@ -94,5 +94,5 @@ PRESETS = {
 def preset(name: str) -> TrainConfig:
     """The TrainConfig called `name`. Raises ConfigError with the nearest name."""
     if name not in PRESETS:
-        raise ConfigError(f"There is no preset '{name}'{nearest(name, PRESETS)} Known: {', '.join(PRESETS)}.")
+        raise ConfigError(f"There is no preset '{name}'{nearest(name, PRESETS) or '.'} Known: {', '.join(PRESETS)}.")
     return PRESETS[name](name)

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import sys
+import warnings
 from collections.abc import Callable, Sequence
 
 from tessera import __version__
 from tessera.cli.data import data
 from tessera.cli.exchange import bring_in, send_out
 from tessera.cli.generate import generate
-from tessera.cli.screen import say
+from tessera.cli.screen import notice, say
+from tessera.cli.stopping import Stopped
 from tessera.cli.train import demo, learn, show, train
 from tessera.errors import ConfigError, TesseraError
 from tessera.machine.launch import die_with_the_launcher, wait_politely
-from tessera.settings import nearest
+from tessera.settings import nearest, short
 from tessera.train.signals import Interrupted, Terminated, terminable
 
 REQUEUE = 75
@@ -31,28 +33,39 @@ COMMANDS: dict[str, Callable[[list[str]], None]] = {
 }
 
 
+RESUMABLE = ("demo", "learn", "train")
+
+
 def main(argv: Sequence[str] | None = None) -> None:
     """Run one command; a user's mistake ends in one sentence and exit status 2."""
     die_with_the_launcher()
     wait_politely()
+    warnings.formatwarning = notice
     # DeepSpeed's launcher tells each process its rank twice.
     args = [a for a in (sys.argv[1:] if argv is None else argv) if not a.startswith(("--local_rank", "--local-rank"))]
     for stream in (sys.stdout, sys.stderr):
-        stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
+        if hasattr(stream, "reconfigure"):  # a notebook's streams have no encoding to fail in
+            stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
     if not args or args[0] in ("-h", "--help", "help"):
         return overview()
     if args[0] == "--version":
         return say(__version__)
     try:
         if args[0] not in COMMANDS:
-            raise ConfigError(f"There is no command '{args[0]}'{nearest(args[0], COMMANDS)} Try: tessera --help")
+            raise ConfigError(
+                f"There is no command '{short(args[0], '')}'{nearest(args[0], COMMANDS) or '.'} Try: tessera --help"
+            )
         with terminable():
             COMMANDS[args[0]](args[1:])
     except TesseraError as error:
         print(f"tessera: {error}", file=sys.stderr)
         sys.exit(REQUEUE if isinstance(error, Interrupted) else 2)
+    except Stopped as stopped:
+        print(f"\ntessera: {stopped}", file=sys.stderr)
+        sys.exit(stopped.status)
     except KeyboardInterrupt as stop:
-        print("\ntessera: stopped. The same command goes on from the last checkpoint.", file=sys.stderr)
+        again = " The same command goes on where it stopped." if args[0] in RESUMABLE else ""
+        print(f"\ntessera: stopped.{again}", file=sys.stderr)
         sys.exit(REQUEUE if isinstance(stop, Terminated) else 130)
 
 

@@ -10,6 +10,7 @@ from tessera.cli.screen import say
 from tessera.config import TrainConfig
 from tessera.errors import ConfigError
 from tessera.presets import PRESETS
+from tessera.settings import check
 
 T = TypeVar("T")
 
@@ -34,10 +35,10 @@ def positionals(
 
 
 def options(default: T, args: list[str], usage: str, more: str = "") -> T:
-    """The config with flags put over it; tyro prints help and names the nearest option for a wrong one."""
+    """The config with flags put over it, checked; tyro prints help and names the nearest option for a wrong one."""
     import tyro
 
-    return tyro.cli(
+    config = tyro.cli(
         type(default),
         args=args,
         default=default,
@@ -45,10 +46,15 @@ def options(default: T, args: list[str], usage: str, more: str = "") -> T:
         description=f"{(type(default).__doc__ or '').strip()} {more}",
         config=(tyro.conf.AvoidSubcommands,) if isinstance(default, TrainConfig) else (tyro.conf.OmitArgPrefixes,),
     )
+    check(config)
+    return config
 
 
-def _read(path: str) -> str:
+def read_text(path: str) -> str:
+    """A text file that the user named. Raises ConfigError where it cannot be read."""
     try:
-        return Path(path).read_text("utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"The file {path} cannot be read: {error}") from error
+        return Path(path).expanduser().read_text("utf-8-sig")
+    except OSError as error:
+        raise ConfigError(f"The file {path} cannot be read: {error.strerror or error}.") from error
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"The file {path} is not text in UTF-8; write it in UTF-8.") from error

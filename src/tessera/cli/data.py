@@ -6,10 +6,13 @@ import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated
+
+from annotated_types import Ge, Le
 
 from tessera.cli.arguments import options, positionals
 from tessera.cli.screen import bar, say
-from tessera.config import DataConfig
+from tessera.config import Count, DataConfig, Seed, ShareAboveZero
 from tessera.errors import ConfigError
 from tessera.settings import nearest
 
@@ -30,7 +33,7 @@ class PackConfig:
 
     captions: str = ""
     """A second folder, COCO JSON or column with the captions."""
-    per_shard: int = 1000
+    per_shard: Count = 1000
     """Pairs in a shard, at most."""
 
 
@@ -42,13 +45,14 @@ class EncodeConfig:
     """The run with the image tokenizer."""
     captions: str = ""
     """A second folder, COCO JSON or column with the captions."""
-    views: int = 4
+    views: Annotated[int, Ge(1), Le(1_000)] = 4
     """Encodings of each picture: the middle square, and random crops."""
-    crop: float = 0.75
+    crop: ShareAboveZero = 0.75
     """Smallest area share of a random crop."""
     flip: bool = False
     """Mirror every second view."""
-    seed: int = 0
+    seed: Seed = 0
+    """Chooses the crops."""
     device: str = "auto"
     """auto, cpu, cuda, cuda:1 or mps."""
 
@@ -57,7 +61,7 @@ def data(args: list[str]) -> None:
     """check|pack|encode DATA  List a data set's problems; write it as shards; encode its pictures once."""
     verb = next((a for a in args if not a.startswith("-")), "check")
     if verb not in DATA:
-        raise ConfigError(f"There is no 'tessera data {verb}'{nearest(verb, DATA)}; known: {', '.join(DATA)}.")
+        raise ConfigError(f"There is no 'tessera data {verb}'{nearest(verb, DATA) or '.'} Known: {', '.join(DATA)}.")
     DATA[verb](args)
 
 

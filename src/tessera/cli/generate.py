@@ -2,25 +2,38 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import dataclasses
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
-from tessera.cli.arguments import _read, options, positionals
+from annotated_types import Ge, Le
+
+from tessera.cli.arguments import options, positionals, read_text
 from tessera.cli.screen import drawing, say
-from tessera.config import SampleConfig
+from tessera.cli.stopping import stoppable
+from tessera.config import Batch, Pictures, SampleConfig, Seed, Share
 from tessera.errors import ConfigError
+from tessera.files.claim import claim
+from tessera.files.own import sweep
+from tessera.settings import Checked
+
+if TYPE_CHECKING:
+    from tessera.generate.pipeline import Judge, Pipeline
+    from tessera.generate.request import Picture, Request
 
 
 @dataclass(frozen=True, kw_only=True)
-class GenerateConfig:
+class GenerateConfig(Checked):
     """Draw pictures from a trained run."""
 
-    count: int = 4
+    count: Pictures = 4
     """Pictures per prompt."""
-    seed: int = 0
-    """Seed of the first picture; the next ones have seed + 1, seed + 2, ... A seed is the same picture in any batch."""
+    seed: Seed = 0
+    """Seed of the first picture; the next ones have seed + 1, seed + 2, ... A seed always gives the same
+    picture, whatever the batch."""
     out: str = "outputs"
     """Folder for the pictures; each prompt gets one of its own in it."""
     prompts: str = ""
@@ -28,18 +41,20 @@ class GenerateConfig:
     sampling: SampleConfig = field(default_factory=SampleConfig)
     prime: str = ""
     """A picture whose top rows the drawn ones begin with."""
-    prime_rows: float = 0.4375
+    prime_rows: Share = 0.4375
     """Share of the rows taken from it."""
-    batch: int = 8
+    batch: Batch = 8
     """Pictures drawn at a time."""
-    best_of: int = 0
+    best_of: Annotated[int, Ge(0), Le(1_000_000)] = 0
     """Draw this many per prompt and keep the `count` that the judge ranks highest."""
     judge: str = ""
     """A clip run that ranks them; by default the folder `judge` in RUN."""
     weights: Literal["float32", "bf16", "int8"] = "float32"
-    """Bits of each weight while drawing; on a CPU int8 is about twice as fast, and hardly to be told apart."""
+    """Bits of each weight while drawing; on a CPU int8 is about twice as fast, and its pictures are nearly the same."""
     compile: Literal["auto", "on", "off"] = "auto"
     """torch.compile: ten seconds once, then a quarter to a half faster on a CPU; auto uses it on CUDA."""
+    truncate: bool = False
+    """Cut prompts that are longer than the model's text instead of refusing them."""
     partial: bool = False
     """Write the pictures while they are being drawn, two rows of codes at a time."""
     complete_text: bool = False
@@ -47,51 +62,137 @@ class GenerateConfig:
     device: str = "auto"
     """auto, cpu, cuda, cuda:1 or mps."""
 
+    def rules(self) -> None:
+        if self.best_of and self.best_of < self.count:
+            raise ConfigError(f"best-of is {self.best_of}, less than the {self.count} pictures that are to be kept.")
+        if self.judge and not self.best_of:
+            raise ConfigError("--judge ranks the pictures of --best-of: say with it how many to draw, or leave it out.")
+        if self.partial and self.best_of:
+            raise ConfigError("--partial shows pictures that --best-of may not keep: leave one of them out.")
+        if self.prime_rows != GenerateConfig.prime_rows and not self.prime:
+            raise ConfigError("--prime-rows is a share of the rows of --prime: name that picture, or leave it out.")
+
 
 def generate(args: list[str]) -> None:
     """RUN "PROMPT" ...  Draw pictures from a trained run."""
     words, args = positionals(args, 'generate RUN "PROMPT" ...', many=True)
     config = options(GenerateConfig(), args, 'generate RUN "PROMPT" ...')
-    prompts = words[1:] + ([p for p in _read(config.prompts).splitlines() if p.strip()] if config.prompts else [])
-    if config.complete_text and not prompts:
-        prompts = [""]
+    prompts = asked(words[1:], config)
+    made: list[Picture] = []
+    out = Path(config.out)
+
+    def kept() -> str:
+        return f"stopped. Pictures kept in {out}: {len(made)}." + (f" All in one: {put(out, made)}" if made else "")
+
+    with stoppable(kept):
+        from tessera.generate.pipeline import Pipeline
+        from tessera.generate.sheet import MOST
+
+        requests = [requested(prompt, config) for prompt in prompts]
+        judge = ready(words[0], config)
+        pipeline = Pipeline.load(words[0], config.device, config.weights, config.compile)
+        if not config.complete_text:
+            for request in requests:
+                pipeline.tokens([request.prompt], request.truncate)
+        for request in requests:
+            if config.complete_text:
+                request = completed(request, pipeline)
+            draw(request, pipeline, judge, config, made)
+    say(f"{put(out, made)}: all of them" if len(made) <= MOST else f"{put(out, made)}: the first {MOST}")
+
+
+def asked(prompts: list[str], config: GenerateConfig) -> list[str]:
+    """The prompts of the command line and of --prompts, each once."""
+    lines = read_text(config.prompts).splitlines() if config.prompts else []
+    prompts = prompts + [line for line in lines if line.strip()]
+    if not prompts and config.complete_text:
+        return [""]
     if not prompts:
         raise ConfigError('Say what to draw: tessera generate RUN "a small red bird", or --prompts FILE.')
-    config.sampling.check()
-    from tessera.generate.pipeline import Picture, Pipeline, Request
-    from tessera.generate.sheet import contact_sheet, prompt_folder
+    if not config.complete_text and not all(p.strip() for p in prompts):
+        raise ConfigError("The prompt is empty: say what to draw.")
+    return list(dict.fromkeys(prompts))
 
-    judge = None
-    if config.best_of:
-        from tessera.generate.judge import CLIPJudge
 
-        judge = CLIPJudge.load(config.judge or Path(words[0]) / "judge", config.device)
-    pipeline = Pipeline.load(words[0], config.device, config.weights, config.compile)
-    made = []
-    for prompt in dict.fromkeys(prompts):
-        if config.complete_text:
-            (prompt,) = pipeline.complete(prompt, [config.seed], config.sampling)
-            say(f"The caption: {prompt}")
-        request = Request(
-            prompt, config.count, config.seed, config.sampling, config.prime, config.prime_rows, config.batch
-        )
-        folder = prompt_folder(Path(config.out), prompt)
+def requested(prompt: str, config: GenerateConfig) -> Request:
+    """What is to be drawn of a prompt, checked."""
+    from tessera.generate.request import Request
 
-        def save(pictures: Sequence[Picture], folder: Path = folder) -> None:
-            for picture in pictures:
-                picture.save(folder / f"{picture.seed}.png")
+    c = config
+    request = Request(prompt, c.count, c.seed, c.sampling, c.prime, c.prime_rows, c.batch, c.truncate)
+    dataclasses.replace(request, count=max(c.count, c.best_of)).check()
+    return request
 
-        with drawing(prompt) as on_step:
-            drawn = (
-                pipeline.best(request, judge, config.best_of, on_step)
-                if judge
-                else pipeline.stream(request, on_step, save if config.partial else None)
-            )
-            for picture in drawn:
-                save([picture])
-                made.append(picture)
-        seeds = [p.seed for p in made[-config.count :]]
-        say(f"{folder}: {config.count} pictures, seeds {', '.join(map(str, seeds))}")
-    sheet = Path(config.out) / "contact-sheet.png"
-    contact_sheet(made).save(sheet)
-    say(f"{sheet}: all of them")
+
+def ready(run: str, config: GenerateConfig) -> Judge | None:
+    """Refuse what cannot be drawn or written, before the run's weights are read; the judge, where one is wanted."""
+    from tessera.generate.judge import CLIPJudge
+    from tessera.generate.pipeline import find
+    from tessera.generate.request import prime_picture
+    from tessera.generate.sheet import began
+    from tessera.machine.device import choose_device
+
+    find(run)
+    choose_device(config.device)
+    if config.prime:
+        prime_picture(config.prime)
+    out = Path(config.out)
+    claim(out, "pictures", began)
+    sweep(out)
+    return CLIPJudge.load(config.judge or Path(run) / "judge", config.device) if config.best_of else None
+
+
+def completed(request: Request, pipeline: Pipeline) -> Request:
+    """The request with its prompt ended by the model."""
+    (prompt,) = pipeline.complete(request.prompt, [request.seed], request.sampling)
+    say(f"The caption: {prompt}")
+    return dataclasses.replace(request, prompt=prompt, truncate=True)
+
+
+def draw(
+    request: Request, pipeline: Pipeline, judge: Judge | None, config: GenerateConfig, made: list[Picture]
+) -> None:
+    """Draw one prompt's pictures into its folder, and add them to `made`, each as soon as it is there."""
+    from tessera.generate.sheet import keep_others, prompt_folder
+
+    with writing(config.out):
+        folder = prompt_folder(Path(config.out), request.prompt)
+    keep_others(folder, range(request.seed, request.seed + max(request.count, config.best_of)))
+
+    def save(pictures: Sequence[Picture]) -> None:
+        for picture in pictures:
+            path = folder / f"{picture.seed}.png"
+            with writing(path):
+                picture.save(path)
+
+    seeds = []
+    with drawing(request.prompt) as on_step:
+        if judge:
+            drawn: Iterable[Picture] = pipeline.best(request, judge, config.best_of, on_step)
+        else:
+            drawn = pipeline.stream(request, on_step, save if config.partial else None)
+        for picture in drawn:
+            save([picture])
+            made.append(picture)
+            seeds.append(str(picture.seed))
+    more = f" and {len(seeds) - 100} more" if len(seeds) > 100 else ""
+    say(f"{folder}: {len(seeds)} pictures, seeds {', '.join(seeds[:100])}{more}")
+
+
+def put(out: Path, made: list[Picture]) -> Path:
+    """The contact sheet's path, once it is written."""
+    from tessera.generate.sheet import write_sheet
+
+    with writing(out):
+        return write_sheet(out, made)
+
+
+@contextmanager
+def writing(path: str | Path) -> Iterator[None]:
+    """Turn what the disk refuses into a sentence."""
+    try:
+        yield
+    except OSError as error:
+        raise ConfigError(
+            f"{path} cannot be written: {error.strerror or error}. Make room, or name another folder with --out."
+        ) from error

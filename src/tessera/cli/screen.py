@@ -4,10 +4,18 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
 
 
 def say(text: str) -> None:
     print(text, flush=True)
+
+
+def notice(message: Warning | str, category: type[Warning], filename: str, lineno: int, line: str | None = None) -> str:
+    """How Python prints a warning: ours as a sentence, others as ever."""
+    if category is UserWarning and Path(filename).is_relative_to(Path(__file__).parents[1]):
+        return f"tessera: {message}\n"
+    return f"{filename}:{lineno}: {category.__name__}: {message}\n"
 
 
 def bar(title: str) -> Callable[[Iterable, int], Iterable]:

@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import json
 import os
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
+
+from annotated_types import Ge, Le
 
 from tessera.cli.arguments import options, positionals
 from tessera.cli.screen import bar, say
-from tessera.config import CLIPConfig, LearnConfig, TextToImageConfig, TrainConfig, to_dict
+from tessera.config import CLIPConfig, DVAEConfig, LearnConfig, Seed, TrainConfig, to_dict
 from tessera.errors import ConfigError
+from tessera.files.atomic import whole, write_whole
 from tessera.presets import PRESETS, preset
-from tessera.settings import merge, read_toml
+from tessera.settings import Checked, merge, read_toml
 
 if TYPE_CHECKING:
     from tessera.store import Run
@@ -25,19 +29,25 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, kw_only=True)
-class DemoConfig:
+class DemoConfig(Checked):
     """Draw birds, learn them on this machine, and measure what was learnt."""
 
     out: str = "runs/demo"
     """Folder for everything; the same command goes on in it."""
     budget: str = "12m"
     """Time for learning."""
-    birds: int = 8000
+    birds: Annotated[int, Ge(20), Le(99_999)] = 8000
     """Pictures to draw and learn from."""
-    questions: int = 200
+    questions: Annotated[int, Ge(1), Le(800)] = 200
     """Captions with untrained colour combinations that are drawn and measured."""
-    seed: int = 0
+    seed: Seed = 0
+    """All randomness is a function of it."""
     device: str = "auto"
+    """auto, cpu, cuda, cuda:1 or mps."""
+
+    def rules(self) -> None:
+        if self.seed + self.questions > 2**63:
+            raise ConfigError(f"seed is {self.seed}; with {self.questions} questions the last would be over 2^63 - 1.")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,7 +59,7 @@ class StartConfig:
     dry_run: bool = False
     """Show the resolved settings and stop."""
     profile: bool = False
-    """Profile a few steps, write a trace and a table of the dearest operations, and stop."""
+    """Profile a few steps, write a trace and a table of the slowest operations, and stop."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,18 +82,20 @@ def demo(args: list[str]) -> None:
         grid=8,
         crop=1.0,
     )
+    learning.check()
     demonstration.run(learning, config.birds, config.questions, bar, say)
 
 
 def learn(args: list[str]) -> None:
     """PICTURES  Folder of captioned pictures -> trained model, drawings and report. The same command resumes."""
-
-    if int(os.environ.get("WORLD_SIZE", 1)) > 1:
+    if os.environ.get("WORLD_SIZE", "1") not in ("", "0", "1"):
         raise ConfigError("learn is for one process; under a launcher train one model at a time: tessera train --help.")
     (pictures,), args = positionals(args, "learn PICTURES")
     config = options(dataclasses.replace(LearnConfig(), pictures=pictures), args, "learn PICTURES")
     from tessera.learn import learn as work
+    from tessera.machine.device import choose_device
 
+    choose_device(config.device)
     work(config, bar, say)
 
 
@@ -108,10 +120,11 @@ def train(args: list[str]) -> None:
         )
     config = config if config.out else dataclasses.replace(config, out=f"runs/{name}")
     if start.profile:
+        out = free_name(f"{config.out}-profile")
         config = dataclasses.replace(
-            config, out=f"{config.out}-profile", steps=8, log_every=1, valid_every=0, preview_every=0, save_every=8
+            config, out=out, steps=8, log_every=1, valid_every=0, preview_every=0, save_every=8, patience=0
         )
-    config.check()
+        config.check()
     if os.environ.get("RANK", "0") == "0":
         say(json.dumps(to_dict(config), indent=1))
     if start.dry_run:
@@ -134,6 +147,8 @@ def _train(config: TrainConfig, name: str, profile: bool, run: Run, engine: Engi
     from tessera.preview import preview
     from tessera.train import loop, track, trackers
 
+    if engine.world == 1:
+        refuse_too_large(config.model, plan.free_memory(engine.device))
     objective = _objective(config, run, engine)
     if engine.rank == 0:
         say(
@@ -145,9 +160,9 @@ def _train(config: TrainConfig, name: str, profile: bool, run: Run, engine: Engi
     if engine.rank == 0:
         say(f"Memory expected: {expected}; {plan.size(free)} are free. {paths.summary()}")
     tracker = trackers.choose(objective.config, run, name) if engine.rank == 0 else track.Several([])
-    work = lambda: loop.train(objective.config, objective, engine, run, tracker, preview)
+    steps = lambda: loop.train(objective.config, objective, engine, run, tracker, preview)
     try:
-        profiled(work, run.folder) if profile else work()
+        profiled(steps, run.folder) if profile else steps()
         engine.close()
     finally:
         tracker.close()
@@ -176,6 +191,45 @@ def _objective(config: TrainConfig, run: Run, engine: Engine) -> Objective:
     return together(engine, lambda: first or prepare())
 
 
+def free_name(out: str) -> str:
+    """The name, with a number where it is taken: a profile is of a run's first steps."""
+    names = itertools.chain([out], (f"{out}-{i}" for i in itertools.count(2)))
+    return next(name for name in names if not os.path.lexists(name))
+
+
+def parameters(model: Any) -> int:
+    """How many a model of these settings has; it is built without memory."""
+    import torch
+
+    from tessera.models import saved
+
+    with torch.device("meta"):
+        return saved.parameters(saved.network(model))
+
+
+def refuse_too_large(model: Any, free: float) -> None:
+    """Raise ConfigError where the weights alone are more than there is room for, before anything is built or read."""
+    count = parameters(assumed(model)[0])
+    if 4 * count > free:
+        raise ConfigError(
+            f"The model has {count:,} parameters: {4 * count / 1e9:,.1f} GB of weights alone, and {free / 1e9:,.1f} GB "
+            "are free. Take a smaller preset, or smaller model.* settings."
+        )
+
+
+def assumed(model: Any) -> tuple[Any, str]:
+    """A model's settings with what a run would choose from its data, and a sentence about that."""
+    if isinstance(model, DVAEConfig) or model.text_vocab:
+        return model, ""
+    model = dataclasses.replace(model, text_vocab=4096, text_len=model.text_len or 64)
+    if isinstance(model, CLIPConfig):
+        return model, "(with a text vocabulary of 4,096 and 64 text tokens, which the run would choose)"
+    return (
+        dataclasses.replace(model, image_vocab=1000, grid=16),
+        "(with a text vocabulary of 4,096, 64 text tokens, and 16 x 16 of 1,000 codes, which the run would choose)",
+    )
+
+
 def profiled(work: Callable[[], object], folder: Path) -> None:
     """Run `work` under torch's profiler; trace.json (for Perfetto) and a table go into the folder."""
     import torch
@@ -184,10 +238,11 @@ def profiled(work: Callable[[], object], folder: Path) -> None:
     activities = [ProfilerActivity.CPU, *([ProfilerActivity.CUDA] if torch.cuda.is_available() else [])]
     with profile(activities=activities, profile_memory=True) as found:
         work()
-    found.export_chrome_trace(str(folder / "trace.json"))
-    dear = found.key_averages().table(sort_by="self_cpu_time_total", row_limit=20, max_name_column_width=48)
-    (folder / "profile.txt").write_text(dear, "utf-8")
-    say(f"{dear}\n{folder}/trace.json and profile.txt: the dearest operations of 8 steps.")
+    with whole(folder / "trace.json") as fresh:
+        found.export_chrome_trace(str(fresh))
+    slow = found.key_averages().table(sort_by="self_cpu_time_total", row_limit=20, max_name_column_width=48)
+    write_whole(folder / "profile.txt", slow)
+    say(f"{slow}\n{folder}/trace.json and profile.txt: the slowest operations of 8 steps.")
 
 
 def _preset_or_run(name: str) -> TrainConfig:
@@ -227,6 +282,8 @@ def take(default: StartConfig, args: list[str]) -> tuple[StartConfig, list[str]]
             values[name[2:].replace("-", "_")] = True
         elif name == "--config":
             values["config"] = value if equals else next(words, "")
+            if not values["config"]:
+                raise ConfigError("--config needs a TOML file: --config FILE.")
         else:
             rest.append(word)
     return dataclasses.replace(default, **values), rest
@@ -238,23 +295,15 @@ def show(args: list[str]) -> None:
     options(ShowConfig(), args, "show PRESET|RUN")
     from tessera import plan
     from tessera.machine import paths
-    from tessera.models.saved import network, parameters
     from tessera.store import Run
 
     run = Run(name)
     config = run.config() if run.exists() or "/" in name else preset(name)
     say(json.dumps(to_dict(config), indent=1))
-    model: Any = config.model
-    if isinstance(model, CLIPConfig) and not model.text_vocab:
-        model = dataclasses.replace(model, text_vocab=4096, text_len=model.text_len or 64)
-        say("(with a text vocabulary of 4,096 and 64 text tokens, which the run would choose)")
-    if isinstance(model, TextToImageConfig) and not model.text_vocab:
-        model = dataclasses.replace(model, text_vocab=4096, text_len=model.text_len or 64, image_vocab=1000, grid=16)
-        say("(with a text vocabulary of 4,096, 64 text tokens, and 16 x 16 of 1,000 codes, which the run would choose)")
-    import torch
-
-    with torch.device("meta"):
-        count = parameters(network(model))
+    model, note = assumed(config.model)
+    if note:
+        say(note)
+    count = parameters(model)
     say(f"{count:,} parameters: {count * 4 / 1e6:,.1f} MB of float32 weights.")
     for line in plan.table(dataclasses.replace(config, model=model)):
         say(line)

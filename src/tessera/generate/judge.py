@@ -1,4 +1,4 @@
-"""A trained CLIP as the judge of drawn pictures. It draws nothing."""
+"""A trained CLIP as the judge of drawn pictures. It does not draw."""
 
 from __future__ import annotations
 
@@ -36,7 +36,9 @@ class CLIPJudge:
         checkpoint = checkpoint_of(folder)
         model = saved.read(checkpoint)
         if not isinstance(model, CLIP):
-            raise CheckpointError(f"{run} holds a {type(model).__name__}, which judges nothing; name a clip run.")
+            raise CheckpointError(
+                f"{run} holds a {type(model).__name__}, which does not rank pictures; name a clip run."
+            )
         place = choose_device(device)
         return CLIPJudge(model.to(place), text_tokens.load(checkpoint / "text_tokenizer"))
 

@@ -74,7 +74,9 @@ class Pipeline:
         place = choose_device(device)
         model = saved.read(checkpoint)
         if not isinstance(model, TextToImage):
-            raise CheckpointError(f"{run} holds an image tokenizer, which draws nothing by itself; name a t2i run.")
+            raise CheckpointError(
+                f"{run} holds a {type(model).__name__}, which does not draw by itself; name a t2i run."
+            )
         tokenizer = image_tokens.load(checkpoint / "image_tokenizer")
         tokenizer.to(place)
         prepare(model.to(place).eval(), weights, compiles(compile, place))
@@ -201,7 +203,7 @@ class Pipeline:
         return sorted(scored, key=lambda p: -(p.score or 0.0))[: request.count]
 
     def complete(self, beginning: str, seeds: Sequence[int], sampling: SampleConfig) -> list[str]:
-        """The beginning of a caption, ended by the model, once for each seed; guidance plays no part in it."""
+        """The beginning of a caption, ended by the model, once for each seed, without guidance."""
         ids = torch.tensor([self._encode(beginning)], dtype=torch.long, device=self._device)
         if ids.shape[1] >= self.model.config.text_len:
             raise ConfigError(f"The beginning has {ids.shape[1]} tokens; captions end at {self.model.config.text_len}.")
