@@ -203,7 +203,7 @@ class Watch:
     def inside(self, event: str, path: Any, follow: bool) -> None:
         name = os.path.abspath(os.fsdecode(path))
         real = os.path.realpath(name) if follow else os.path.join(os.path.realpath(os.path.dirname(name)), "x")
-        mine = (str(GROUND().case) + os.sep, "/dev/", "/proc/self")
+        mine = (str(GROUND().case) + os.sep, "/dev/null", "/dev/tty", "/proc/self")
         if not (f"{real}{os.sep}".startswith(mine) or "__pycache__" in real):
             self.stop(f"{event} {name}")
 

@@ -160,6 +160,7 @@ NOT_TRAINED = {
 
 
 def trainings() -> Any:
+    runs()  # before the watch is on
     sizes = {n: [p for p in fields(config(Path("x"), n)) if p[-1] not in NOT_TRAINED] for n in ("vae", "run", "judge")}
     one = st.sampled_from([(n, p) for n, paths in sizes.items() for p in paths])
     values = st.sampled_from([*SOME, -1, float("nan"), float("inf"), [0.5, 0.5], [1, 1], [0.0, 0.0, 0.0], 2**63, 2**31])
@@ -203,6 +204,7 @@ def draw_one(case: Any) -> None:
 
 
 def drawings() -> Any:
+    pipeline()  # before the watch is on
     numbers = [
         float("nan"),
         float("inf"),
@@ -232,6 +234,7 @@ def drawings() -> Any:
 
 
 def prompts() -> Any:
+    pipeline()  # before the watch is on
     words = st.text(st.characters(codec=None), max_size=40) | st.sampled_from(
         ["a red bird", "..", "/", "\udcff", "a\0b", "CON", "."]
     )
@@ -248,6 +251,11 @@ def draw_prompt(prompt: str) -> None:
     pictures[0].save(folder / "0.png")
     contact_sheet(pictures)
     drawer.complete(prompt, [0], SampleConfig())
+
+
+def primes() -> dict[str, Tree]:
+    pipeline()  # before the watch is on
+    return kinds_data.picture_files()
 
 
 def prime(folder: Path, tree: str) -> None:
@@ -267,7 +275,7 @@ seed = 3
 [model]
 layers = 3
 levels = [8, 5, 5]
-kl_weight = 0.5
+std = [0.5, 0.5, 0.5, 1]
 [data]
 path = "birds"
 flip = true
@@ -299,7 +307,7 @@ KINDS = [
     Values(name="settings trained with", strategy=trainings, call=train_one, names=either),
     Values(name="settings drawn with", strategy=drawings, call=draw_one, names=lambda case: [case[0][1][0].rpartition(".")[2].replace("_", "-")]),
     Values(name="prompts", strategy=prompts, call=draw_prompt, names=lambda case: ["prompt", "beginning", "caption"]),
-    Files(name="prime", make=kinds_data.picture_files, read=prime, vary=wounded, refused=("foreign", "text")),
+    Files(name="prime", make=primes, read=prime, vary=wounded, refused=("foreign", "text")),
     Files(name="prompt.json", make=lambda: {"out": {"a_red_bird/prompt.json": b'{"prompt": "a red bird"}'}}, read=read_prompt_folder, vary=wounded),
     Files(name="toml", make=lambda: {"a": {"a.toml": TOML.encode()}}, read=read_settings, vary=wounded, names=SETTINGS),
     Files(name="yaml", make=lambda: {"a": {"a.yaml": kinds_foreign.YAML.encode()}}, read=read_yaml, vary=wounded),

@@ -42,7 +42,7 @@ def test_whole_files_are_read_without_an_error(name):
     assert isinstance(kind, Files)
     for tree in kind.trees:
         if not tree.startswith(kind.refused or ("\0",)):
-            failure = kind.run(-1, (tree, {}))
+            failure = kind.whole(tree)
             assert not failure, f"{failure}\n{failure and failure.trace}"
 
 
