@@ -91,6 +91,8 @@ class Ground:
 def lay(tree: Mapping[str, bytes], folder: Path, changes: Changes = {}) -> None:  # noqa: B006
     """Write a tree of files with its changes."""
     for name, content in {**tree, **changes}.items():
+        if content == "missing":
+            continue
         path = folder / name
         path.parent.mkdir(parents=True, exist_ok=True)
         if isinstance(content, bytes):
@@ -290,7 +292,9 @@ def must_end_well(
 
 
 def _place(error: BaseException) -> str:
-    """file:line function of the innermost frame in the package."""
+    """file:line function of the innermost frame in the package; or what the error itself says."""
+    if hasattr(error, "place"):
+        return error.place
     frames = traceback.extract_tb(error.__traceback__)
     own = [f for f in frames if "/tessera/" in f.filename and "/tests/" not in f.filename] or frames
     if not own:

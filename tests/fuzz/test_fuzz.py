@@ -10,6 +10,7 @@ from pathlib import Path
 from random import Random
 
 import pytest
+from cases import CASES
 from formats import AWARE, mutated
 from harness import GROUND, Harm, must_end_well
 from kind import Files, unpacked
@@ -33,6 +34,16 @@ def test_every_case_ends_in_success_or_in_one_sentence_that_names_it(name):
 def test_what_once_failed_ends_well(file):
     name, tree, changes = unpacked(file.read_text())
     failure = KINDS[name].run(-1, (tree, changes))
+    assert not failure, f"{failure}\n{failure and failure.trace}"
+
+
+@pytest.mark.parametrize(
+    ("name", "tree", "change"), [(k, t, c) for k, _, t, c in CASES], ids=[f"{k}: {w}" for k, w, *_ in CASES]
+)
+def test_what_people_thought_of_ends_well(name, tree, change):
+    kind = KINDS[name]
+    assert isinstance(kind, Files)
+    failure = kind.run(-1, (tree, change(kind.trees[tree])))
     assert not failure, f"{failure}\n{failure and failure.trace}"
 
 
