@@ -27,13 +27,15 @@ def batch(name: str, first: int, last: int, out: Path) -> None:
     """In a child: run the cases, write each failure at once and which case is under way, in case this process dies."""
     from kinds import KINDS
 
+    kind, began = KINDS[name], 0.0
     under_way = (out / f"{name}.now").open("w")
     with (out / f"{name}.jsonl").open("a") as found:
-        for seed, case in KINDS[name].cases(first, last):
+        for seed, case in kind.cases(first, last):
+            began = began or time.process_time()  # what is made once for the process does not count
             under_way.seek(0)
             under_way.write(f"{seed:12d}")
             under_way.flush()
-            if failure := KINDS[name].run(seed, case):
+            if failure := kind.run(seed, case):
                 row = {
                     "seed": seed,
                     "group": failure.group,
@@ -46,33 +48,37 @@ def batch(name: str, first: int, last: int, out: Path) -> None:
             under_way.seek(0)
             under_way.write(f"{seed + 1:12d}")
             under_way.flush()
+    with (out / f"{name}.cpu").open("a") as spent:
+        spent.write(f"{time.process_time() - began} {last - first}\n")
 
 
-def run_kind(name: str, first: int, last: int, out: Path, seconds: float) -> dict[str, Any]:
+def run_kind(name: str, first: int, last: int, out: Path, seconds: float) -> None:
     """All cases of a kind, in child processes; one that dies or hangs is noted and passed over."""
     file = name.replace(" ", "_")
     done = out / f"{file}.done"
-    state = json.loads(done.read_text()) if done.is_file() else {"next": first, "cpu": 0.0}
+    state = json.loads(done.read_text()) if done.is_file() else {"next": first}
     while state["next"] < last:
         end = min(state["next"] + BATCH, last)
         log = (out / f"{file}.log").open("w")
         command = [sys.executable, str(HERE / "fuzz.py"), "batch", name, str(state["next"]), str(end), str(out)]
-        before = os.times()
+        (out / f"{name}.now").unlink(missing_ok=True)
         child = subprocess.Popen(command, stdout=log, stderr=log, start_new_session=True)
         code = _wait(child, out / f"{name}.now", seconds)
-        after = os.times()
-        state["cpu"] += after.children_user + after.children_system - before.children_user - before.children_system
         if code:
-            seed = int((out / f"{name}.now").read_text() or state["next"])
-            with (out / f"{name}.jsonl").open("a") as found:
-                message = (out / f"{file}.log").read_text(errors="replace")[-600:]
-                found.write(
-                    json.dumps({"seed": seed, "group": ["died", str(code)], "message": message, "about": ""}) + "\n"
-                )
-            end = seed + 1
+            end = _died(name, code, out, (out / f"{file}.log").read_text(errors="replace")[-1000:]) + 1
         state["next"] = end
         done.write_text(json.dumps(state))
-    return state
+
+
+def _died(name: str, code: int, out: Path, log: str) -> int:
+    """Note the case in which a child ended; returns its seed."""
+    now = out / f"{name}.now"
+    if not now.is_file():
+        raise SystemExit(f"{name}: its cases could not be begun:\n{log}")
+    row = {"seed": int(now.read_text()), "group": ["died", str(code)], "message": log, "about": ""}
+    with (out / f"{name}.jsonl").open("a") as found:
+        found.write(json.dumps(row) + "\n")
+    return row["seed"]
 
 
 def _wait(child: subprocess.Popen, now: Path, seconds: float) -> int:
@@ -89,23 +95,25 @@ def _wait(child: subprocess.Popen, now: Path, seconds: float) -> int:
     return child.returncode
 
 
-def told(name: str, first: int, last: int, out: Path, cpu: float) -> int:
+def told(name: str, cases: int, out: Path) -> int:
     """Print a kind's figures and its failures by group; returns how many groups there are."""
     groups: dict[tuple, list[dict]] = defaultdict(list)
-    rows = out / f"{name}.jsonl"
-    for line in rows.read_text().splitlines() if rows.is_file() else []:
-        row = json.loads(line)
+    rows, spent = (_lines(out / f"{name}.{end}") for end in ("jsonl", "cpu"))
+    for row in {row["seed"]: row for row in map(json.loads, rows)}.values():  # a batch that was stopped ran twice
         groups[tuple(row["group"])].append(row)
     count = sum(map(len, groups.values()))
-    print(
-        f"{name}: {last - first:,} cases, {1000 * cpu / max(1, last - first):.1f} ms each, {count} failed in {len(groups)} ways",
-        flush=True,
-    )
+    seconds, number = (sum(float(line.split()[i]) for line in spent) for i in (0, 1))
+    each = 1000 * seconds / max(1, number)
+    print(f"{name}: {cases:,} cases, {each:.1f} ms each, {count} failed in {len(groups)} ways", flush=True)
     for (error, place), found in sorted(groups.items(), key=lambda item: -len(item[1])):
         print(
             f"  {len(found):6d} {error} at {place}: {found[0]['message'][:140]!r}\n         again '{name}' {found[0]['seed']} ({found[0]['about'][:80]})"
         )
     return len(groups)
+
+
+def _lines(file: Path) -> list[str]:
+    return file.read_text().splitlines() if file.is_file() else []
 
 
 def again(name: str, seed: int) -> int:
@@ -179,8 +187,8 @@ def main(args: list[str]) -> int:
         n for k in c.kinds or GROUPS for n in (GROUPS[k] if k in GROUPS and k not in KINDS else GROUPS.get(k, {k: 1}))
     ]:
         last = c.first + count(name, c.cases)
-        state = run_kind(name, c.first, last, c.out, c.seconds)
-        wrong += told(name, c.first, last, c.out, state["cpu"])
+        run_kind(name, c.first, last, c.out, c.seconds)
+        wrong += told(name, last - c.first, c.out)
     print(f"{wrong} ways to fail in {c.cases:,} cases of each group." if wrong else "Every case ended well.")
     return min(wrong, 1)
 

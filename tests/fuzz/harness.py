@@ -91,6 +91,8 @@ class Ground:
 def lay(tree: Mapping[str, bytes], folder: Path, changes: Changes = {}) -> None:  # noqa: B006
     """Write a tree of files with its changes."""
     for name, content in {**tree, **changes}.items():
+        if content == "missing":
+            continue
         path = folder / name
         path.parent.mkdir(parents=True, exist_ok=True)
         if isinstance(content, bytes):
@@ -203,7 +205,7 @@ class Watch:
     def inside(self, event: str, path: Any, follow: bool) -> None:
         name = os.path.abspath(os.fsdecode(path))
         real = os.path.realpath(name) if follow else os.path.join(os.path.realpath(os.path.dirname(name)), "x")
-        mine = (str(GROUND().case) + os.sep, "/dev/", "/proc/self")
+        mine = (str(GROUND().case) + os.sep, "/dev/null", "/dev/tty", "/proc/self")
         if not (f"{real}{os.sep}".startswith(mine) or "__pycache__" in real):
             self.stop(f"{event} {name}")
 
@@ -290,7 +292,9 @@ def must_end_well(
 
 
 def _place(error: BaseException) -> str:
-    """file:line function of the innermost frame in the package."""
+    """file:line function of the innermost frame in the package; or what the error itself says."""
+    if hasattr(error, "place"):
+        return error.place
     frames = traceback.extract_tb(error.__traceback__)
     own = [f for f in frames if "/tessera/" in f.filename and "/tests/" not in f.filename] or frames
     if not own:

@@ -15,6 +15,8 @@ from typing import Any
 
 from harness import GROUND, SECONDS, Changes, Failure, Tree, lay, must_end_well, released
 
+from tessera.errors import TesseraError
+
 Case = Any
 """What a kind's `run` takes: of files, a tree's name and its changes."""
 
@@ -57,6 +59,19 @@ class Files(Kind):
     def cases(self, first: int, last: int) -> Iterator[tuple[int, Case]]:
         for seed in range(first, last):
             yield seed, self.vary(Random(f"{self.name}:{seed}"), self.trees)
+
+    def whole(self, tree: str) -> Failure | None:
+        """The good tree: here even one sentence is a failure."""
+
+        def read() -> None:
+            try:
+                self.read(folder, tree)
+            except TesseraError as error:
+                raise AssertionError(f"the whole tree '{tree}' is refused: {error}") from error
+
+        folder = GROUND().fresh()
+        lay(self.trees[tree], folder)
+        return must_end_well(read, kind=self.name, seed=-1)
 
     def run(self, seed: int, case: Case) -> Failure | None:
         tree, changes = case

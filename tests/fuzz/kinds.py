@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import kinds_data
 import kinds_foreign
+import kinds_json
 import kinds_runs
 import kinds_values
 from kind import Kind
@@ -33,7 +34,7 @@ GROUPS: dict[str, dict[str, float]] = {
 """What is counted as one kind, and how its count is split between structures: less for what is slow."""
 
 KINDS: dict[str, Kind] = {
-    kind.name: kind for part in (kinds_data, kinds_runs, kinds_foreign, kinds_values) for kind in part.KINDS
+    kind.name: kind for part in (kinds_data, kinds_runs, kinds_foreign, kinds_json, kinds_values) for kind in part.KINDS
 }
 SHARES = {name: share for shares in GROUPS.values() for name, share in shares.items()}
 assert SHARES.keys() == KINDS.keys(), SHARES.keys() ^ KINDS.keys()

@@ -22,6 +22,7 @@ from torch import nn
 from tessera.compat import dalle_pytorch as theirs
 from tessera.imports import dalle_pytorch, deepspeed_folder, runs
 from tessera.models.openai_dvae import OpenAIDVAE, OpenAIDVAEConfig
+from tessera.models.text_to_image import TextToImage
 from tessera.models.vqgan import VQGAN, VQGANConfig
 from tessera.tokens import text as text_tokens
 
@@ -55,15 +56,20 @@ def dalle_files() -> dict[str, Tree]:
         "with optimiser": {"a.pt": torch_bytes(dalle())},
         "small": {"a.pt": torch_bytes(old)},
         "before torch 1.6": {"a.pt": torch_bytes(old, new=False)},
-        "vqgan inside": {"a.pt": torch_bytes(with_vqgan())},
+        "openai inside": {"a.pt": torch_bytes(with_openai())},
     }
 
 
-def with_vqgan() -> dict[str, Any]:
-    """A prior that stands on a VQGAN, which the file does not describe."""
-    weights = {n: v for n, v in dalle()["weights"].items() if not n.startswith("vae.")}
-    inside = {f"vae.model.{n}": v for n, v in vqgan().state_dict().items()}
-    return {**dalle(), "vae_params": None, "opt_state": None, "vae_class_name": "VQGanVAE", "weights": weights | inside}
+def openai() -> OpenAIDVAE:
+    torch.manual_seed(0)
+    return OpenAIDVAE(OpenAIDVAEConfig(hidden=4, start=2, blocks=1, codes=6))
+
+
+def with_openai() -> dict[str, Any]:
+    """A prior that stands on OpenAI's dVAE, which the file does not describe."""
+    image = openai()
+    config = dalle_pytorch.dalle_config(PRIOR | {"rotary_emb": True}, image.config.vocab, image.config.grid)
+    return dalle_pytorch.exported(TextToImage(config), image)
 
 
 def vae_files() -> dict[str, Tree]:
@@ -128,8 +134,7 @@ def whole_module(state: dict[str, torch.Tensor], part: str) -> nn.Module:
 
 
 def openai_files() -> dict[str, Tree]:
-    torch.manual_seed(0)
-    model = OpenAIDVAE(OpenAIDVAEConfig(pixels=16, hidden=4, start=2, blocks=1, codes=6))
+    model = openai()
     _Stand.__module__, _Stand.__qualname__ = "dall_e.encoder", "Encoder"
     fakes = {"dall_e": types.ModuleType("dall_e"), "dall_e.encoder": types.ModuleType("dall_e.encoder")}
     fakes["dall_e.encoder"].Encoder = _Stand
@@ -273,8 +278,8 @@ def use_tokenizer(folder: Path, tree: str) -> None:
     text_tokens.load(folder / "saved").encode("a")
 
 
-def foreign(name: str, make: Any, read: Any) -> Files:
-    return Files(name=name, make=make, read=read, vary=pickles)
+def foreign(name: str, make: Any, read: Any, refused: tuple[str, ...] = ()) -> Files:
+    return Files(name=name, make=make, read=read, vary=pickles, refused=refused)
 
 
 KINDS = [
@@ -282,7 +287,7 @@ KINDS = [
     foreign("dvae", vae_files, bring_in),
     foreign("clip", clip_files, bring_in),
     foreign("vqgan", vqgan_files, partial(bring_in, name="a.ckpt")),
-    foreign("openai", openai_files, partial(bring_in, name="encoder.pkl")),
+    foreign("openai", openai_files, partial(bring_in, name="encoder.pkl"), refused=("before",)),
     foreign("deepspeed", deepspeed_files, bring_folder),
     Files(name="tokenizers", make=tokenizer_files, read=use_tokenizer, vary=wounded),
     Files(name="clip merges", make=merge_files, read=use_tokenizer, vary=wounded),

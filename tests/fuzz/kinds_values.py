@@ -1,13 +1,11 @@
-"""What people type: settings, prompts, TOML, YAML; and JSON trees put at every place of a good file."""
+"""What people type: settings, prompts, prime pictures, TOML, YAML."""
 
 from __future__ import annotations
 
 import dataclasses
 import itertools
-import json
 import math
-from collections.abc import Mapping
-from functools import cache, partial
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +15,10 @@ import kinds_runs
 from formats import wounded
 from harness import GROUND, Tree, lay
 from hypothesis import strategies as st
-from kind import Files, Grown, Values
+from kind import Files, Values
+from kinds_json import TREES
 from kinds_runs import SETTINGS, config, data, go, runs
-from mutate import NUMBERS, dumped, places, put
+from mutate import NUMBERS
 
 from tessera import cli, settings
 from tessera.config import CLIPConfig, LearnConfig, SampleConfig, TextToImageConfig, TokensConfig, TrainConfig
@@ -27,63 +26,6 @@ from tessera.generate.pipeline import Pipeline, Request
 from tessera.generate.sheet import contact_sheet, prompt_folder
 from tessera.imports import pretrained
 from tessera.presets import PRESETS, preset
-
-# JSON trees at every place.
-
-WORDS = st.text(st.characters(codec=None), max_size=12)
-LEAVES = st.one_of(
-    st.none(), st.booleans(), st.integers(), st.sampled_from(NUMBERS), st.floats(), WORDS,
-    st.sampled_from(["", "..", "../outside/thesis.tex", "\ud800", "\0", "/etc/passwd", "nan", 10**400, "a" * 5000]),
-)  # fmt: skip
-TREES = st.recursive(
-    LEAVES, lambda inner: st.lists(inner, max_size=4) | st.dictionaries(WORDS, inner, max_size=4), max_leaves=8
-)
-
-
-@st.composite
-def json_changes(draw: Any, trees: Mapping[str, Tree], below: str = "") -> tuple[str, dict[str, bytes]]:
-    """One value of one of a tree's JSON files, or of a line of one, is another tree, gone, or under another name."""
-    name = draw(st.sampled_from(sorted(trees)))
-    file = draw(
-        st.sampled_from([f for f in sorted(trees[name]) if f.startswith(below) and f.endswith((".json", ".jsonl"))])
-    )
-    lines = trees[name][file].split(b"\n") if file.endswith("l") else [trees[name][file]]
-    at = draw(st.integers(0, len(lines) - 1))
-    content = json.loads(lines[at] or b"{}")
-    path = draw(st.sampled_from(places(content)))
-    how, new, word = draw(st.integers(0, 5)), draw(TREES), draw(WORDS)
-
-    def change(parent: Any, key: Any) -> None:
-        if how == 0:
-            del parent[key]
-        elif how == 1 and isinstance(parent, dict):
-            parent[word] = parent.pop(key)
-        else:
-            parent[key] = new
-
-    lines[at] = dumped(put(content, path, change, new))
-    return name, {file: b"\n".join(lines)}
-
-
-def in_json(kind: Files, below: str = "") -> Grown:
-    own = {f.name: getattr(kind, f.name) for f in dataclasses.fields(kind)}
-    strategy = partial(json_changes, below=below)
-    return Grown(**{**own, "name": f"json in {kind.name}", "strategy": strategy})
-
-
-BY_NAME = {k.name: k for k in [*kinds_data.KINDS, *kinds_runs.KINDS, *kinds_foreign.KINDS]}
-JSON = [
-    in_json(BY_NAME["coco"]),
-    in_json(BY_NAME["jsonl"]),
-    in_json(BY_NAME["run drawn"], "run/"),
-    in_json(BY_NAME["run trained on"], "run/"),
-    in_json(BY_NAME["codes"], "codes/"),
-    in_json(BY_NAME["learn.json"], "learn.json"),
-    in_json(BY_NAME["tokenizers"], "tokenizer.json"),
-]
-JSON[3] = dataclasses.replace(JSON[3], strategy=lambda trees: json_changes({"run": trees["run"]}, "run/"))
-JSON[6] = dataclasses.replace(JSON[6], strategy=lambda trees: json_changes({"tokenizer.json": trees["tokenizer.json"]}))
-
 
 # Settings.
 
@@ -120,22 +62,39 @@ ODD = st.one_of(
 )  # fmt: skip
 
 
+class Accepted(AssertionError):
+    """A number that no setting should take was taken in silence."""
+
+    def __init__(self, place: str, number: Any):
+        self.place = place
+        super().__init__(f"{place} is {str(number)[:60]}")
+
+
 def set_one(case: tuple[tuple[str, tuple[str, ...]], Any]) -> None:
     """Accepted only where it is finite and not negative, but for what may be."""
     (name, path), value = case
-    nested: Any = value
-    for part in reversed(path):
-        nested = {part: nested}
-    made = settings.merge(BASES[name], nested)
-    for part in (made, getattr(made, "sampling", None)):
-        if hasattr(part, "check"):
-            part.check()
+    made = settings.merge(BASES[name], nested(path, value))
     settings.check(made)
+    if isinstance(made, cli.GenerateConfig):
+        sampled = dataclasses.replace(made.sampling)
+        made_of = Request("a bird", made.count, made.seed, sampled, made.prime, made.prime_rows, made.batch)
+        made_of.check()
+    elif hasattr(made, "check"):
+        made.check()
+    found: Any = made
     for part in path:
-        made = getattr(made, part)
-    for number in made if isinstance(made, tuple) else (made,):
-        assert math.isfinite(number), f"{'.'.join(path)} is {number}"
-        assert number >= 0 or path[-1] in MAY_BE_NEGATIVE, f"{'.'.join(path)} is {number}"
+        found = getattr(found, part)
+    for number in found if isinstance(found, tuple) else (found,):
+        finite = isinstance(number, int) or math.isfinite(number)
+        if not finite or (number < 0 and path[-1] not in MAY_BE_NEGATIVE):
+            raise Accepted(".".join((name, *path)), number)
+
+
+def nested(path: tuple[str, ...], value: Any) -> Any:
+    """{"a": {"b": value}}"""
+    for part in reversed(path):
+        value = {part: value}
+    return value
 
 
 def leaf(case: Any) -> list[str]:
@@ -160,10 +119,13 @@ NOT_TRAINED = {
 
 
 def trainings() -> Any:
+    runs()  # before the watch is on
     sizes = {n: [p for p in fields(config(Path("x"), n)) if p[-1] not in NOT_TRAINED] for n in ("vae", "run", "judge")}
     one = st.sampled_from([(n, p) for n, paths in sizes.items() for p in paths])
-    values = st.sampled_from([*SOME, -1, float("nan"), float("inf"), [0.5, 0.5], [1, 1], [0.0, 0.0, 0.0], 2**63, 2**31])
-    return st.tuples(one, values).filter(lambda case: case[0][1][0] != "model" or case[1] not in (2**63, 2**31))
+    values = st.sampled_from(
+        [*SOME, -1, float("nan"), float("inf"), [0.5, 0.5], [1, 1], [0.0, 0.0, 0.0], 10**23, 2**63, 2**31]
+    )
+    return st.tuples(one, values).filter(lambda case: case[0][1][0] != "model" or case[1] not in (10**23, 2**63, 2**31))
 
 
 def train_one(case: tuple[tuple[str, tuple[str, ...]], Any]) -> None:
@@ -171,10 +133,7 @@ def train_one(case: tuple[tuple[str, tuple[str, ...]], Any]) -> None:
     (name, path), value = case
     folder = GROUND().case
     lay(data() if name != "run" else {**data(), **runs()["vae"]}, folder)
-    nested: Any = value
-    for part in reversed(path):
-        nested = {part: nested}
-    go(settings.merge(config(folder, name, steps=1), nested))
+    go(settings.merge(config(folder, name, steps=1), nested(path, value)))
 
 
 def either(case: Any) -> list[str]:
@@ -203,6 +162,7 @@ def draw_one(case: Any) -> None:
 
 
 def drawings() -> Any:
+    pipeline()  # before the watch is on
     numbers = [
         float("nan"),
         float("inf"),
@@ -232,6 +192,7 @@ def drawings() -> Any:
 
 
 def prompts() -> Any:
+    pipeline()  # before the watch is on
     words = st.text(st.characters(codec=None), max_size=40) | st.sampled_from(
         ["a red bird", "..", "/", "\udcff", "a\0b", "CON", "."]
     )
@@ -248,6 +209,11 @@ def draw_prompt(prompt: str) -> None:
     pictures[0].save(folder / "0.png")
     contact_sheet(pictures)
     drawer.complete(prompt, [0], SampleConfig())
+
+
+def primes() -> dict[str, Tree]:
+    pipeline()  # before the watch is on
+    return kinds_data.picture_files()
 
 
 def prime(folder: Path, tree: str) -> None:
@@ -267,7 +233,7 @@ seed = 3
 [model]
 layers = 3
 levels = [8, 5, 5]
-kl_weight = 0.5
+std = [0.5, 0.5, 0.5, 1]
 [data]
 path = "birds"
 flip = true
@@ -294,13 +260,12 @@ def read_yaml(folder: Path, tree: str) -> None:
 
 
 KINDS = [
-    *JSON,
     Values(name="settings", strategy=lambda: st.tuples(st.sampled_from(PLACES), ODD), call=set_one, names=leaf),
     Values(name="settings trained with", strategy=trainings, call=train_one, names=either),
     Values(name="settings drawn with", strategy=drawings, call=draw_one, names=lambda case: [case[0][1][0].rpartition(".")[2].replace("_", "-")]),
     Values(name="prompts", strategy=prompts, call=draw_prompt, names=lambda case: ["prompt", "beginning", "caption"]),
-    Files(name="prime", make=kinds_data.picture_files, read=prime, vary=wounded, refused=("foreign", "text")),
+    Files(name="prime", make=primes, read=prime, vary=wounded, refused=("foreign", "text")),
     Files(name="prompt.json", make=lambda: {"out": {"a_red_bird/prompt.json": b'{"prompt": "a red bird"}'}}, read=read_prompt_folder, vary=wounded),
-    Files(name="toml", make=lambda: {"a": {"a.toml": TOML.encode()}}, read=read_settings, vary=wounded, names=SETTINGS),
+    Files(name="toml", make=lambda: {"a": {"a.toml": TOML.encode()}}, read=read_settings, vary=wounded, names=(*SETTINGS, "no setting")),
     Files(name="yaml", make=lambda: {"a": {"a.yaml": kinds_foreign.YAML.encode()}}, read=read_yaml, vary=wounded),
 ]  # fmt: skip

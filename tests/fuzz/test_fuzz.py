@@ -10,6 +10,7 @@ from pathlib import Path
 from random import Random
 
 import pytest
+from cases import CASES
 from formats import AWARE, mutated
 from harness import GROUND, Harm, must_end_well
 from kind import Files, unpacked
@@ -36,13 +37,23 @@ def test_what_once_failed_ends_well(file):
     assert not failure, f"{failure}\n{failure and failure.trace}"
 
 
+@pytest.mark.parametrize(
+    ("name", "tree", "change"), [(k, t, c) for k, _, t, c in CASES], ids=[f"{k}: {w}" for k, w, *_ in CASES]
+)
+def test_what_people_thought_of_ends_well(name, tree, change):
+    kind = KINDS[name]
+    assert isinstance(kind, Files)
+    failure = kind.run(-1, (tree, change(kind.trees[tree])))
+    assert not failure, f"{failure}\n{failure and failure.trace}"
+
+
 @pytest.mark.parametrize("name", [n for n, kind in KINDS.items() if type(kind) is Files])
 def test_whole_files_are_read_without_an_error(name):
     kind = KINDS[name]
     assert isinstance(kind, Files)
     for tree in kind.trees:
         if not tree.startswith(kind.refused or ("\0",)):
-            failure = kind.run(-1, (tree, {}))
+            failure = kind.whole(tree)
             assert not failure, f"{failure}\n{failure and failure.trace}"
 
 
