@@ -36,7 +36,7 @@ class YouToken:
             self.letters = {chr(code): i for code, i in rows[1 : 1 + letters]}
             merges = [(left, right, new) for left, right, new in rows[1 + letters : -1]]
             self.rank = {(left, right): (place, new) for place, (left, right, new) in enumerate(merges)}
-            special = dict(zip(SPECIAL, last, strict=True))
+            special: dict[str, int] = dict(zip(SPECIAL, last, strict=True))
             if len(merges) != rules:
                 raise ValueError(f"{len(merges)} of {rules} merges")
             self.pieces = _pieces(self.letters, special, merges)

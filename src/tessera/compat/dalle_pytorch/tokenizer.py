@@ -76,12 +76,7 @@ class ChineseTokenizer(Tokenizer):
 
 
 class YttmTokenizer(Tokenizer):
-    """A YouTokenToMe model. `encode` takes a list too, and then gives a tensor for each text."""
-
-    def encode(self, text: Any) -> list[Any]:
-        if isinstance(text, str):
-            return super().encode(text)
-        return [torch.tensor(self.inner.encode(t), dtype=torch.long) for t in text]
+    """A YouTokenToMe model."""
 
     def __init__(self, bpe_path: str | Path):
         super().__init__(text_tokens.YouToken(_present(bpe_path)))
