@@ -18,14 +18,15 @@ from kinds import KINDS, count
 
 from tessera.errors import DataError
 
-CASES = int(os.environ.get("TESSERA_FUZZ_CASES", "300"))
+EACH = int(os.environ.get("TESSERA_FUZZ_CASES", "300"))
 """Of each group of kinds."""
+pytestmark = pytest.mark.fuzz
 FOUND = sorted((Path(__file__).parent / "found").glob("*/*.json"))
 
 
 @pytest.mark.parametrize("name", KINDS)
 def test_every_case_ends_in_success_or_in_one_sentence_that_names_it(name):
-    failures = [f for seed, case in KINDS[name].cases(0, count(name, CASES)) if (f := KINDS[name].run(seed, case))]
+    failures = [f for seed, case in KINDS[name].cases(0, count(name, EACH)) if (f := KINDS[name].run(seed, case))]
     ways = {f.group: f for f in reversed(failures)}
     assert not ways, f"{len(failures)} cases failed in {len(ways)} ways:\n" + "\n".join(map(str, ways.values()))
 
