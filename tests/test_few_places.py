@@ -19,30 +19,25 @@ RUN = {
     "data/download.py run_programs: subprocess.DEVNULL": "an empty input for the first of them",
     "data/download.py run_programs: subprocess.PIPE": "between them",
     "data/download.py run_programs: subprocess.Popen": "what the user typed as pipe:, or an object store's own tool",
-    "device.py _glibc: ctypes.CDLL": "this process's own C library, for mallopt",
+    "machine/device.py _glibc: ctypes.CDLL": "this process's own C library, for mallopt",
     "imports/deepspeed_folder.py _tool: get_fp32_state_dict_from_zero_checkpoint": "unpickles files that were vetted",
     "imports/reader.py read: torch.load": "weights_only: tensors, plain values, hollow objects",
-    "launch.py die_with_the_launcher: ctypes.CDLL": "this process's own C library, for prctl",
+    "machine/launch.py die_with_the_parent: ctypes.CDLL": "this process's own C library, for prctl",
+    "machine/paths.py _mallopt: ctypes.CDLL": "whether it has mallopt",
+    "machine/paths.py _prctl: ctypes.CDLL": "whether it has prctl",
     "train/sharded.py Description: pickle.Unpickler": "every name must stand in a list",
     "train/sharded.py _whole: torch.load": "weights_only: tensors",
 }
 """What can run something that was read."""
 
 DELETE = {
-    "data/check.py check: .replace": "",
-    "data/codes.py encode: .replace": "",
-    "data/codes.py encode: .unlink": "",
     "data/download.py download: .replace": "its own .part beside the target, which outlives a process to go on with",
     "data/download.py download: .unlink": "the same, where its sum is another",
-    "data/shards.py _write: .replace": "",
-    "data/shards.py pack: .unlink": "",
     "files/atomic.py whole: .replace": "the one way in which a file gets its name",
     "files/claim.py Lock: .truncate": "the lock's own text",
     "files/own.py remove: .unlink": "names of our own in folders of our own",
     "files/own.py remove: shutil.rmtree": "the same",
-    "store.py Run: .rename": "",
-    "store.py Run: .unlink": "",
-    "store.py Run: shutil.rmtree": "",
+    "store.py Run: .rename": "a checkpoint gets its name when it is whole",
 }
 """What can remove or replace what is on the disk."""
 
