@@ -72,7 +72,7 @@ def generate(run: Path, *args: object) -> None:
         (["1", "--best-of", "8", "--judge", "nowhere"], "nowhere"),
         (["1", "--prime-rows", "0.5"], "--prime"),
         (["1", "--prime-rows", "nan", "--prime", "x"], "prime-rows is nan"),
-        (["1", "--prime", "nope.png"], "nope.png, is not a regular file"),
+        (["1", "--prime", "nope.png"], "nope.png cannot be used"),
         (["1", "--prompts", "nope.txt"], "nope.txt"),
         (["1", "--device", "gpu9"], "gpu9"),
         ([" "], "The prompt is empty"),

@@ -73,7 +73,7 @@ def test_a_judge_that_reads_less_of_the_prompt_says_so():
         ({"seed": 2**63 - 2, "count": 3}, "the last seed would be over"),
         ({"batch": 0}, "batch is 0"),
         ({"prime_rows": 1.5}, "prime_rows is 1.5"),
-        ({"prime": "/nowhere.png"}, r"The picture to begin with, /nowhere\.png, is not a regular file"),
+        ({"prime": "/nowhere.png"}, r"/nowhere\.png cannot be used"),
     ],
 )
 def test_a_wrong_option_is_named(options, says):

@@ -107,17 +107,17 @@ def train(args: list[str]) -> None:
     base, command = without_command(_preset_or_run(name))
     if start.config:
         base = merge(base, read_toml(start.config))
+    if command and not base.data.path and not any(word.startswith("--data.path") for word in args):
+        raise ConfigError(
+            f"{name}/config.json takes its pictures from the command '{command[:300]}'. What a run folder says is "
+            "never run; if you trust it, give it yourself with --data.path."
+        )
     config = options(
         base,
         args,
         "train PRESET",
         "--config FILE puts a TOML file over the preset; --dry-run shows the settings; --profile profiles.",
     )
-    if command and not config.data.path:
-        raise ConfigError(
-            f"{name}/config.json takes its pictures from the command '{command[:300]}'. What a run folder says is "
-            "never run; if you trust it, give it yourself with --data.path."
-        )
     config = config if config.out else dataclasses.replace(config, out=f"runs/{name}")
     if start.profile:
         out = free_name(f"{config.out}-profile")

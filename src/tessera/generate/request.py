@@ -99,4 +99,4 @@ def prime_picture(path: str | Path, channels: int = 3) -> Tensor:
     try:
         return read(Path(path).expanduser(), channels)
     except DataError as error:
-        raise DataError(f"The picture to begin with, {path}, is {error}.") from error
+        raise DataError(f"{error} It was to be what the drawn ones begin with.") from error
