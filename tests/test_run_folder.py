@@ -203,10 +203,11 @@ def test_a_full_disk_is_a_sentence_when_a_run_goes_on(bird_folder, vae, tmp_path
 
 def test_a_tokenizer_that_only_a_file_names_must_be_typed(bird_folder, prior, vae, tmp_path, capsys):
     from tessera import cli
+    from tessera.cli.train import _preset_or_run
 
     run = copied(prior, tmp_path / "prior")
     config = prior_config(bird_folder, run.folder, vae)
-    assert cli._preset_or_run(str(run.folder)).tokens == config.tokens
+    assert _preset_or_run(str(run.folder)).tokens == config.tokens
     for checkpoint in run.checkpoints():
         shutil.rmtree(checkpoint)
     with pytest.raises(SystemExit):
