@@ -422,7 +422,7 @@ YAML = {
     "a list": ("[1, 2]", r"model\.params\.n_embed is missing"),
     "a list inside": ("model: [1]", r"model\.params\.n_embed is missing"),
     "a word for a number": ("model: {params: {n_embed: many}}", "n_embed is 'many'; it must be a whole number"),
-    "a huge number": (f"model: {{params: {{n_embed: {'9' * 900}}}}}", r"n_embed is 9+\.\.\.; it must be at most"),
+    "a huge number": (f"model: {{params: {{n_embed: {'9' * 900}}}}}", r"n_embed is 9+\.\.\.9+; it must be at most"),
     "no date": ("model: 2001-99-99", "not readable YAML"),
     "not UTF-8": (b"\xff\xfe", "not readable YAML"),
 }
@@ -444,7 +444,7 @@ SIZES = {
     "dim": (2**40, "dim is 1099511627776; it must be at most"),
     "text_seq_len": (2**14, "does not hold the weights of a TextToImage"),
     "heads": (-1, "heads is -1; it must be at least 0"),
-    "dim_head": (2**24, "does not hold"),
+    "dim_head": (2**24, "head-dim is 16777216; it must be at most 8192"),
     "attn_types": ((("full",),), "attn_types"),
     "shared_attn_ids": (([[1]],), "shared_attn_ids"),
     "ff_dropout": (float("nan"), "ff_dropout is nan; it must be a finite number"),
