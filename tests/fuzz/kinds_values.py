@@ -20,7 +20,10 @@ from kinds_json import TREES
 from kinds_runs import SETTINGS, config, data, go, runs
 from mutate import NUMBERS
 
-from tessera import cli, settings
+from tessera import settings
+from tessera.cli.data import EncodeConfig, PackConfig
+from tessera.cli.generate import GenerateConfig
+from tessera.cli.train import DemoConfig
 from tessera.config import CLIPConfig, LearnConfig, SampleConfig, TextToImageConfig, TokensConfig, TrainConfig
 from tessera.generate.pipeline import Pipeline, Request
 from tessera.generate.sheet import contact_sheet, prompt_folder
@@ -35,10 +38,10 @@ BASES: dict[str, Any] = {
     "clip": TrainConfig(model=CLIPConfig(), data=kinds_runs.DataConfig(path="p")),
     "learn": LearnConfig(pictures="p"),
     "sample": SampleConfig(),
-    "generate": cli.GenerateConfig(),
-    "encode": cli.EncodeConfig(),
-    "pack": cli.PackConfig(),
-    "demo": cli.DemoConfig(),
+    "generate": GenerateConfig(),
+    "encode": EncodeConfig(),
+    "pack": PackConfig(),
+    "demo": DemoConfig(),
 }  # fmt: skip
 MAY_BE_NEGATIVE = {"mean", "guidance"}
 
@@ -75,7 +78,7 @@ def set_one(case: tuple[tuple[str, tuple[str, ...]], Any]) -> None:
     (name, path), value = case
     made = settings.merge(BASES[name], nested(path, value))
     settings.check(made)
-    if isinstance(made, cli.GenerateConfig):
+    if isinstance(made, GenerateConfig):
         sampled = dataclasses.replace(made.sampling)
         made_of = Request("a bird", made.count, made.seed, sampled, made.prime, made.prime_rows, made.batch)
         made_of.check()
