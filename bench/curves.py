@@ -16,7 +16,7 @@ from tessera.data import birds
 from tessera.generate import sample
 from tessera.generate.weights import KINDS, prepare
 from tessera.models import saved
-from tessera.store import Run
+from tessera.store.run import Run
 from tessera.train.objectives import build
 
 STEPS = 200

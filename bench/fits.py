@@ -5,9 +5,9 @@ from __future__ import annotations
 import dataclasses
 from typing import Any
 
-from tessera import plan
 from tessera.config import MachineConfig, TextToImageConfig
-from tessera.presets import CLIP, DVAE, T2I, preset
+from tessera.config.presets import CLIP, DVAE, T2I, preset
+from tessera.train import plan
 
 GRIDS = {"64": 8, "128": 16, "256": 32}
 MOST = 4096

@@ -16,13 +16,14 @@ import torch
 
 from common import median_of, row
 from ours import native, notebook
-from tessera import plan
 from tessera.config import MachineConfig, SampleConfig, TextToImageConfig, TransformerConfig
+from tessera.config.presets import preset
 from tessera.generate import sample
 from tessera.generate.weights import compiled, prepare
 from tessera.machine.device import choose_device
+from tessera.machine.memory import free_memory
 from tessera.models.text_to_image import TextToImage
-from tessera.presets import preset
+from tessera.train import plan
 from tessera.train.engine import Single
 from tessera.train.optim import optimizer_of
 from tessera.train.work import matrix_rate, training_flops
@@ -39,7 +40,7 @@ def started(name: str, model: TextToImageConfig, batch: int, compile: str) -> Si
     machine = MachineConfig(precision="bf16", compile=compile)  # type: ignore[arg-type]
     config = dataclasses.replace(base, model=model, machine=machine, optim=dataclasses.replace(base.optim, batch=batch))
     engine = Single(machine)
-    plan.settle(config, engine.device, plan.free_memory(engine.device))
+    plan.settle(config, engine.device, free_memory(engine.device))
     engine.prepare(TextToImage(model), optimizer_of(config.optim))
     return engine
 

@@ -10,11 +10,11 @@ import torch
 
 from common import Rival, answer, row
 from ours import native, notebook
-from tessera import plan
 from tessera.config import CLIPConfig, MachineConfig, TrainConfig
+from tessera.config.presets import preset
 from tessera.machine.device import return_freed_memory
 from tessera.models import saved
-from tessera.presets import preset
+from tessera.train import plan
 from tessera.train.engine import Single
 from tessera.train.optim import optimizer_of
 

@@ -10,14 +10,15 @@ from typing import Any
 import torch
 
 from common import answer
-from tessera import plan
 from tessera.config import MachineConfig, SampleConfig, TextToImageConfig, TransformerConfig
+from tessera.config.presets import preset
 from tessera.generate import sample
 from tessera.generate.weights import compiled, prepare
+from tessera.machine import memory
 from tessera.models.dvae import DiscreteVAE
 from tessera.models.text_to_image import TextToImage
-from tessera.presets import preset
 from tessera.tokens.image import Frozen
+from tessera.train import plan
 from tessera.train.engine import Single
 from tessera.train.optim import optimizer_of
 
@@ -49,7 +50,7 @@ def main() -> None:
         config = dataclasses.replace(base, model=model, optim=optim, machine=machine)
         torch.manual_seed(0)
         engine = Single(config.machine)
-        config, expected = plan.settle(config, engine.device, plan.free_memory(engine.device))
+        config, expected = plan.settle(config, engine.device, memory.free_memory(engine.device))
         engine.prepare(TextToImage(model), optimizer_of(config.optim))
         tokenizer.to(engine.device)
         padding = engine.bare.unconditional(torch.zeros(batch, model.text_len, dtype=torch.long))

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 
-from tessera import plan
 from tessera.config import MachineConfig, TextToImageConfig, TransformerConfig
-from tessera.presets import preset
+from tessera.config.presets import preset
+from tessera.train import plan
 
 SIZES = {"0.1 B": (768, 14), "1 B": (1792, 26), "10 B": (4096, 50)}
 ENGINES = {

@@ -10,7 +10,7 @@ import pytest
 SETUP = """
 import dataclasses
 import torch
-from tessera.config import MachineConfig, SampleConfig, TextToImageConfig, TransformerConfig
+from tessera.config.ranges import MachineConfig, SampleConfig, TextToImageConfig, TransformerConfig
 from tessera.generate import sample
 from tessera.generate.weights import compiled, prepare
 from tessera.models.text_to_image import TextToImage

@@ -22,9 +22,9 @@ from tessera.config import (
     to_dict,
     train_config,
 )
+from tessera.config.merging import differences, merge, read_toml
+from tessera.config.presets import PRESETS, preset
 from tessera.errors import ConfigError
-from tessera.presets import PRESETS, preset
-from tessera.settings import differences, merge, read_toml
 
 GOOD = TrainConfig(data=DataConfig(path="x"))
 

@@ -22,7 +22,7 @@ from tessera.cli import REQUEUE, main
 from tessera.config import MachineConfig, OptimConfig, TextToImageConfig, TrainConfig, TransformerConfig
 from tessera.data import birds
 from tessera.errors import ConfigError
-from tessera.store import Run
+from tessera.store.run import Run
 from tessera.train import deepspeed, engines
 
 needs_deepspeed = pytest.mark.skipif(importlib.util.find_spec("deepspeed") is None, reason="DeepSpeed is not installed")
@@ -117,7 +117,7 @@ def reference(ground, tmp_path_factory):
 
 
 LEAST = """
-from tessera.config import MachineConfig
+from tessera.config.ranges import MachineConfig
 from tessera.train.distributed import Replicated
 engine = Replicated(MachineConfig(device="cpu"))
 assert engine.least(5.0 - engine.rank) == 4.0
@@ -334,7 +334,7 @@ def test_ranks_that_hold_other_data_or_weights_are_found(ground, tmp_path):
     """Two processes, called as the loop calls them, with a different number on each."""
     script = tmp_path / "differ.py"
     script.write_text(
-        "from tessera.config import MachineConfig\n"
+        "from tessera.config.ranges import MachineConfig\n"
         "from tessera.train.distributed import Replicated\n"
         "engine = Replicated(MachineConfig(device='cpu'))\n"
         "engine.same(3.5, 'the data')\n"

@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from tessera.compat.dalle_pytorch import DiscreteVAE
-from tessera.store import Run
+from tessera.store.run import Run
 
 ROOT = Path(__file__).parent.parent
 HUG = ROOT / "tests" / "golden" / "hug_bpe_open.json"

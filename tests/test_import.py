@@ -17,9 +17,9 @@ from torch.testing import assert_close
 from tessera.cli import main
 from tessera.compat import dalle_pytorch as theirs
 from tessera.config import DVAEConfig, TextToImageConfig
-from tessera.data.download import download
 from tessera.errors import CheckpointError, ConfigError
 from tessera.files import own
+from tessera.files.download import download
 from tessera.generate.pipeline import Pipeline
 from tessera.imports import dalle_pytorch, deepspeed_folder, pretrained, runs
 from tessera.imports.reader import Hollow, read, state_of
@@ -28,8 +28,8 @@ from tessera.models.dvae import DiscreteVAE
 from tessera.models.openai_dvae import OpenAIDVAE, OpenAIDVAEConfig
 from tessera.models.text_to_image import TextToImage
 from tessera.models.vqgan import VQGAN, VQGANConfig
-from tessera.state import read_state
-from tessera.store import Run
+from tessera.store.run import Run
+from tessera.store.state import read_state
 from tessera.train.optim import optimizer_of, set_moments
 
 GOLDEN = Path(__file__).parent / "golden"

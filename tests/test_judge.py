@@ -18,7 +18,7 @@ from tessera.generate.judge import CLIPJudge
 from tessera.generate.pipeline import Picture, Pipeline, Request
 from tessera.models.clip import CLIP
 from tessera.models.dvae import DiscreteVAE
-from tessera.store import Run
+from tessera.store.run import Run
 from tessera.tokens.image import Frozen
 from tessera.tokens.text import Numbers, train_bpe
 

@@ -9,7 +9,7 @@ import time
 import pytest
 
 from tessera.cli import main
-from tessera.store import Run
+from tessera.store.run import Run
 
 
 def test_learn_from_a_folder(bird_folder, tmp_path, capsys):

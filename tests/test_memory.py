@@ -9,14 +9,15 @@ import pytest
 import torch
 
 from conftest import MODERN, prior
-from tessera import plan
 from tessera.config import CLIPConfig, MachineConfig, SampleConfig, TrainConfig
+from tessera.config.presets import preset
 from tessera.generate import pipeline as pipelines
 from tessera.generate import sample
 from tessera.generate.pipeline import Pipeline, Request
+from tessera.machine import memory
 from tessera.machine.device import out_of_memory
-from tessera.presets import preset
-from tessera.store import Run
+from tessera.store.run import Run
+from tessera.train import plan
 
 
 def t2i(batch: int = 8, depth: int = 2, recompute: str = "auto", engine: str = "auto", **machine) -> TrainConfig:
@@ -111,11 +112,11 @@ def test_the_batch_of_each_of_several_ranks_is_split(monkeypatch):
 
 
 def test_ranks_on_one_machine_share_its_memory(monkeypatch):
-    monkeypatch.setattr(plan, "_meminfo", lambda: 8e9)
-    monkeypatch.setattr(plan, "_container", lambda: [])
-    monkeypatch.setattr(plan, "_limits", lambda: [])
+    monkeypatch.setattr(memory, "_meminfo", lambda: 8e9)
+    monkeypatch.setattr(memory, "_container", lambda: [])
+    monkeypatch.setattr(memory, "_limits", lambda: [])
     monkeypatch.setenv("LOCAL_WORLD_SIZE", "4")
-    assert plan.free_memory(torch.device("cpu")) == 2e9
+    assert memory.free_memory(torch.device("cpu")) == 2e9
 
 
 def test_memory_grows_in_a_straight_line_with_the_pictures():
@@ -273,6 +274,6 @@ def test_unfinished_pictures_come_along_the_way():
 def test_free_memory_is_what_ulimit_leaves():
     script = (
         "import resource, torch; from tessera import plan; resource.setrlimit(resource.RLIMIT_AS, (2**33, 2**33)); "
-        "print(plan.free_memory(torch.device('cpu')) < 2**33)"
+        "print(memory.free_memory(torch.device('cpu')) < 2**33)"
     )
     assert subprocess.run([sys.executable, "-c", script], capture_output=True, text=True).stdout == "True\n"

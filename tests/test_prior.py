@@ -238,7 +238,7 @@ def test_stable_divides_by_the_largest_channel():
 
 def test_first_loss_of_the_notebook():
     """9.40: (ln 49664 + 7 ln 8192) / 8 + 1/6, as the 2021 notebook printed (9.397)."""
-    from tessera.presets import preset
+    from tessera.config.presets import preset
 
     config = dataclasses.replace(preset("t2i-dalle1-256").model, text_vocab=49408, image_vocab=8192, grid=32)
     torch.manual_seed(0)

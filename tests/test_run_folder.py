@@ -11,7 +11,6 @@ from pathlib import Path
 import pytest
 import torch
 
-from tessera.checkpoint import CHECKSUMS, SETTINGS, verify
 from tessera.config import LearnConfig, OptimConfig
 from tessera.data.check import check
 from tessera.errors import CheckpointError, ConfigError, TesseraError
@@ -20,11 +19,13 @@ from tessera.files import own
 from tessera.learn import learn
 from tessera.models import saved
 from tessera.preview import preview, reconstructions
-from tessera.state import read_state, write_state
-from tessera.store import Run, checkpoint_of
+from tessera.store.checkpoint import CHECKSUMS, SETTINGS, verify
+from tessera.store.position import Position
+from tessera.store.run import Run, checkpoint_of
+from tessera.store.state import read_state, write_state
 from tessera.train import trackers
 from tessera.train.engine import Single
-from tessera.train.keep import SPOILED, Position, begin, newest
+from tessera.train.keep import SPOILED, begin, newest
 from tessera.train.loop import train
 from tessera.train.objectives import build
 from tessera.train.optim import Schedule
@@ -118,7 +119,7 @@ def test_a_run_of_the_first_release_goes_on(bird_folder, vae, tmp_path):
 def test_a_second_process_is_told_who_works_in_the_folder(vae, tmp_path):
     run = copied(vae, tmp_path / "vae")
     hold = (
-        "import sys; from tessera.store import Run\n"
+        "import sys; from tessera.store.run import Run\n"
         "with Run(sys.argv[1]).held(): print('held', flush=True); sys.stdin.read()"
     )
     pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}

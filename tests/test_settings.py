@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 from annotated_types import Ge, Gt, Le, Lt, MaxLen, MinLen
 
+from tessera.config.merging import Checked, cast, check, merge, read_json, read_toml, short
 from tessera.errors import ConfigError
-from tessera.settings import Checked, cast, check, merge, read_json, read_toml, short
 
 Count = Annotated[int, Ge(1), Le(10)]
 

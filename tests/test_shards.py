@@ -21,7 +21,7 @@ from tessera.data.batches import Captions, Pictures, stream
 from tessera.data.check import check, find
 from tessera.errors import ConfigError, DataError
 from tessera.files import own
-from tessera.store import Run
+from tessera.store.run import Run
 from tessera.tokens.text import train_bpe
 
 

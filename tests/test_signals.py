@@ -17,7 +17,7 @@ from tessera.config import DataConfig
 from tessera.data.batches import NoCaptions, Pictures, WorkerDied, stream
 from tessera.data.folder import Pair, scan
 from tessera.errors import DataError
-from tessera.store import Run
+from tessera.store.run import Run
 from test_train import dvae_config, go
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="POSIX signals")

@@ -16,7 +16,7 @@ import pytest
 from tessera.config import TrackConfig
 from tessera.errors import ConfigError
 from tessera.preview import preview
-from tessera.store import Run
+from tessera.store.run import Run
 from tessera.train import loop, trackers
 from tessera.train.engine import Single
 from tessera.train.objectives import build

@@ -30,8 +30,8 @@ from tessera.files import own
 from tessera.files.claim import LOCK
 from tessera.models.dvae import DiscreteVAE
 from tessera.preview import preview
-from tessera.state import read_state, write_state
-from tessera.store import Run
+from tessera.store.run import Run
+from tessera.store.state import read_state, write_state
 from tessera.train.engine import Single
 from tessera.train.keep import SPOILED, together
 from tessera.train.loop import forward_backward, train

@@ -18,9 +18,9 @@ def load(run: str | Path, device: str = "auto", **options: Any) -> Pipeline:
     `options` are those of `Pipeline.load`: weights ("float32", "bf16", "int8") and compile ("auto", "on", "off").
     Raises CheckpointError where the folder holds none, ConfigError that names a wrong option.
     """
+    from tessera.config.merging import nearest
     from tessera.errors import ConfigError
     from tessera.generate.pipeline import Pipeline  # here, because importing tessera loads no torch
-    from tessera.settings import nearest
 
     for name in options:
         if name not in (known := ("device", "weights", "compile")):

@@ -16,7 +16,7 @@ from tessera.generate.pipeline import Pipeline
 from tessera.generate.sheet import contact_sheet
 from tessera.learn import Progress, learn
 from tessera.machine.device import choose_device
-from tessera.store import Run
+from tessera.store.run import Run
 
 SAMPLING = SampleConfig(guidance=2.0, top_p=0.6)
 

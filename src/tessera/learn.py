@@ -12,7 +12,6 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from tessera import plan
 from tessera.config import (
     DataConfig,
     DVAEConfig,
@@ -26,6 +25,7 @@ from tessera.config import (
     TransformerConfig,
     seconds,
 )
+from tessera.config.merging import read_json
 from tessera.data.check import Health, check, show
 from tessera.data.codes import encode
 from tessera.errors import ConfigError
@@ -33,14 +33,13 @@ from tessera.evaluate import report
 from tessera.files.atomic import whole, write_whole
 from tessera.generate.pipeline import Picture, Pipeline
 from tessera.generate.sheet import contact_sheet
-from tessera.machine import paths
+from tessera.machine import memory, paths
 from tessera.machine.device import choose_device
 from tessera.preview import preview
-from tessera.settings import read_json
-from tessera.store import Run, checkpoint_of
+from tessera.store.run import Run, checkpoint_of
 from tessera.tokens import image as image_tokens
 from tessera.tokens import text as text_tokens
-from tessera.train import trackers
+from tessera.train import plan, trackers
 from tessera.train.engine import Single
 from tessera.train.loop import train
 from tessera.train.objectives import Objective, build
@@ -218,7 +217,7 @@ def run_stage(title: str, config: TrainConfig, health: Health) -> Objective:
     run = Run(config.out)
     objective, engine = build(config, health), Single(config.machine, adapts=True)
     notices = run.open(objective.config)
-    free = plan.free_memory(engine.device)
+    free = memory.free_memory(engine.device)
     objective.config, _ = plan.settle(objective.config, engine.device, free, tokenizer=objective.encoder)
     tracker = trackers.choose(config, run, title)
     for notice in notices:

@@ -13,7 +13,7 @@ from tessera.evaluate import report
 from tessera.files.atomic import whole
 from tessera.generate.pipeline import Pipeline
 from tessera.generate.sheet import contact_sheet
-from tessera.store import Run
+from tessera.store.run import Run
 from tessera.train.objectives import Objective, TrainDVAE, TrainTextToImage, floats
 
 COUNT = 8

@@ -17,7 +17,8 @@ from harness import Tree
 from kind import Files
 from PIL import Image
 
-from tessera.data import check, download, pictures, shards
+from tessera.data import check, pictures, shards
+from tessera.files import download
 
 
 def plain(mode: str, size: tuple[int, int] = (12, 9)) -> Image.Image:

@@ -36,7 +36,7 @@ from tessera.errors import TesseraError
 from tessera.evaluate import report
 from tessera.generate.judge import CLIPJudge
 from tessera.generate.pipeline import Pipeline, Request
-from tessera.store import Run
+from tessera.store.run import Run
 from tessera.tokens import image as image_tokens
 from tessera.train import loop
 from tessera.train.engine import Single

@@ -20,15 +20,15 @@ from kinds_json import TREES
 from kinds_runs import SETTINGS, config, data, go, runs
 from mutate import NUMBERS
 
-from tessera import settings
 from tessera.cli.data import EncodeConfig, PackConfig
 from tessera.cli.generate import GenerateConfig
 from tessera.cli.train import DemoConfig
 from tessera.config import CLIPConfig, LearnConfig, SampleConfig, TextToImageConfig, TokensConfig, TrainConfig
+from tessera.config import merging as settings
+from tessera.config.presets import PRESETS, preset
 from tessera.generate.pipeline import Pipeline, Request
 from tessera.generate.sheet import contact_sheet, prompt_folder
 from tessera.imports import pretrained
-from tessera.presets import PRESETS, preset
 
 # Settings.
 

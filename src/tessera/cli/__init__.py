@@ -13,9 +13,9 @@ from tessera.cli.generate import generate
 from tessera.cli.screen import notice, say
 from tessera.cli.stopping import Stopped
 from tessera.cli.train import demo, learn, show, train
+from tessera.config.merging import nearest, short
 from tessera.errors import ConfigError, TesseraError
 from tessera.machine.launch import die_with_the_launcher, wait_politely
-from tessera.settings import nearest, short
 from tessera.train.signals import Interrupted, Terminated, terminable
 
 REQUEUE = 75

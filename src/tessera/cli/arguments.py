@@ -8,9 +8,9 @@ from typing import TypeVar
 
 from tessera.cli.screen import say
 from tessera.config import TrainConfig
+from tessera.config.merging import check
+from tessera.config.presets import PRESETS
 from tessera.errors import ConfigError
-from tessera.presets import PRESETS
-from tessera.settings import check
 
 T = TypeVar("T")
 

@@ -12,9 +12,10 @@ from annotated_types import Ge, Le
 
 from tessera.cli.arguments import options, positionals
 from tessera.cli.screen import bar, say
-from tessera.config import Count, DataConfig, Seed, ShareAboveZero
+from tessera.config import DataConfig
+from tessera.config.merging import nearest
+from tessera.config.ranges import Count, Seed, ShareAboveZero
 from tessera.errors import ConfigError
-from tessera.settings import nearest
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -90,7 +91,7 @@ def encode(args: list[str]) -> None:
     from tessera.data.codes import begin
     from tessera.data.codes import encode as work
     from tessera.machine.device import choose_device
-    from tessera.store import checkpoint_of
+    from tessera.store.run import checkpoint_of
     from tessera.tokens import image as image_tokens
 
     begin(Path(out))

@@ -14,11 +14,12 @@ from annotated_types import Ge, Le
 from tessera.cli.arguments import options, positionals, read_text
 from tessera.cli.screen import drawing, say
 from tessera.cli.stopping import stoppable
-from tessera.config import Batch, Pictures, SampleConfig, Seed, Share
+from tessera.config import SampleConfig
+from tessera.config.merging import Checked
+from tessera.config.ranges import Batch, Pictures, Seed, Share
 from tessera.errors import ConfigError
 from tessera.files.claim import claim
 from tessera.files.own import sweep
-from tessera.settings import Checked
 
 if TYPE_CHECKING:
     from tessera.generate.pipeline import Judge, Pipeline

@@ -16,14 +16,16 @@ from annotated_types import Ge, Le
 
 from tessera.cli.arguments import options, positionals
 from tessera.cli.screen import bar, say
-from tessera.config import CLIPConfig, DVAEConfig, LearnConfig, Seed, TrainConfig, to_dict
+from tessera.config import CLIPConfig, DVAEConfig, LearnConfig, TrainConfig, to_dict
+from tessera.config.merging import Checked, merge, read_toml
+from tessera.config.presets import PRESETS, preset
+from tessera.config.ranges import Seed
 from tessera.errors import ConfigError
 from tessera.files.atomic import whole, write_whole
-from tessera.presets import PRESETS, preset
-from tessera.settings import Checked, merge, read_toml
+from tessera.machine import memory
 
 if TYPE_CHECKING:
-    from tessera.store import Run
+    from tessera.store.run import Run
     from tessera.train.engine import Engine
     from tessera.train.objectives import Objective
 
@@ -129,7 +131,7 @@ def train(args: list[str]) -> None:
         say(json.dumps(to_dict(config), indent=1))
     if start.dry_run:
         return
-    from tessera.store import Run
+    from tessera.store.run import Run
     from tessera.train import engines
     from tessera.train.keep import together
 
@@ -140,22 +142,21 @@ def train(args: list[str]) -> None:
 
 
 def _train(config: TrainConfig, name: str, profile: bool, run: Run, engine: Engine) -> None:
-    from tessera import plan
     from tessera.evaluate import report
     from tessera.machine import paths
     from tessera.models import saved
     from tessera.preview import preview
-    from tessera.train import loop, track, trackers
+    from tessera.train import loop, plan, track, trackers
 
     if engine.world == 1:
-        refuse_too_large(config.model, plan.free_memory(engine.device))
+        refuse_too_large(config.model, memory.free_memory(engine.device))
     objective = _objective(config, run, engine)
     if engine.rank == 0:
         say(
             f"{len(objective.pairs)} pairs to learn, {len(objective.held)} held out; "
             f"{saved.parameters(objective.model):,} parameters; {engine.world} x {type(engine).__name__.lower()}."
         )
-    free = engine.least(plan.free_memory(engine.device))
+    free = engine.least(memory.free_memory(engine.device))
     objective.config, expected = plan.settle(objective.config, engine.device, free, engine.world, objective.encoder)
     if engine.rank == 0:
         say(f"Memory expected: {expected}; {plan.size(free)} are free. {paths.summary()}")
@@ -248,7 +249,7 @@ def profiled(work: Callable[[], object], folder: Path) -> None:
 def _preset_or_run(name: str) -> TrainConfig:
     if name in PRESETS or not (Path(name) / "config.json").is_file():
         return preset(name)
-    from tessera.store import Run
+    from tessera.store.run import Run
 
     run = Run(name)
     config = dataclasses.replace(run.config(), out=name)
@@ -265,7 +266,7 @@ def without_command(config: TrainConfig) -> tuple[TrainConfig, str]:
     has given it too: in Python, in a TOML file (--config), or on the command line. So this pair is all that has to be
     known of where a setting came from: what is still missing once those are merged was not typed.
     """
-    from tessera.data.download import starts_programs
+    from tessera.files.download import starts_programs
 
     path = config.data.path
     if not starts_programs(path):
@@ -293,9 +294,9 @@ def show(args: list[str]) -> None:
     """PRESET|RUN  The resolved settings and parameter counts."""
     (name,), args = positionals(args, "show PRESET|RUN")
     options(ShowConfig(), args, "show PRESET|RUN")
-    from tessera import plan
     from tessera.machine import paths
-    from tessera.store import Run
+    from tessera.store.run import Run
+    from tessera.train import plan
 
     run = Run(name)
     config = run.config() if run.exists() or "/" in name else preset(name)

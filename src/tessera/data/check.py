@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from tessera.config.merging import read_json
 from tessera.data import folder as folders
 from tessera.data import hub, shards
 from tessera.data.folder import Folder, Pair, Skip
@@ -20,7 +21,6 @@ from tessera.data.pictures import Member, decode
 from tessera.errors import ConfigError, DataError
 from tessera.files.atomic import write_whole
 from tessera.machine.launch import holding_signals, leave_signals_to_the_parent
-from tessera.settings import read_json
 
 
 @dataclass(frozen=True)

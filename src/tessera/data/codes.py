@@ -16,13 +16,13 @@ from annotated_types import Ge
 from torch import Tensor
 
 from tessera.config import DataConfig
+from tessera.config.merging import read_json
 from tessera.data.folder import Pair
 from tessera.data.pictures import middle_square, place, random_square, read, resized
 from tessera.errors import ConfigError, DataError
 from tessera.files import own
 from tessera.files.atomic import whole, write_whole
 from tessera.files.claim import claim
-from tessera.settings import read_json
 from tessera.tokens.image import ImageTokenizer
 
 PART = 256

@@ -24,13 +24,13 @@ from pathlib import Path
 from typing import Any
 
 from tessera.data import captions as texts
-from tessera.data.download import CACHE, PIPE, TRIES, cached, download, output, stamp, starts_programs
 from tessera.data.folder import Folder, Pair, Skip
 from tessera.data.pictures import SUFFIXES, Member
 from tessera.errors import CheckpointError, ConfigError, DataError
 from tessera.files import own
 from tessera.files.atomic import whole, write_whole
 from tessera.files.claim import claim
+from tessera.files.download import CACHE, PIPE, TRIES, cached, download, output, stamp, starts_programs
 
 SHARD = re.compile(r".*\.(tar|tgz|tar\.gz)")
 """The name of a shard."""

@@ -22,7 +22,7 @@ from tessera.evaluate import metrics
 from tessera.files.atomic import whole, write_whole
 from tessera.generate.pipeline import Picture
 from tessera.models.saved import parameters
-from tessera.store import Run
+from tessera.store.run import Run
 from tessera.train.objectives import Objective
 
 STYLE = """

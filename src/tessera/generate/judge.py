@@ -16,7 +16,7 @@ from tessera.generate.pipeline import Picture
 from tessera.machine.device import choose_device
 from tessera.models import saved
 from tessera.models.clip import CLIP
-from tessera.store import checkpoint_of
+from tessera.store.run import checkpoint_of
 from tessera.tokens import text as text_tokens
 from tessera.tokens.text import TextTokenizer
 

@@ -12,7 +12,9 @@ from typing import Any, Literal, Protocol
 import torch
 from torch import Tensor
 
-from tessera.config import Batch, SampleConfig, Seed
+from tessera.config import SampleConfig
+from tessera.config.merging import cast, short
+from tessera.config.ranges import Batch, Seed
 from tessera.data.pictures import middle_square, resized, to_image
 from tessera.errors import CheckpointError, ConfigError, DataError
 from tessera.generate import sample
@@ -21,8 +23,7 @@ from tessera.generate.weights import compiled, prepare
 from tessera.machine.device import choose_device, compiles, out_of_memory, release
 from tessera.models import saved
 from tessera.models.text_to_image import TextToImage
-from tessera.settings import cast, short
-from tessera.store import checkpoint_of
+from tessera.store.run import checkpoint_of
 from tessera.tokens import image as image_tokens
 from tessera.tokens import text as text_tokens
 from tessera.tokens.image import ImageTokenizer

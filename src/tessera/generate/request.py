@@ -10,11 +10,12 @@ from typing import Any
 from PIL import Image, PngImagePlugin
 from torch import Tensor
 
-from tessera.config import Batch, Pictures, SampleConfig, Seed, Share
+from tessera.config import SampleConfig
+from tessera.config.merging import Checked, merge, nearest, short
+from tessera.config.ranges import Batch, Pictures, Seed, Share
 from tessera.data.pictures import read
 from tessera.errors import ConfigError, DataError
 from tessera.files.atomic import whole
-from tessera.settings import Checked, merge, nearest, short
 
 
 @dataclass(frozen=True)

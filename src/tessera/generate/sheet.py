@@ -14,12 +14,12 @@ from typing import Any
 
 from PIL import Image, ImageDraw, ImageFont
 
+from tessera.config.merging import read_json
 from tessera.errors import ConfigError
 from tessera.files.atomic import write_whole
 from tessera.files.claim import claim
 from tessera.files.own import MARKER, TEMPORARY, sweep
 from tessera.generate.request import Picture, save_png
-from tessera.settings import read_json
 
 
 def folder_name(prompt: str, taken: set[str]) -> str:

@@ -15,6 +15,7 @@ from annotated_types import Ge, Gt, Le
 from torch import Tensor, nn
 
 from tessera.config import CLIPConfig, DVAEConfig, TextToImageConfig, TransformerConfig
+from tessera.config.merging import cast, nearest
 from tessera.errors import CheckpointError, ConfigError
 from tessera.imports import pretrained
 from tessera.imports.pretrained import load_weights, without_memory
@@ -25,7 +26,6 @@ from tessera.models.openai_dvae import OpenAIDVAE
 from tessera.models.text_to_image import TextToImage
 from tessera.models.vqgan import VQGAN
 from tessera.nn.attention import ROUND_DALLE1, angles_dalle1
-from tessera.settings import cast, nearest
 
 VERSION = "1.6.6"
 """The release whose format is written."""

@@ -24,8 +24,8 @@ from tessera.models import saved
 from tessera.models.clip import CLIP
 from tessera.models.dvae import DiscreteVAE
 from tessera.models.text_to_image import TextToImage
-from tessera.state import write_state
-from tessera.store import Run, checkpoint_of
+from tessera.store.run import Run, checkpoint_of
+from tessera.store.state import write_state
 from tessera.tokens import image as image_tokens
 from tessera.tokens import text as text_tokens
 from tessera.tokens.image import Frozen

@@ -16,8 +16,8 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 
+from tessera.config.merging import nearest
 from tessera.errors import ConfigError
-from tessera.settings import nearest
 
 SWITCH = "TESSERA_WITHOUT"
 """The environment variable that switches fast paths off: names with commas between them."""

@@ -14,13 +14,13 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from tessera.config import CLIPConfig, DVAEConfig, TextToImageConfig, to_dict
+from tessera.config.merging import merge, read_json
 from tessera.errors import CheckpointError, ConfigError
 from tessera.models.clip import CLIP
 from tessera.models.dvae import DiscreteVAE
 from tessera.models.openai_dvae import OpenAIDVAE, OpenAIDVAEConfig
 from tessera.models.text_to_image import TextToImage
 from tessera.models.vqgan import VQGAN, VQGANConfig
-from tessera.settings import merge, read_json
 
 NETWORKS: dict[str, tuple[type, Any]] = {
     "dvae": (DVAEConfig, DiscreteVAE),

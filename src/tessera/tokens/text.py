@@ -17,8 +17,8 @@ from jaxtyping import Int
 from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
 from torch import Tensor
 
+from tessera.config.merging import cast, read_json
 from tessera.errors import CheckpointError, ConfigError, DataError
-from tessera.settings import cast, read_json
 from tessera.tokens.youtoken import YouToken
 
 CLIP_VOCAB = 49408

@@ -13,10 +13,10 @@ import torch
 from torch import Tensor, nn
 
 from tessera.config import MachineConfig, OptimConfig
+from tessera.config.merging import nearest
 from tessera.errors import ConfigError, TesseraError
 from tessera.nn.stack import economise
-from tessera.settings import nearest
-from tessera.state import write_state
+from tessera.store.state import write_state
 from tessera.train.distributed import Several
 from tessera.train.engine import MakeOptimizer, read_optimizer
 from tessera.train.optim import Moments, clean, moments, set_moments

@@ -15,7 +15,7 @@ from tessera.machine.device import choose_device, compiles, computes_bf16, tune
 from tessera.machine.threads import Fixed, Measured
 from tessera.nn.loss import Head, slopes
 from tessera.nn.stack import economise
-from tessera.state import read_state, write_state
+from tessera.store.state import read_state, write_state
 from tessera.train.optim import moments, set_moments
 from tessera.train.sharded import METADATA, gathered
 

@@ -5,20 +5,20 @@ from __future__ import annotations
 import hashlib
 import math
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated, Literal, TypeVar
+from typing import TypeVar
 
-from annotated_types import Ge, Gt, Le
 from torch import Tensor, nn
 
-from tessera.checkpoint import step_of, verify
 from tessera.config import TrainConfig
+from tessera.config.merging import cast
 from tessera.errors import CheckpointError, ConfigError, TesseraError
 from tessera.models import saved
-from tessera.settings import cast
-from tessera.state import read_state, write_state
-from tessera.store import Run
+from tessera.store.checkpoint import step_of, verify
+from tessera.store.position import Position, State
+from tessera.store.run import Run
+from tessera.store.state import read_state, write_state
 from tessera.train.engine import Engine, read_optimizer
 from tessera.train.objectives import Objective
 from tessera.train.optim import Schedule
@@ -28,37 +28,6 @@ T = TypeVar("T")
 
 SPOILED = 20
 """Steps in a row whose loss or gradient is not finite, after which a run gives up."""
-
-Count = Annotated[int, Ge(0)]
-Lowest = float | Literal[math.inf]  # infinite until there is a loss
-
-
-@dataclass
-class Position:
-    """Where a run stands: all that a checkpoint remembers besides weights, optimiser and learning rate."""
-
-    step: Count = 0
-    elapsed: Annotated[float, Ge(0)] = 0.0
-    best: Lowest = math.inf
-    stale: Count = 0
-    spoiled: Count = 0
-
-
-@dataclass
-class Halvings:
-    """What the learning rate's schedule remembers."""
-
-    scale: Annotated[float, Gt(0), Le(1)]
-    best: Lowest
-    stale: Count
-
-
-@dataclass
-class State:
-    """What the folder `state` of a checkpoint holds."""
-
-    schedule: Halvings
-    at: Position
 
 
 def together(engine: Engine, work: Callable[[], T]) -> T:

@@ -13,12 +13,13 @@ from torch import Tensor
 from tessera.config import TrainConfig, seconds
 from tessera.data.batches import Batch, WorkerDied
 from tessera.machine.device import out_of_memory, release
-from tessera.plan import more_parts
-from tessera.store import Run
+from tessera.store.position import Position
+from tessera.store.run import Run
 from tessera.train.engine import Engine
-from tessera.train.keep import Keeper, Position, begin, checksum, fingerprint, note_spoiled
+from tessera.train.keep import Keeper, begin, checksum, fingerprint, note_spoiled
 from tessera.train.objectives import Objective, Parts
 from tessera.train.optim import Schedule, optimizer_of
+from tessera.train.plan import more_parts
 from tessera.train.signals import Interrupted, interruptible
 from tessera.train.track import Tracker, Window
 from tessera.train.work import matrix_rate, training_flops

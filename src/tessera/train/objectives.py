@@ -10,7 +10,6 @@ from typing import Any, Protocol, TypeVar
 import torch
 from torch import Tensor, nn
 
-from tessera.checkpoint import verify
 from tessera.config import CLIPConfig, DVAEConfig, TextToImageConfig, TrainConfig
 from tessera.data.batches import Batch, Captions, NoCaptions, Packed, Pictures, plain_batches, split, stream
 from tessera.data.check import Health, check
@@ -21,7 +20,8 @@ from tessera.models import saved
 from tessera.models.clip import CLIP
 from tessera.models.dvae import DiscreteVAE
 from tessera.models.text_to_image import TextToImage
-from tessera.store import Run, checkpoint_of
+from tessera.store.checkpoint import verify
+from tessera.store.run import Run, checkpoint_of
 from tessera.tokens import image as image_tokens
 from tessera.tokens import text as text_tokens
 from tessera.tokens.image import Frozen, ImageTokenizer

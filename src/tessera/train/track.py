@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
-from tessera.store import Run
+from tessera.store.run import Run
 
 
 class Tracker(Protocol):

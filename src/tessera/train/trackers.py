@@ -13,10 +13,10 @@ from typing import Any
 from PIL import Image
 
 from tessera.config import TrainConfig, to_dict
+from tessera.config.merging import read_json
 from tessera.errors import ConfigError
 from tessera.files.atomic import write_whole
-from tessera.settings import read_json
-from tessera.store import Run
+from tessera.store.run import Run
 from tessera.train.track import JSONL, Screen, Several, Tracker
 
 

@@ -16,13 +16,13 @@ from typing import Any
 
 from safetensors import SafetensorError
 
-from tessera.checkpoint import SETTINGS, seal, step_of, verify
 from tessera.config import TrainConfig, to_dict, train_config
+from tessera.config.merging import differences, read_json
 from tessera.errors import CheckpointError, ConfigError
 from tessera.files import own
 from tessera.files.atomic import sync, write_whole
 from tessera.files.claim import Lock, claim
-from tessera.settings import differences, read_json
+from tessera.store.checkpoint import SETTINGS, seal, step_of, verify
 
 MAY_CHANGE = (
     "steps:", "budget:", "save_every:", "keep:", "log_every:", "valid_every:", "preview_every:", "patience:", "out:",

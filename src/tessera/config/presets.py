@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from tessera.config import CLIPConfig, DVAEConfig, OptimConfig, TextToImageConfig, TrainConfig, TransformerConfig
+from tessera.config.merging import nearest
+from tessera.config.networks import CLIPConfig, DVAEConfig, TextToImageConfig, TransformerConfig
+from tessera.config.training import OptimConfig, TrainConfig
 from tessera.errors import ConfigError
-from tessera.settings import nearest
 
 # name: pixels, layers, hidden, resblocks, levels, batch, steps
 DVAE = {

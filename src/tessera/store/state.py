@@ -10,8 +10,8 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from tessera.config.merging import read_json
 from tessera.errors import CheckpointError, ConfigError
-from tessera.settings import read_json
 
 
 def write_state(folder: Path, tree: Any) -> None:

@@ -11,8 +11,8 @@ from pathlib import Path, PurePosixPath
 
 from safetensors import SafetensorError, safe_open
 
+from tessera.config.merging import read_json
 from tessera.errors import CheckpointError, ConfigError
-from tessera.settings import read_json
 
 CHECKSUMS = "checksums.json"
 SETTINGS = "run.json"

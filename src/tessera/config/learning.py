@@ -1,0 +1,52 @@
+"""What `learn` may be told."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Annotated, Literal
+
+from annotated_types import Ge, Le
+
+from tessera.config.merging import Checked
+from tessera.config.ranges import Count, Guidance, Seed, ShareAboveZero, seconds
+from tessera.errors import ConfigError
+
+
+@dataclass(frozen=True, kw_only=True)
+class LearnConfig(Checked):
+    """What `learn` may be told; everything else it chooses for the data and the machine."""
+
+    pictures: str = ""
+    """Folder of captioned pictures, in any layout that `tessera data check` accepts."""
+    captions: str = ""
+    """A second folder or COCO JSON with the captions, where they are not beside the pictures or below them."""
+    out: str = ""
+    """Run folder; by default runs/<name of the pictures' folder>."""
+    budget: str = "30m"
+    """How long the whole may take; the parts share it."""
+    seed: Seed = 0
+    """All randomness is a function of it."""
+    pixels: Annotated[int, Ge(0), Le(4_096)] = 0
+    """Side of the pictures; 0 chooses 64 on a CPU, up to 256 on a GPU."""
+    grid: Literal[0, 8, 16, 32] = 0
+    """Side of the grid of codes; 0 chooses 16. Fewer codes are learned faster and keep less of a picture."""
+    crop: ShareAboveZero = 0.75
+    """Smallest area share of the random crops; 1 where pictures must be taken whole."""
+    device: str = "auto"
+    """auto, cpu, cuda, cuda:1 or mps."""
+    samples: Count = 16
+    """Held-out captions drawn for the report."""
+    guidance: Guidance = 2.0
+    """Guidance scale of the drawings in the report."""
+
+    def rules(self) -> None:
+        if not self.pictures:
+            raise ConfigError("Name the folder with your captioned pictures: tessera learn PICTURES.")
+        if self.seed + self.samples > 2**63:
+            raise ConfigError(f"seed is {self.seed}; with {self.samples} samples the last seed would be over 2^63 - 1.")
+        if seconds(self.budget) == float("inf"):
+            raise ConfigError("learn needs a budget, for example --budget 30m.")
+        if self.pixels % 16:
+            raise ConfigError(f"pixels is {self.pixels}; it must be a multiple of 16.")
+        if self.pixels and self.grid > self.pixels // 2:
+            raise ConfigError(f"grid is {self.grid}; it must be at most half of pixels ({self.pixels}).")

@@ -1,0 +1,48 @@
+"""Numbers with their ranges, and durations, which every setting takes from here.
+
+Upper bounds lie far above what anybody trains, and far below what hangs a
+machine.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated
+
+from annotated_types import Ge, Gt, Le, Lt
+
+from tessera.config.merging import short
+from tessera.errors import ConfigError
+
+# Types carry their ranges. Upper bounds lie far above what anybody trains, and far below what hangs a machine.
+Count = Annotated[int, Ge(1), Le(1_000_000_000)]
+CountOrZero = Annotated[int, Ge(0), Le(1_000_000_000)]
+Batch = Annotated[int, Ge(1), Le(1_000_000)]
+Pictures = Annotated[int, Ge(1), Le(1_000_000)]
+Width = Annotated[int, Ge(1), Le(65_536)]
+Depth = Annotated[int, Ge(1), Le(1_024)]
+Processes = Annotated[int, Ge(0), Le(1_024)]
+Pixels = Annotated[int, Ge(1), Le(4_096)]
+Channels = Annotated[int, Ge(1), Le(4)]
+Vocabulary = Annotated[int, Ge(0), Le(1_048_576)]
+TextLength = Annotated[int, Ge(0), Le(16_384)]
+GridSide = Annotated[int, Ge(0), Le(256)]
+Codes = Annotated[int, Ge(2), Le(65_536)]
+Seed = Annotated[int, Ge(0), Lt(2**63)]
+Share = Annotated[float, Ge(0), Le(1)]
+ShareBelowOne = Annotated[float, Ge(0), Lt(1)]
+ShareAboveZero = Annotated[float, Gt(0), Le(1)]
+Positive = Annotated[float, Gt(0), Le(1e30)]
+NotNegative = Annotated[float, Ge(0), Le(1e30)]
+Guidance = Annotated[float, Ge(-1_000), Le(1_000)]
+
+
+def seconds(text: str) -> float:
+    """A duration as people write it: 90s, 20m, 1.5h, 2d; plain numbers are seconds, nothing is for ever."""
+    if not text:
+        return float("inf")
+    match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([smhd]?)\s*", text.lower())
+    found = float(match[1]) * {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400}[match[2]] if match else 0.0
+    if not 0 < found < 1e9:
+        raise ConfigError(f"{short(text)} is not a duration; write for example 90s, 20m or 1.5h.")
+    return found

@@ -1,0 +1,40 @@
+"""Where a run stands: all that a checkpoint remembers besides weights and optimiser. It knows no training."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Annotated, Literal
+
+from annotated_types import Ge, Gt, Le
+
+Count = Annotated[int, Ge(0)]
+Lowest = float | Literal[math.inf]  # infinite until there is a loss
+
+
+@dataclass
+class Position:
+    """Where a run stands: all that a checkpoint remembers besides weights, optimiser and learning rate."""
+
+    step: Count = 0
+    elapsed: Annotated[float, Ge(0)] = 0.0
+    best: Lowest = math.inf
+    stale: Count = 0
+    spoiled: Count = 0
+
+
+@dataclass
+class Halvings:
+    """What the learning rate's schedule remembers."""
+
+    scale: Annotated[float, Gt(0), Le(1)]
+    best: Lowest
+    stale: Count
+
+
+@dataclass
+class State:
+    """What the folder `state` of a checkpoint holds."""
+
+    schedule: Halvings
+    at: Position
