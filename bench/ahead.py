@@ -13,7 +13,7 @@ import torch
 from common import row
 from curves import pictures, trained
 from tessera.config import SampleConfig
-from tessera.generate import sample
+from tessera.generate import raster
 from tessera.generate.pipeline import Pipeline
 
 AHEAD = (1, 2, 4, 8, 16, 32)
@@ -25,7 +25,7 @@ def main(folder: Path) -> None:
     pictures(folder)
     pipeline = Pipeline.load(trained(folder, "float32").best(), device="cpu")
     tokens = pipeline.tokens(["a red bird with a yellow beak"])
-    sample.codes(pipeline.model, tokens, [0], SampleConfig())
+    raster.codes(pipeline.model, tokens, [0], SampleConfig())
     for name, sampling in SAMPLING.items():
         seconds: dict[int, list[float]] = {ahead: [] for ahead in AHEAD}
         steps = dict.fromkeys(AHEAD, 0)
@@ -35,7 +35,7 @@ def main(folder: Path) -> None:
                 reads: list[int] = []
                 config = SampleConfig(ahead=ahead, **sampling)
                 began = time.perf_counter()
-                drawn = sample.codes(pipeline.model, tokens, [seed], config, on_step=lambda d, r=reads: r.append(1))
+                drawn = raster.codes(pipeline.model, tokens, [seed], config, on_step=lambda d, r=reads: r.append(1))
                 seconds[ahead].append(time.perf_counter() - began)
                 steps[ahead] += len(reads)
                 alone = drawn if ahead == 1 else alone

@@ -20,7 +20,7 @@ def samples_per_second(adapts: bool) -> float:
 
     from tessera.config import MachineConfig, OptimConfig, TextToImageConfig, TransformerConfig
     from tessera.models.text_to_image import TextToImage
-    from tessera.train.engine import Single
+    from tessera.train.engines.single import Single
     from tessera.train.optim import optimizer_of
 
     torch.manual_seed(0)

@@ -12,12 +12,12 @@ import torch
 from common import row
 from tessera.cli import main as tessera
 from tessera.config import SampleConfig
-from tessera.data import birds
-from tessera.generate import sample
+from tessera.generate import raster
 from tessera.generate.weights import KINDS, prepare
+from tessera.journeys import birds
 from tessera.models import saved
 from tessera.store.run import Run
-from tessera.train.objectives import build
+from tessera.train.job import build
 
 STEPS = 200
 
@@ -66,7 +66,7 @@ def bits(run: Run) -> None:
         with torch.inference_mode():
             logp = model.image_logits(tokens, codes).log_softmax(-1)
         exact = exact if len(exact) else logp
-        drawn[kind] = sample.codes(model, tokens[:32], range(32), SampleConfig(guidance=2.0))
+        drawn[kind] = raster.codes(model, tokens[:32], range(32), SampleConfig(guidance=2.0))
         same = (drawn[kind] == drawn["float32"]).float()
         row("bits", configuration=f"weights {kind}", held_out=-float(logp.gather(-1, codes[..., None]).mean()),
             kl_to_float32=float((exact.exp() * (exact - logp)).sum(-1).mean()),

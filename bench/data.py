@@ -14,8 +14,8 @@ from common import median_of, row
 from tessera.config import DataConfig
 from tessera.data.batches import Captions, Packed, Pictures, Place
 from tessera.data.codes import Codes
-from tessera.data.folder import Pair
 from tessera.data.pictures import random_square
+from tessera.data.sources import Pair
 from tessera.tokens.text import train_bpe
 
 torch.set_num_threads(1)

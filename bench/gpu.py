@@ -18,13 +18,13 @@ from common import median_of, row
 from ours import native, notebook
 from tessera.config import MachineConfig, SampleConfig, TextToImageConfig, TransformerConfig
 from tessera.config.presets import preset
-from tessera.generate import sample
+from tessera.generate import raster
 from tessera.generate.weights import compiled, prepare
 from tessera.machine.device import choose_device
 from tessera.machine.memory import free_memory
 from tessera.models.text_to_image import TextToImage
 from tessera.train import plan
-from tessera.train.engine import Single
+from tessera.train.engines.single import Single
 from tessera.train.optim import optimizer_of
 from tessera.train.work import matrix_rate, training_flops
 
@@ -67,7 +67,7 @@ def memory(model: TextToImageConfig, batch: int, limit: float) -> None:
     for _ in range(3):
         step(engine, *given)
     engine.bare.eval()
-    sample.codes(engine.bare, given[0][:1], [0], SampleConfig(top_k=0.1))  # type: ignore[arg-type]
+    raster.codes(engine.bare, given[0][:1], [0], SampleConfig(top_k=0.1))  # type: ignore[arg-type]
     engine.bare.train()
     step(engine, *given)
     peak = torch.cuda.max_memory_reserved() if DEVICE.type == "cuda" else 0
@@ -104,7 +104,7 @@ def drawing(model: TextToImageConfig) -> None:
         remembered = 2 * model.transformer.depth * model.transformer.heads * model.transformer.head_dim * 4
         read = compiled(prepare(prior, kind, compile=True))  # type: ignore[arg-type]
         tokens = inputs(model, 1)[0]
-        draw: Any = lambda p=prior, t=tokens, r=read: sample.codes(p, t, [0], SampleConfig(), read=r).sum().item()
+        draw: Any = lambda p=prior, t=tokens, r=read: raster.codes(p, t, [0], SampleConfig(), read=r).sum().item()
         seconds, spread = median_of(draw, times=5, warm=2)
         copy, _ = median_of(lambda: block.add_(1)[0].item())
         rate = 2 * block.numel() * block.itemsize / copy

@@ -15,7 +15,7 @@ from tessera.config.presets import preset
 from tessera.machine.device import return_freed_memory
 from tessera.models import saved
 from tessera.train import plan
-from tessera.train.engine import Single
+from tessera.train.engines.single import Single
 from tessera.train.optim import optimizer_of
 
 

@@ -12,14 +12,14 @@ import torch
 from common import answer
 from tessera.config import MachineConfig, SampleConfig, TextToImageConfig, TransformerConfig
 from tessera.config.presets import preset
-from tessera.generate import sample
+from tessera.generate import raster
 from tessera.generate.weights import compiled, prepare
 from tessera.machine import memory
 from tessera.models.dvae import DiscreteVAE
 from tessera.models.text_to_image import TextToImage
 from tessera.tokens.image import Frozen
 from tessera.train import plan
-from tessera.train.engine import Single
+from tessera.train.engines.single import Single
 from tessera.train.optim import optimizer_of
 
 NOTEBOOK = preset("t2i-dalle1-256")
@@ -84,7 +84,7 @@ def main() -> None:
 
     def draw(batch: int = 1, guidance: float = 1.0) -> float:
         config = SampleConfig(top_k=0.1, guidance=guidance)
-        codes = sample.codes(state["model"], state["text"].expand(batch, -1), range(batch), config, read=state["read"])
+        codes = raster.codes(state["model"], state["text"].expand(batch, -1), range(batch), config, read=state["read"])
         return float(tokenizer.decode(codes.clone()).mean())
 
     answer({"train": train, "step": step, "held": held, "load": load, "draw": draw})

@@ -10,7 +10,7 @@ from common import median_of, row
 from tessera.config import DVAEConfig, MachineConfig, OptimConfig, TextToImageConfig, TransformerConfig
 from tessera.models.dvae import DiscreteVAE
 from tessera.models.text_to_image import TextToImage
-from tessera.train.engine import Single
+from tessera.train.engines.single import Single
 from tessera.train.optim import optimizer_of
 
 WAYS = {"float32": ("float32", "off"), "bf16": ("bf16", "off"), "bf16 compiled": ("bf16", "on")}

@@ -10,7 +10,7 @@ from common import median_of, row
 from tessera.config import MachineConfig, TextToImageConfig, TransformerConfig
 from tessera.generate.weights import prepare
 from tessera.models.text_to_image import TextToImage
-from tessera.train.engine import Single
+from tessera.train.engines.single import Single
 
 PATTERNS = ("full", "axial_row", "axial_col", "conv_like")
 

@@ -17,18 +17,18 @@ SEAMS = [
     "tessera.nn.attention",
     "tessera.nn.stack",
     "tessera.nn.loss",
-    "tessera.nn.quantize",
+    "tessera.nn.quantize.protocol",
     "tessera.models.text_to_image",
     "tessera.models.dvae",
-    "tessera.generate.sample",
+    "tessera.generate.choose",
 ]
 with install_import_hook(SEAMS, "beartype.beartype"):
-    import tessera.generate.sample
+    import tessera.generate.choose
     import tessera.models.dvae
     import tessera.models.text_to_image  # noqa: F401
 
 from tessera.config import DVAEConfig, TextToImageConfig, TransformerConfig
-from tessera.data import birds
+from tessera.journeys import birds
 from tessera.models.text_to_image import TextToImage
 
 torch.set_num_threads(1)

@@ -4,7 +4,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from tessera.data import birds
+from tessera.journeys import birds
 
 
 def test_the_reader_names_what_was_drawn():

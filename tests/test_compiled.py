@@ -14,7 +14,7 @@ from tessera.config.ranges import MachineConfig, SampleConfig, TextToImageConfig
 from tessera.generate import sample
 from tessera.generate.weights import compiled, prepare
 from tessera.models.text_to_image import TextToImage
-from tessera.train.engine import Single
+from tessera.train.engines.protocol import Single
 
 MODERN = TransformerConfig(dim=32, depth=2, heads=2, head_dim=16, zero_init=False)
 CLASSIC = TransformerConfig(

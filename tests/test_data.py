@@ -14,11 +14,13 @@ from PIL import Image
 
 from conftest import TINY_DVAE
 from tessera.config import DataConfig
-from tessera.data.batches import Captions, NoCaptions, Pictures, Plan, order, places, scrambled, split, stream
+from tessera.data.batches import Captions, NoCaptions, Pictures, Plan, order, places, scrambled, stream
 from tessera.data.check import check, show
 from tessera.data.codes import PART, Codes, encode
-from tessera.data.folder import Pair, scan
+from tessera.data.folder import scan
 from tessera.data.pictures import read, resized
+from tessera.data.sources import Pair
+from tessera.data.split import split
 from tessera.errors import ConfigError, DataError
 from tessera.models.dvae import DiscreteVAE
 from tessera.tokens.image import Frozen

@@ -24,7 +24,7 @@ from tessera.compat.dalle_pytorch.loader import TextImageDataset
 from tessera.compat.dalle_pytorch.tokenizer import HugTokenizer, SimpleTokenizer
 from tessera.config import OptimConfig, SampleConfig, TextToImageConfig
 from tessera.errors import ConfigError, DataError
-from tessera.generate import sample
+from tessera.generate import raster
 from tessera.models import saved
 from tessera.models.dvae import DiscreteVAE
 from tessera.models.text_to_image import TextToImage
@@ -104,7 +104,7 @@ TEXT = torch.tensor([[5, 9, 2, 0, 0, 0], [7, 1, 1, 8, 0, 0]])
 def test_drawing_reads_each_position_once():
     model, read = prior(MODERN), []
     model.transformer.register_forward_hook(lambda module, args, out: read.append(out.shape[1]))
-    sample.codes(model, torch.randint(1, 20, (1, 5)), [0], SampleConfig())
+    raster.codes(model, torch.randint(1, 20, (1, 5)), [0], SampleConfig())
     assert read == [6, *[1] * 15]
 
 
@@ -233,7 +233,7 @@ def test_ids_beyond_the_vocabulary_are_refused(wrong):
 
 def test_low_precision_keeps_float32_weights(bird_folder, tmp_path):
     from tessera.config import MachineConfig
-    from tessera.train.engine import Single
+    from tessera.train.engines.single import Single
 
     engine = Single(MachineConfig(device="cpu", precision="bf16"))
     engine.prepare(prior(MODERN), lambda model: torch.optim.Adam(model.parameters(), 1e-2))
@@ -375,6 +375,6 @@ def test_a_backend_used_too_early_says_so(monkeypatch):
 
 
 def test_nothing_imports_a_tracker():
-    code = "import sys, tessera.train.loop, tessera.learn, tessera.compat.dalle_pytorch; print('wandb' in sys.modules)"
+    code = "import sys, tessera.train.loop, tessera.journeys.learn, tessera.compat.dalle_pytorch; print('wandb' in sys.modules)"
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
     assert out.strip() == "False"

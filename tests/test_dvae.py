@@ -11,7 +11,8 @@ from conftest import TINY_DVAE
 from tessera.config import DVAEConfig
 from tessera.errors import ConfigError
 from tessera.models.dvae import DiscreteVAE
-from tessera.nn.quantize import FiniteScalar, divergence, reinmax
+from tessera.nn.quantize.fsq import FiniteScalar
+from tessera.nn.quantize.gumbel import divergence, reinmax
 
 GUMBEL = dataclasses.replace(TINY_DVAE, quantizer="gumbel", codes=9, code_dim=6)
 
@@ -128,7 +129,7 @@ def test_impossible_settings_are_refused(bad, says):
 
 
 def test_temperature_falls_with_progress_alone():
-    from tessera.train.objectives import TrainDVAE
+    from tessera.train.objectives.dvae import TrainDVAE
 
     objective = object.__new__(TrainDVAE)
     objective.model = DiscreteVAE(dataclasses.replace(GUMBEL, temperature=1.0, temperature_end=0.25))

@@ -20,10 +20,11 @@ from safetensors.torch import load_file
 
 from tessera.cli import REQUEUE, main
 from tessera.config import MachineConfig, OptimConfig, TextToImageConfig, TrainConfig, TransformerConfig
-from tessera.data import birds
 from tessera.errors import ConfigError
+from tessera.journeys import birds
 from tessera.store.run import Run
-from tessera.train import deepspeed, engines
+from tessera.train.engines import deepspeed
+from tessera.train.engines import table as engines
 
 needs_deepspeed = pytest.mark.skipif(importlib.util.find_spec("deepspeed") is None, reason="DeepSpeed is not installed")
 ZERO = ["--machine.engine", "deepspeed", "--machine.zero"]
@@ -118,7 +119,7 @@ def reference(ground, tmp_path_factory):
 
 LEAST = """
 from tessera.config.ranges import MachineConfig
-from tessera.train.distributed import Replicated
+from tessera.train.engines.group import Replicated
 engine = Replicated(MachineConfig(device="cpu"))
 assert engine.least(5.0 - engine.rank) == 4.0
 engine.close()
@@ -335,7 +336,7 @@ def test_ranks_that_hold_other_data_or_weights_are_found(ground, tmp_path):
     script = tmp_path / "differ.py"
     script.write_text(
         "from tessera.config.ranges import MachineConfig\n"
-        "from tessera.train.distributed import Replicated\n"
+        "from tessera.train.engines.group import Replicated\n"
         "engine = Replicated(MachineConfig(device='cpu'))\n"
         "engine.same(3.5, 'the data')\n"
         "engine.same(float(engine.rank), 'the weights')\n"

@@ -12,7 +12,7 @@ from torch.testing import assert_close
 from tessera.compat import dalle_pytorch as theirs
 from tessera.compat.dalle_pytorch.tokenizer import HugTokenizer, YttmTokenizer
 from tessera.config import SampleConfig
-from tessera.generate import sample
+from tessera.generate import raster
 from tessera.imports import dalle_pytorch, pretrained
 from tessera.imports.reader import read
 from tessera.models.clip import CLIP
@@ -57,7 +57,7 @@ def test_an_imported_prior_gives_the_originals_numbers(name):
         assert_close(model.text_head.logits(hidden[:, :text]), a["logits_text"], atol=1e-4, rtol=0)
         assert_close(model.image_head.logits(hidden[:, text:]), a["logits_image"], atol=1e-4, rtol=0)
     greedy = SampleConfig(temperature=0)
-    assert torch.equal(sample.codes(model, tokens, range(len(tokens)), greedy), a["greedy_tokens"])
+    assert torch.equal(raster.codes(model, tokens, range(len(tokens)), greedy), a["greedy_tokens"])
 
 
 @pytest.mark.parametrize("name", MODERN_PRIORS)
@@ -83,7 +83,7 @@ def test_an_imported_prior_learns_and_is_guided_as_the_original(name):
         given, null = torch.stack(steps, 1).chunk(2)
         assert_close(null + 3 * (given - null), a["logits_image_cond3"], atol=3e-4, rtol=0)
     prime = a["vae_indices"][:, : int(a["greedy_primed_len"])]
-    drawn = sample.codes(model, tokens, range(len(tokens)), SampleConfig(temperature=0), prime)
+    drawn = raster.codes(model, tokens, range(len(tokens)), SampleConfig(temperature=0), prime)
     assert torch.equal(drawn, a["greedy_primed_tokens"])
 
 

@@ -14,13 +14,13 @@ import torch.distributed.checkpoint as dcp
 
 from tessera.cli import main
 from tessera.config import DataConfig, TrainConfig, to_dict
-from tessera.data.check import find
 from tessera.data.codes import Codes
+from tessera.data.find import find
 from tessera.data.pictures import read
 from tessera.errors import CheckpointError, ConfigError, DataError
 from tessera.files.download import output, programs_of
 from tessera.train import sharded
-from tessera.train.engine import read_optimizer
+from tessera.train.sharded import read_optimizer
 
 
 class Bomb:

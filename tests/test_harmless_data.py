@@ -13,10 +13,11 @@ from PIL import Image
 from conftest import TINY_DVAE
 from tessera.config import DataConfig
 from tessera.data import codes, shards
-from tessera.data.batches import split
-from tessera.data.check import check, find
-from tessera.data.folder import Pair
+from tessera.data.check import check
+from tessera.data.find import find
 from tessera.data.pictures import read
+from tessera.data.sources import Pair
+from tessera.data.split import split
 from tessera.errors import ConfigError, DataError
 from tessera.models.dvae import DiscreteVAE
 from tessera.tokens.image import Frozen

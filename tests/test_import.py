@@ -30,7 +30,8 @@ from tessera.models.text_to_image import TextToImage
 from tessera.models.vqgan import VQGAN, VQGANConfig
 from tessera.store.run import Run
 from tessera.store.state import read_state
-from tessera.train.optim import optimizer_of, set_moments
+from tessera.train.moments import set_moments
+from tessera.train.optim import optimizer_of
 
 GOLDEN = Path(__file__).parent / "golden"
 RESUME = GOLDEN / "resume_opt_state.pt"

@@ -13,7 +13,7 @@ from conftest import CLASSIC, MODERN, TINY_DVAE, prior
 from tessera.cli import main
 from tessera.config import CLIPConfig, SampleConfig
 from tessera.errors import CheckpointError, ConfigError
-from tessera.generate import sample
+from tessera.generate import captions
 from tessera.generate.judge import CLIPJudge
 from tessera.generate.pipeline import Picture, Pipeline, Request
 from tessera.models.clip import CLIP
@@ -121,15 +121,15 @@ def test_text_is_continued_as_it_was_trained(base):
 def test_captions_begin_as_asked_and_end():
     model = prior(MODERN, learn_padding=True)
     begun = torch.tensor([[4, 9], [4, 9], [4, 9]])
-    rows = sample.texts(model, begun, [1, 2, 3], SampleConfig())
+    rows = captions.texts(model, begun, [1, 2, 3], SampleConfig())
     assert rows[:, :2].tolist() == begun.tolist()
     for row in rows.tolist():
         ended = [i for i, token in enumerate(row) if token >= 20]
         assert ended == list(range(min(ended, default=5), 5))
         assert all(row[i] == 20 + i for i in ended)
-    alone = sample.texts(model, begun[:1], [2], SampleConfig())
+    alone = captions.texts(model, begun[:1], [2], SampleConfig())
     assert alone[0].tolist() == rows[1].tolist()
-    assert sample.texts(model, begun[:1, :0], [7], SampleConfig())[0, 0] < 20, "a caption has a first word"
+    assert captions.texts(model, begun[:1, :0], [7], SampleConfig())[0, 0] < 20, "a caption has a first word"
 
 
 def test_the_pipeline_completes_with_any_tokenizer():

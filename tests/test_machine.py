@@ -9,11 +9,11 @@ import torch
 from conftest import CLASSIC, MODERN, prior
 from tessera.config import MachineConfig, SampleConfig
 from tessera.errors import ConfigError
-from tessera.generate import sample
+from tessera.generate import raster
 from tessera.generate.weights import prepare
 from tessera.machine import device, launch, paths
 from tessera.machine.threads import Fixed, Measured, candidates
-from tessera.train.engine import Single
+from tessera.train.engines.single import Single
 
 TOKENS = torch.tensor([[3, 4, 7, 23, 24], [5, 21, 22, 23, 24]])
 CODES = torch.arange(30).view(2, 15) % 11
@@ -30,7 +30,7 @@ def test_weights_draw_alike_without_the_fast_products(config, kind, without, mon
         assert not any(paths.has(name) for name in without.split(","))
         plain = prepare(prior(config), kind)
         assert (plain.image_logits(TOKENS, CODES) - wanted).abs().max() < near * wanted.abs().max()
-        drawn = sample.codes(plain, TOKENS, [1, 2], SampleConfig(guidance=2.0))
+        drawn = raster.codes(plain, TOKENS, [1, 2], SampleConfig(guidance=2.0))
     assert drawn.shape == (2, 16)
 
 

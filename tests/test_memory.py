@@ -12,7 +12,7 @@ from conftest import MODERN, prior
 from tessera.config import CLIPConfig, MachineConfig, SampleConfig, TrainConfig
 from tessera.config.presets import preset
 from tessera.generate import pipeline as pipelines
-from tessera.generate import sample
+from tessera.generate import raster
 from tessera.generate.pipeline import Pipeline, Request
 from tessera.machine import memory
 from tessera.machine.device import out_of_memory
@@ -40,7 +40,7 @@ import torch
 from common import peak, restart_peak
 from test_memory import CASES, plan
 from tessera.models import saved
-from tessera.train.engine import Single
+from tessera.train.engines.protocol import Single
 from tessera.train.optim import optimizer_of
 torch.set_num_threads(1)
 config = CASES[sys.argv[3]]
@@ -225,7 +225,7 @@ class Words:
 def test_drawing_halves_the_batch_that_does_not_fit(monkeypatch):
     pipeline = Pipeline(prior(MODERN), Words(), Tiny())
     wanted = [p.codes for p in pipeline.stream(Request("a bird", count=8))]
-    asked, codes = [], sample.codes
+    asked, codes = [], raster.codes
 
     def cramped(model, tokens, *args):
         asked.append(len(tokens))

@@ -13,7 +13,7 @@ import tessera
 from conftest import CLASSIC, MODERN, TINY_DVAE, prior
 from tessera.config import SampleConfig
 from tessera.errors import CheckpointError, ConfigError, DataError, TesseraError
-from tessera.generate import sample
+from tessera.generate import raster
 from tessera.generate.judge import CLIPJudge
 from tessera.generate.pipeline import Picture, Pipeline, Request
 from tessera.models.clip import CLIP
@@ -144,7 +144,7 @@ def test_a_model_with_damaged_weights_draws_nothing(transformer, part):
     with torch.no_grad():
         weight.view(-1)[1::2] = math.nan  # not the whole, so that the first predictions may be sound
     with pytest.raises(CheckpointError, match="weights are damaged"):
-        sample.codes(model, torch.tensor([[3, 4, 7, 23, 24]]), [0], SampleConfig())
+        raster.codes(model, torch.tensor([[3, 4, 7, 23, 24]]), [0], SampleConfig())
 
 
 def test_a_text_head_with_damaged_weights_completes_nothing():

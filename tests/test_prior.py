@@ -9,9 +9,9 @@ from torch.testing import assert_close
 
 from conftest import CLASSIC, MODERN, prior
 from tessera.config import SampleConfig, TextToImageConfig, TransformerConfig
-from tessera.generate import sample
+from tessera.generate import raster
 from tessera.models.text_to_image import MaxNorm, TextToImage
-from tessera.nn.attention import Nothing
+from tessera.nn.cache import Nothing
 from tessera.nn.geometry import Layout
 from tessera.nn.loss import IGNORE, Head
 from tessera.nn.stack import ACTIVATIONS, TokenShift, reversible_streams
@@ -69,7 +69,7 @@ def test_cached_decoding_with_every_other_option(extra):
 def test_drawing_greedily_is_recomputing_every_step(guidance, patterns, primed):
     model = prior(vary(CLASSIC, patterns=patterns, reversible=True))
     given = TOKENS.clone()
-    drawn = sample.codes(model, TOKENS, (0, 1), SampleConfig(temperature=0, guidance=guidance), CODES[:, :primed])
+    drawn = raster.codes(model, TOKENS, (0, 1), SampleConfig(temperature=0, guidance=guidance), CODES[:, :primed])
     slow = CODES[:, :primed]
     with torch.no_grad():
         while slow.shape[1] < 16:

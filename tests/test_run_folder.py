@@ -14,20 +14,20 @@ import torch
 from tessera.config import LearnConfig, OptimConfig
 from tessera.data.check import check
 from tessera.errors import CheckpointError, ConfigError, TesseraError
-from tessera.evaluate.report import save_plot
+from tessera.evaluate.plots import save_plot
 from tessera.files import own
-from tessera.learn import learn
+from tessera.journeys.learn import learn
+from tessera.journeys.preview import preview, reconstructions
 from tessera.models import saved
-from tessera.preview import preview, reconstructions
 from tessera.store.checkpoint import CHECKSUMS, SETTINGS, verify
 from tessera.store.position import Position
 from tessera.store.run import Run, checkpoint_of
 from tessera.store.state import read_state, write_state
 from tessera.train import trackers
-from tessera.train.engine import Single
+from tessera.train.engines.single import Single
+from tessera.train.job import build
 from tessera.train.keep import SPOILED, begin, newest
 from tessera.train.loop import train
-from tessera.train.objectives import build
 from tessera.train.optim import Schedule
 from tessera.train.track import JSONL
 from test_train import PLAIN, dvae_config, go, prior_config, spoil
@@ -172,7 +172,7 @@ def test_checkpoints_that_tell_no_settings_do_not_go_on_without_config_json(bird
 
 
 def test_the_same_command_with_another_size_is_refused_by_learn(tmp_path):
-    from tessera.learn import Choice, remembered
+    from tessera.journeys.learn import Choice, remembered
 
     sizes = {"pixels": 64, "layers": 2, "channels": 3, "hidden": 8, "levels": (3, 3), "dim": 8, "depth": 1, "batch": 4}
     rest = {"text_len": 8, "vocab": 300, "views": 1, "flip": False, "crop": 0.75, "holdout": 0.1, "dropout": 0.0}

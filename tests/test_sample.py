@@ -6,7 +6,8 @@ import torch
 from conftest import CLASSIC, MODERN, prior
 from tessera.config import SampleConfig
 from tessera.errors import ConfigError
-from tessera.generate import sample
+from tessera.generate import choose as sample
+from tessera.generate import raster
 from tessera.generate.weights import prepare
 
 LOGITS = torch.tensor([[0.1, 3.0, 2.0, -1.0, 2.5], [5.0, 0.3, 0.0, -0.2, 0.1]])
@@ -68,9 +69,9 @@ def test_guessing_ahead_changes_no_picture(config, ahead, sampling):
     one, many = SampleConfig(**sampling), SampleConfig(ahead=ahead, **sampling)
     for batch, prime in ((1, 0), (2, 0), (2, 3), (1, 14), (1, 15)):
         begun = torch.arange(prime).expand(batch, -1) % 11
-        wanted = sample.codes(model, tokens[:batch], [5, 6][:batch], one, begun)
+        wanted = raster.codes(model, tokens[:batch], [5, 6][:batch], one, begun)
         steps.clear()
-        found = sample.codes(
+        found = raster.codes(
             model, tokens[:batch], [5, 6][:batch], many, begun, lambda drawn: steps.append(drawn.clone())
         )
         assert torch.equal(found, wanted)
@@ -81,13 +82,13 @@ def test_what_rows_have_in_common_is_read_once(monkeypatch):
     model, begin, read = prior(CLASSIC), type(prior(CLASSIC)).begin, []
     monkeypatch.setattr(type(model), "begin", lambda self, t, c, p: read.append(len(t)) or begin(self, t, c, p))
     tokens, config = torch.tensor([[3, 4, 7, 23, 24], [5, 21, 22, 23, 24]])[[0, 1, 0, 0]], SampleConfig(guidance=2.0)
-    together = sample.codes(model, tokens, [1, 2, 3, 4], config)
+    together = raster.codes(model, tokens, [1, 2, 3, 4], config)
     assert read == [3], "two captions, and none"
-    alone = [sample.codes(model, tokens[i : i + 1], [i + 1], config) for i in range(4)]
+    alone = [raster.codes(model, tokens[i : i + 1], [i + 1], config) for i in range(4)]
     assert torch.equal(together, torch.cat(alone))
     prime = torch.tensor([[1], [1], [1], [2]])
     read.clear()
-    assert torch.equal(sample.codes(model, tokens, [1, 2, 3, 4], config, prime)[:, :1], prime)
+    assert torch.equal(raster.codes(model, tokens, [1, 2, 3, 4], config, prime)[:, :1], prime)
     assert read == [5]
 
 
@@ -95,7 +96,7 @@ def test_right_guesses_save_steps():
     """Greedy pictures of one colour: each guess is the code before it."""
     model, steps = prior(MODERN), []
     model.image_head.weight.data.zero_()
-    sample.codes(
+    raster.codes(
         model, torch.tensor([[3, 4, 7, 23, 24]]), [0], SampleConfig(temperature=0, ahead=5), on_step=steps.append
     )
     assert [drawn.shape[1] for drawn in steps] == [1, 6, 11, 16]
@@ -105,8 +106,8 @@ def test_a_seed_is_the_same_picture_alone_and_in_any_batch():
     model = prior(MODERN)
     tokens = torch.tensor([[3, 4, 7, 23, 24]])
     config = SampleConfig(guidance=2.0, top_p=0.9)
-    alone = [sample.codes(model, tokens, [seed], config)[0] for seed in (7, 8, 9)]
-    together = sample.codes(model, tokens.expand(3, -1), [9, 7, 8], config)
+    alone = [raster.codes(model, tokens, [seed], config)[0] for seed in (7, 8, 9)]
+    together = raster.codes(model, tokens.expand(3, -1), [9, 7, 8], config)
     assert torch.equal(together, torch.stack([alone[2], alone[0], alone[1]]))
     assert not torch.equal(alone[0], alone[1])
 
@@ -131,7 +132,7 @@ def test_other_weights_are_refused():
 
 def test_each_step_shows_the_codes_so_far():
     model, tokens, seen = prior(MODERN), torch.tensor([[3, 4, 7, 23, 24]]), []
-    drawn = sample.codes(model, tokens, [1], SampleConfig(), tokens[:, :2], lambda so_far: seen.append(so_far.clone()))
+    drawn = raster.codes(model, tokens, [1], SampleConfig(), tokens[:, :2], lambda so_far: seen.append(so_far.clone()))
     assert [len(s[0]) for s in seen] == list(range(3, 17))
     assert all(torch.equal(s, drawn[:, : s.shape[1]]) for s in seen)
 

@@ -18,7 +18,8 @@ from tessera.cli import main
 from tessera.config import DataConfig
 from tessera.data import hub, shards
 from tessera.data.batches import Captions, Pictures, stream
-from tessera.data.check import check, find
+from tessera.data.check import check
+from tessera.data.find import find
 from tessera.errors import ConfigError, DataError
 from tessera.files import own
 from tessera.store.run import Run

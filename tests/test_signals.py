@@ -15,7 +15,8 @@ from safetensors.torch import load_file
 from tessera import cli
 from tessera.config import DataConfig
 from tessera.data.batches import NoCaptions, Pictures, WorkerDied, stream
-from tessera.data.folder import Pair, scan
+from tessera.data.folder import scan
+from tessera.data.sources import Pair
 from tessera.errors import DataError
 from tessera.store.run import Run
 from test_train import dvae_config, go
@@ -67,7 +68,7 @@ def test_a_picture_that_vanishes_is_a_sentence_without_a_traceback(tmp_path):
 
 
 def test_a_worker_that_dies_while_the_run_stops_is_the_stop(bird_folder, tmp_path, monkeypatch):
-    from tessera.train.objectives import TrainDVAE
+    from tessera.train.objectives.dvae import TrainDVAE
 
     batches = TrainDVAE.batches
 

@@ -15,11 +15,11 @@ import pytest
 
 from tessera.config import TrackConfig
 from tessera.errors import ConfigError
-from tessera.preview import preview
+from tessera.journeys.preview import preview
 from tessera.store.run import Run
 from tessera.train import loop, trackers
-from tessera.train.engine import Single
-from tessera.train.objectives import build
+from tessera.train.engines.single import Single
+from tessera.train.job import build
 from test_train import dvae_config, go
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # of the trackers' libraries

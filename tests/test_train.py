@@ -28,14 +28,14 @@ from tessera.data.batches import Batch
 from tessera.errors import CheckpointError, ConfigError, TesseraError
 from tessera.files import own
 from tessera.files.claim import LOCK
+from tessera.journeys.preview import preview
 from tessera.models.dvae import DiscreteVAE
-from tessera.preview import preview
 from tessera.store.run import Run
 from tessera.store.state import read_state, write_state
-from tessera.train.engine import Single
+from tessera.train.engines.single import Single
+from tessera.train.job import build
 from tessera.train.keep import SPOILED, together
 from tessera.train.loop import forward_backward, train
-from tessera.train.objectives import build
 from tessera.train.optim import Schedule, optimizer_of, tagged
 from tessera.train.track import JSONL
 

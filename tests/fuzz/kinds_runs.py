@@ -16,7 +16,6 @@ from harness import GROUND, Changes, Tree, lay, lifted
 from kind import Files
 from kinds_data import saved
 
-from tessera import learn
 from tessera.config import (
     CLIPConfig,
     DataConfig,
@@ -30,17 +29,18 @@ from tessera.config import (
     TrainConfig,
     TransformerConfig,
 )
-from tessera.data.check import find
 from tessera.data.codes import Codes, encode
+from tessera.data.find import find
 from tessera.errors import TesseraError
-from tessera.evaluate import report
+from tessera.evaluate import plots
 from tessera.generate.judge import CLIPJudge
 from tessera.generate.pipeline import Pipeline, Request
+from tessera.journeys import learn
 from tessera.store.run import Run
 from tessera.tokens import image as image_tokens
 from tessera.train import loop
-from tessera.train.engine import Single
-from tessera.train.objectives import build
+from tessera.train.engines.single import Single
+from tessera.train.job import build
 from tessera.train.track import JSONL
 
 PLAIN = MachineConfig(device="cpu", precision="float32")
@@ -184,13 +184,13 @@ def metrics(folder: Path, tree: str) -> None:
     run.forget_after(3)
     rows = run.read_metrics()
     assert all(math.isfinite(row.get("step", 0)) for row in rows)
-    report.plots(run)
+    plots.plots(run)
 
 
 def curves() -> dict[str, Tree]:
     """The run; matplotlib first makes its own cache, which is no case's fault."""
     lay(runs()["run"], folder := GROUND().fresh())
-    report.plots(Run(folder / "run"))
+    plots.plots(Run(folder / "run"))
     return only("run")
 
 

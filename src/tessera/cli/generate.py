@@ -22,8 +22,9 @@ from tessera.files.claim import claim
 from tessera.files.own import sweep
 
 if TYPE_CHECKING:
+    from tessera.generate.picture import Picture
     from tessera.generate.pipeline import Judge, Pipeline
-    from tessera.generate.request import Picture, Request
+    from tessera.generate.request import Request
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -26,8 +26,8 @@ from tessera.machine import memory
 
 if TYPE_CHECKING:
     from tessera.store.run import Run
-    from tessera.train.engine import Engine
-    from tessera.train.objectives import Objective
+    from tessera.train.engines.protocol import Engine
+    from tessera.train.objectives.protocol import Objective
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,7 +72,7 @@ class ShowConfig:
 def demo(args: list[str]) -> None:
     """Draw the built-in birds, learn them on this machine, show what was learnt."""
     config = options(DemoConfig(), args, "demo")
-    from tessera import demonstration
+    from tessera.journeys import demo as demonstration
 
     out = Path(config.out)
     learning = LearnConfig(
@@ -94,7 +94,7 @@ def learn(args: list[str]) -> None:
         raise ConfigError("learn is for one process; under a launcher train one model at a time: tessera train --help.")
     (pictures,), args = positionals(args, "learn PICTURES")
     config = options(dataclasses.replace(LearnConfig(), pictures=pictures), args, "learn PICTURES")
-    from tessera.learn import learn as work
+    from tessera.journeys.learn import learn as work
     from tessera.machine.device import choose_device
 
     choose_device(config.device)
@@ -132,7 +132,7 @@ def train(args: list[str]) -> None:
     if start.dry_run:
         return
     from tessera.store.run import Run
-    from tessera.train import engines
+    from tessera.train.engines import table as engines
     from tessera.train.keep import together
 
     run, engine = Run(config.out), engines.choose(config)
@@ -143,9 +143,9 @@ def train(args: list[str]) -> None:
 
 def _train(config: TrainConfig, name: str, profile: bool, run: Run, engine: Engine) -> None:
     from tessera.evaluate import report
+    from tessera.journeys.preview import preview
     from tessera.machine import paths
     from tessera.models import saved
-    from tessera.preview import preview
     from tessera.train import loop, plan, track, trackers
 
     if engine.world == 1:
@@ -179,8 +179,8 @@ def _train(config: TrainConfig, name: str, profile: bool, run: Run, engine: Engi
 
 def _objective(config: TrainConfig, run: Run, engine: Engine) -> Objective:
     """The first rank reads the data first, and leaves what it found for the others; where one fails all of them end."""
+    from tessera.train.job import build
     from tessera.train.keep import together
-    from tessera.train.objectives import build
 
     def prepare() -> Objective:
         objective = build(config, progress=bar("Checking the pictures") if engine.rank == 0 else None)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import atexit
-import hashlib
 import itertools
 import os
 import signal
@@ -20,8 +19,8 @@ from torch.utils.data import DataLoader, Dataset
 
 from tessera.config import DataConfig
 from tessera.data.codes import Codes
-from tessera.data.folder import Pair
 from tessera.data.pictures import middle_square, random_square, read, resized
+from tessera.data.sources import Pair
 from tessera.errors import DataError
 from tessera.machine.launch import holding_signals, leave_signals_to_the_parent
 from tessera.tokens.text import TextTokenizer, pad
@@ -40,16 +39,6 @@ class Place(NamedTuple):
 
     index: int
     epoch: int
-
-
-def split(pairs: Sequence[Pair], share: float) -> tuple[list[Pair], list[Pair]]:
-    """Training and held-out pairs, by a stable hash of the key: adding pictures never moves one across."""
-
-    def held(pair: Pair) -> bool:
-        digest = hashlib.blake2b(pair.key.encode("utf-8", "surrogateescape"), digest_size=8).digest()
-        return int.from_bytes(digest, "big") < share * 2**64
-
-    return [p for p in pairs if not held(p)], [p for p in pairs if held(p)]
 
 
 @lru_cache(maxsize=2)

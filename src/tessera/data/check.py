@@ -14,10 +14,9 @@ from pathlib import Path
 from typing import Any
 
 from tessera.config.merging import read_json
-from tessera.data import folder as folders
-from tessera.data import hub, shards
-from tessera.data.folder import Folder, Pair, Skip
+from tessera.data.find import find
 from tessera.data.pictures import Member, decode
+from tessera.data.sources import Folder, Pair, Skip
 from tessera.errors import ConfigError, DataError
 from tessera.files.atomic import write_whole
 from tessera.machine.launch import holding_signals, leave_signals_to_the_parent
@@ -85,13 +84,6 @@ def show(path: str) -> str:
     """A path fit for a screen: bytes that are no UTF-8 and control characters are spelled out."""
     safe = os.fsencode(path).decode("utf-8", "backslashreplace")
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in safe)
-
-
-def find(path: str, captions: str = "") -> Folder:
-    """The pairs of a folder, of webdataset shards, or of a Hugging Face dataset, whichever `path` names."""
-    if path.startswith(hub.PREFIX):
-        return hub.scan(path, captions)
-    return shards.scan(path, captions) if shards.are_shards(path) else folders.scan(path, captions)
 
 
 def check(

@@ -17,8 +17,8 @@ from torch import Tensor
 
 from tessera.config import DataConfig
 from tessera.config.merging import read_json
-from tessera.data.folder import Pair
 from tessera.data.pictures import middle_square, place, random_square, read, resized
+from tessera.data.sources import Pair
 from tessera.errors import ConfigError, DataError
 from tessera.files import own
 from tessera.files.atomic import whole, write_whole

@@ -5,42 +5,15 @@ from __future__ import annotations
 import os
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 from tessera.data import captions as texts
 from tessera.data import tables
-from tessera.data.pictures import OTHERS, SUFFIXES, Member
+from tessera.data.pictures import OTHERS, SUFFIXES
 from tessera.data.regular import read_regular
+from tessera.data.sources import Folder, Pair, Skip
 from tessera.data.tables import Row
 from tessera.errors import ConfigError, DataError
-
-
-@dataclass(frozen=True)
-class Pair:
-    """A picture and its captions. `key` is its path below the data folder, the same on every machine."""
-
-    key: str
-    image: Path | Member
-    captions: tuple[str, ...]
-
-
-@dataclass(frozen=True)
-class Skip:
-    """Something left out, and why."""
-
-    path: str
-    reason: str
-
-
-@dataclass(frozen=True)
-class Folder:
-    """What a data folder holds: pairs and skips, both sorted, and which layout it has."""
-
-    layout: str
-    pairs: tuple[Pair, ...]
-    skipped: tuple[Skip, ...]
-
 
 SINGLY = 3
 """Files of a kind that is not used are named one by one up to this number, then together."""

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from tessera.data import captions as texts
-from tessera.data.folder import Folder, Pair, Skip
+from tessera.data.sources import Folder, Pair, Skip
 from tessera.errors import ConfigError, DataError
 
 PREFIX = "hf:"

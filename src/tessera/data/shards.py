@@ -24,8 +24,8 @@ from pathlib import Path
 from typing import Any
 
 from tessera.data import captions as texts
-from tessera.data.folder import Folder, Pair, Skip
 from tessera.data.pictures import SUFFIXES, Member
+from tessera.data.sources import Folder, Pair, Skip
 from tessera.errors import CheckpointError, ConfigError, DataError
 from tessera.files import own
 from tessera.files.atomic import whole, write_whole

@@ -17,8 +17,9 @@ from tessera.config.merging import cast, short
 from tessera.config.ranges import Batch, Seed
 from tessera.data.pictures import middle_square, resized, to_image
 from tessera.errors import CheckpointError, ConfigError, DataError
-from tessera.generate import sample
-from tessera.generate.request import Picture, Request, prime_picture, refuse_bytes, request
+from tessera.generate import captions, raster
+from tessera.generate.picture import Picture
+from tessera.generate.request import Request, prime_picture, refuse_bytes, request
 from tessera.generate.weights import compiled, prepare
 from tessera.machine.device import choose_device, compiles, out_of_memory, release
 from tessera.models import saved
@@ -160,7 +161,7 @@ class Pipeline:
             part, own = prompts[first : first + batch], seeds[first : first + batch]
             begun = None if prime is None else prime.expand(len(part), -1)
             try:
-                drawn = sample.codes(self.model, self.tokens(part, truncate), own, sampling, begun, on_step, self.read)
+                drawn = raster.codes(self.model, self.tokens(part, truncate), own, sampling, begun, on_step, self.read)
                 done = self.pictures(drawn, part, own)
             except (RuntimeError, MemoryError) as error:
                 if not out_of_memory(error) or len(part) == 1:
@@ -208,7 +209,7 @@ class Pipeline:
         ids = torch.tensor([self._encode(beginning)], dtype=torch.long, device=self._device)
         if ids.shape[1] >= self.model.config.text_len:
             raise ConfigError(f"The beginning has {ids.shape[1]} tokens; captions end at {self.model.config.text_len}.")
-        rows = sample.texts(self.model, ids.repeat(len(seeds), 1), seeds, sampling)
+        rows = captions.texts(self.model, ids.repeat(len(seeds), 1), seeds, sampling)
         return [self.text.decode(i for i in row if i < self.model.config.text_vocab) for row in rows.tolist()]
 
     def tokens(self, prompts: Sequence[str], truncate: bool = False) -> Tensor:

@@ -19,7 +19,7 @@ from tessera.errors import ConfigError
 from tessera.files.atomic import write_whole
 from tessera.files.claim import claim
 from tessera.files.own import MARKER, TEMPORARY, sweep
-from tessera.generate.request import Picture, save_png
+from tessera.generate.picture import Picture, save_png
 
 
 def folder_name(prompt: str, taken: set[str]) -> str:

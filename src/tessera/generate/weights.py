@@ -11,10 +11,10 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from tessera.errors import ConfigError
-from tessera.generate.sample import Read
+from tessera.generate.raster import Read
 from tessera.machine.paths import has
 from tessera.models.text_to_image import TextToImage
-from tessera.nn.attention import Past
+from tessera.nn.cache import Past
 from tessera.nn.loss import Head
 
 Product = Callable[[Tensor], Tensor]

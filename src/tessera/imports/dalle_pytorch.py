@@ -25,7 +25,7 @@ from tessera.models.dvae import DiscreteVAE
 from tessera.models.openai_dvae import OpenAIDVAE
 from tessera.models.text_to_image import TextToImage
 from tessera.models.vqgan import VQGAN
-from tessera.nn.attention import ROUND_DALLE1, angles_dalle1
+from tessera.nn.rotary import ROUND_DALLE1, angles_dalle1
 
 VERSION = "1.6.6"
 """The release whose format is written."""

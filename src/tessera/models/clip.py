@@ -10,7 +10,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from tessera.config import CLIPConfig, TransformerConfig
-from tessera.nn.attention import Readable
+from tessera.nn.cache import Readable
 from tessera.nn.geometry import Layout
 from tessera.nn.stack import Transformer
 

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from tessera.config import DVAEConfig
 from tessera.nn.conv import ResBlock, down, up
-from tessera.nn.quantize import QUANTIZERS
+from tessera.nn.quantize.table import QUANTIZERS
 
 RECONSTRUCTION = {"mse": F.mse_loss, "smooth_l1": F.smooth_l1_loss}
 

@@ -9,7 +9,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from tessera.config import TextToImageConfig
-from tessera.nn.attention import Past
+from tessera.nn.cache import Past
 from tessera.nn.geometry import Layout
 from tessera.nn.loss import IGNORE, Head
 from tessera.nn.stack import NORMS, Transformer

@@ -13,8 +13,10 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 from tessera.config import TransformerConfig
-from tessera.nn.attention import Attention, Memory, Nothing, Past, Slot, rotaries, sight
+from tessera.nn.attention import Attention, sight
+from tessera.nn.cache import Memory, Nothing, Past, Slot
 from tessera.nn.geometry import Layout
+from tessera.nn.rotary import rotaries
 
 NORMS = {"rms": nn.RMSNorm, "layer": nn.LayerNorm}
 

@@ -19,9 +19,10 @@ from tessera.store.checkpoint import step_of, verify
 from tessera.store.position import Position, State
 from tessera.store.run import Run
 from tessera.store.state import read_state, write_state
-from tessera.train.engine import Engine, read_optimizer
-from tessera.train.objectives import Objective
+from tessera.train.engines.protocol import Engine
+from tessera.train.objectives.protocol import Objective
 from tessera.train.optim import Schedule
+from tessera.train.sharded import read_optimizer
 from tessera.train.track import Tracker
 
 T = TypeVar("T")

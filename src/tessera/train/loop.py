@@ -15,9 +15,9 @@ from tessera.data.batches import Batch, WorkerDied
 from tessera.machine.device import out_of_memory, release
 from tessera.store.position import Position
 from tessera.store.run import Run
-from tessera.train.engine import Engine
+from tessera.train.engines.protocol import Engine
 from tessera.train.keep import Keeper, begin, checksum, fingerprint, note_spoiled
-from tessera.train.objectives import Objective, Parts
+from tessera.train.objectives.protocol import Objective, Parts
 from tessera.train.optim import Schedule, optimizer_of
 from tessera.train.plan import more_parts
 from tessera.train.signals import Interrupted, interruptible

@@ -18,7 +18,14 @@ import torch
 from torch import Tensor
 
 from tessera.errors import CheckpointError
-from tessera.train.optim import Moments
+from tessera.store.state import read_state
+from tessera.train.moments import Moments
+
+
+def read_optimizer(folder: Path) -> dict:
+    """The state that any engine wrote, whole."""
+    return {"moments": gathered(folder)} if (folder / METADATA).is_file() else read_state(folder)
+
 
 METADATA = ".metadata"
 

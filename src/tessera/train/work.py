@@ -10,7 +10,7 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from tessera.models import saved
-from tessera.train.engine import Engine
+from tessera.train.engines.protocol import Engine
 
 
 def training_flops(model: nn.Module) -> float:

@@ -14,7 +14,8 @@ from torch import Tensor, nn
 
 from tessera.config import MachineConfig
 from tessera.errors import ConfigError
-from tessera.train import deepspeed, distributed, horovod
+from tessera.train.engines import deepspeed, horovod
+from tessera.train.engines import group as distributed
 
 
 class DistributedBackend:

@@ -10,7 +10,7 @@ import numpy as np
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from tessera.data.check import find
+from tessera.data.find import find
 from tessera.data.pictures import random_square, read, resized
 from tessera.errors import DataError
 

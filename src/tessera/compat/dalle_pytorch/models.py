@@ -20,14 +20,15 @@ from torch.nn.modules.module import _IncompatibleKeys
 
 from tessera.config import SampleConfig
 from tessera.errors import ConfigError, DataError
-from tessera.generate import sample
+from tessera.generate import captions, raster
 from tessera.imports import dalle_pytorch as names
 from tessera.imports import pretrained
 from tessera.models import clip as house_clip
 from tessera.models import dvae as house_dvae
 from tessera.models import saved
 from tessera.models.text_to_image import TextToImage
-from tessera.nn.attention import Attention, Rotary, sight
+from tessera.nn.attention import Attention, sight
+from tessera.nn.rotary import Rotary
 from tessera.nn.stack import Scale
 
 Seat = tuple[str, Tensor, tuple[int, ...]]
@@ -439,7 +440,7 @@ class DALLE(Face):
                 raise ConfigError(f"num_init_img_tokens is {count}; it must be below {self.image_seq_len}.")
             prime = self._codes(img, len(text))[:, :count]
         codes = self._evaluating(
-            lambda prior: sample.codes(
+            lambda prior: raster.codes(
                 prior, tokens, _seeds(len(text)), self._sampling(filter_thres, temperature, cond_scale), prime
             )
         )
@@ -456,7 +457,7 @@ class DALLE(Face):
         ids = [int(i) for i in tokenizer.encode(text)] if text else []
         begun = torch.tensor([ids], dtype=torch.long, device=self.joint.weight.device)
         rows = self._evaluating(
-            lambda prior: sample.texts(prior, begun, _seeds(1), self._sampling(filter_thres, temperature, 1.0))
+            lambda prior: captions.texts(prior, begun, _seeds(1), self._sampling(filter_thres, temperature, 1.0))
         )
         tokens = torch.where(rows >= self.prior.config.text_vocab, 0, rows)
         return tokens, [tokenizer.decode([i for i in row if i]) for row in tokens.tolist()]

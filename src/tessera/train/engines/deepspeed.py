@@ -17,9 +17,10 @@ from tessera.config.merging import nearest
 from tessera.errors import ConfigError, TesseraError
 from tessera.nn.stack import economise
 from tessera.store.state import write_state
-from tessera.train.distributed import Several
-from tessera.train.engine import MakeOptimizer, read_optimizer
-from tessera.train.optim import Moments, clean, moments, set_moments
+from tessera.train.engines.group import Several
+from tessera.train.engines.protocol import MakeOptimizer
+from tessera.train.moments import Moments, clean, moments, set_moments
+from tessera.train.sharded import read_optimizer
 
 
 def load() -> Any:

@@ -8,13 +8,13 @@ from collections.abc import Callable
 from pathlib import Path
 
 from tessera.config import LearnConfig, SampleConfig
-from tessera.data import birds
-from tessera.evaluate.metrics import colours_right
 from tessera.files.atomic import whole, write_whole
 from tessera.files.claim import claim
 from tessera.generate.pipeline import Pipeline
 from tessera.generate.sheet import contact_sheet
-from tessera.learn import Progress, learn
+from tessera.journeys import birds
+from tessera.journeys.birds import colours_right
+from tessera.journeys.learn import Progress, learn
 from tessera.machine.device import choose_device
 from tessera.store.run import Run
 

@@ -33,16 +33,17 @@ from tessera.evaluate import report
 from tessera.files.atomic import whole, write_whole
 from tessera.generate.pipeline import Picture, Pipeline
 from tessera.generate.sheet import contact_sheet
+from tessera.journeys.preview import preview
 from tessera.machine import memory, paths
 from tessera.machine.device import choose_device
-from tessera.preview import preview
 from tessera.store.run import Run, checkpoint_of
 from tessera.tokens import image as image_tokens
 from tessera.tokens import text as text_tokens
 from tessera.train import plan, trackers
-from tessera.train.engine import Single
+from tessera.train.engines.single import Single
+from tessera.train.job import build
 from tessera.train.loop import train
-from tessera.train.objectives import Objective, build
+from tessera.train.objectives.protocol import Objective
 
 Progress = Callable[[str], Callable[[Iterable, int], Iterable]]
 """A title -> something that shows how far an iteration has come."""

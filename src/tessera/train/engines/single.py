@@ -1,11 +1,10 @@
-"""What a step runs on: placement, precision, backward, update. It knows no objective and no data."""
+"""One process on one device. It knows no objective and no data."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import Protocol
 
 import torch
 from torch import Tensor, nn
@@ -15,39 +14,10 @@ from tessera.machine.device import choose_device, compiles, computes_bf16, tune
 from tessera.machine.threads import Fixed, Measured
 from tessera.nn.loss import Head, slopes
 from tessera.nn.stack import economise
-from tessera.store.state import read_state, write_state
-from tessera.train.optim import moments, set_moments
-from tessera.train.sharded import METADATA, gathered
-
-MakeOptimizer = Callable[[nn.Module], torch.optim.Optimizer]
-
-
-class Engine(Protocol):
-    """One process of a run. The loop talks to nothing else about devices, ranks or precision.
-
-    Where several ranks stand behind it, every method but `micro` and `backward` is called by all of them together.
-    """
-
-    rank: int
-    world: int
-    replicated: bool
-    device: torch.device
-    model: nn.Module
-
-    def prepare(self, model: nn.Module, make_optimizer: MakeOptimizer) -> None: ...
-    def micro(self, last: bool) -> AbstractContextManager: ...
-    def backward(self, loss: Tensor) -> None: ...
-    def step(self, max_norm: float, rate: float) -> Tensor: ...
-    def redo(self) -> bool: ...
-    def mean(self, x: Tensor) -> Tensor: ...
-    def least(self, x: float) -> float: ...
-    def barrier(self) -> None: ...
-    def same(self, value: float, what: str) -> None: ...
-    def reader(self) -> nn.Module: ...
-    def weights(self) -> dict[str, Tensor]: ...
-    def save(self, folder: Path) -> Callable[[], None]: ...
-    def restore(self, checkpoint: Path) -> None: ...
-    def close(self) -> None: ...
+from tessera.store.state import write_state
+from tessera.train.engines.protocol import MakeOptimizer
+from tessera.train.moments import moments, set_moments, whole
+from tessera.train.sharded import read_optimizer
 
 
 class Single:
@@ -149,13 +119,3 @@ def compile_parts(model: nn.Module) -> None:
     model.compile()
     for head in (m for m in model.modules() if isinstance(m, Head)):
         head.take(torch.compile(slopes))
-
-
-def read_optimizer(folder: Path) -> dict:
-    """The state that any engine wrote, whole."""
-    return {"moments": gathered(folder)} if (folder / METADATA).is_file() else read_state(folder)
-
-
-def whole(x: Tensor) -> Tensor:
-    """A tensor that is cut up over ranks, put together; others as they are."""
-    return x.full_tensor() if hasattr(x, "full_tensor") else x  # type: ignore[attr-defined]

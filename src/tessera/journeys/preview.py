@@ -9,19 +9,21 @@ import torch
 from tessera.config import SampleConfig
 from tessera.data.pictures import grid_image
 from tessera.errors import CheckpointError
-from tessera.evaluate import report
+from tessera.evaluate import plots
 from tessera.files.atomic import whole
 from tessera.generate.pipeline import Pipeline
 from tessera.generate.sheet import contact_sheet
 from tessera.store.run import Run
-from tessera.train.objectives import Objective, TrainDVAE, TrainTextToImage, floats
+from tessera.train.objectives.dvae import TrainDVAE
+from tessera.train.objectives.protocol import Objective, floats
+from tessera.train.objectives.raster import TrainTextToImage
 
 COUNT = 8
 
 
 def preview(objective: Objective, path: Path) -> str:
     """Write a PNG: reconstructions below their originals, or drawings with their held-out captions; and loss.png."""
-    report.save_plot(Run(objective.config.out))
+    plots.save_plot(Run(objective.config.out))
     if isinstance(objective, TrainDVAE):
         return reconstructions(objective, path)
     return drawings(objective, path) if isinstance(objective, TrainTextToImage) else ""

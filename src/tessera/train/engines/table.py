@@ -7,7 +7,8 @@ from collections.abc import Callable
 from tessera.config import TrainConfig
 from tessera.errors import ConfigError
 from tessera.machine.launch import launched
-from tessera.train.engine import Engine, Single
+from tessera.train.engines.protocol import Engine
+from tessera.train.engines.single import Single
 
 
 def choose(config: TrainConfig) -> Engine:
@@ -28,7 +29,7 @@ def choose(config: TrainConfig) -> Engine:
             f"{config.optim.accumulate} micro-batches."
         )
     if name in ("fsdp", "deepspeed") and (name == "fsdp" or config.machine.zero >= 2):
-        from tessera.train.distributed import runs_layers_again
+        from tessera.train.engines.group import runs_layers_again
 
         if runs_layers_again(config.model):
             raise ConfigError(
@@ -39,13 +40,13 @@ def choose(config: TrainConfig) -> Engine:
 
 
 def _ddp(config: TrainConfig) -> Engine:
-    from tessera.train.distributed import Replicated
+    from tessera.train.engines.ddp import Replicated
 
     return Replicated(config.machine)  # type: ignore[return-value]
 
 
 def _fsdp(config: TrainConfig) -> Engine:
-    from tessera.train.distributed import Sharded
+    from tessera.train.engines.fsdp import Sharded
 
     if config.optim.name == "muon":
         raise ConfigError(
@@ -57,13 +58,13 @@ def _fsdp(config: TrainConfig) -> Engine:
 
 
 def _deepspeed(config: TrainConfig) -> Engine:
-    from tessera.train.deepspeed import ZeRO
+    from tessera.train.engines.deepspeed import ZeRO
 
     return ZeRO(config.machine, config.optim)
 
 
 def _horovod(config: TrainConfig) -> Engine:
-    from tessera.train.horovod import Horovod
+    from tessera.train.engines.horovod import Horovod
 
     return Horovod(config.machine)
 

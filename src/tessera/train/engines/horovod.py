@@ -9,7 +9,8 @@ from torch import Tensor, nn
 
 from tessera.config import MachineConfig
 from tessera.errors import ConfigError, TesseraError
-from tessera.train.engine import MakeOptimizer, Single
+from tessera.train.engines.protocol import MakeOptimizer
+from tessera.train.engines.single import Single
 
 
 def load() -> Any:

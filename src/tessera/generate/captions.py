@@ -1,0 +1,42 @@
+"""Captions continued by the prior. It knows no pictures."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from jaxtyping import Int
+from torch import Tensor
+
+from tessera.config import SampleConfig
+from tessera.generate.choose import Noise, _sound, draw, filters
+from tessera.machine.device import few_rows
+from tessera.models.text_to_image import TextToImage
+
+
+@few_rows()
+@torch.inference_mode()
+def texts(
+    model: TextToImage, tokens: Int[Tensor, "B t"], seeds: Sequence[int], config: SampleConfig
+) -> Int[Tensor, "B T"]:
+    """Continue captions, all of t tokens, to their ends; padding ids follow them. `tokens` is not changed."""
+    total, padding = model.config.text_len, model.unconditional(tokens.new_zeros(len(tokens), model.config.text_len))
+    chosen = filters(config, model.config.text_vocab + total)
+    noise = Noise(seeds, model.config.text_vocab + total, tokens.device)
+    past = model.past(len(tokens), dtype=model.text_embedding.weight.dtype)
+    drawn = list(tokens.unbind(1))
+    over = torch.zeros(len(tokens), dtype=torch.bool, device=tokens.device)
+    read = tokens
+    while len(drawn) < total and not over.all():
+        logits = model.continue_text(read, past)
+        if read is tokens:
+            _sound(logits)
+        if not drawn:
+            logits = logits.index_fill(1, padding[0], -torch.inf)  # a caption has a first word
+        for keep in chosen:
+            logits = keep(logits)
+        token = draw(logits, noise.at(len(drawn), 1)[:, 0])
+        over = over | (token >= model.config.text_vocab)
+        drawn.append(torch.where(over, padding[:, len(drawn)], token))
+        read = drawn[-1][:, None]
+    return torch.cat((torch.stack(drawn, 1), padding[:, len(drawn) :]), 1) if drawn else padding

@@ -1,0 +1,45 @@
+"""A drawn picture. It knows no model."""
+
+from __future__ import annotations
+
+import io
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from PIL import Image, PngImagePlugin
+
+from tessera.files.atomic import whole
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A drawn picture. In a notebook it shows itself."""
+
+    image: Image.Image
+    prompt: str
+    seed: int
+    run: str = ""
+    codes: tuple[int, ...] = field(default=(), repr=False)
+    score: float | None = None
+    """How well a judge finds that it fits the prompt: higher is better."""
+
+    def save(self, path: str | Path) -> None:
+        """A PNG that carries its prompt, seed and run."""
+        words = {"prompt": self.prompt, "seed": str(self.seed), "run": self.run}
+        if self.score is not None:
+            words["score"] = f"{self.score:.4f}"
+        save_png(self.image, Path(path), words)
+
+    def _repr_png_(self) -> bytes:
+        buffer = io.BytesIO()
+        self.image.save(buffer, "PNG")
+        return buffer.getvalue()
+
+
+def save_png(image: Image.Image, path: Path, words: dict[str, str]) -> None:
+    """A PNG, whole or not at all, that carries words and the mark of this program."""
+    about = PngImagePlugin.PngInfo()
+    for key, value in {**words, "software": "Tessera"}.items():
+        about.add_itxt(key, value)
+    with whole(path) as fresh:
+        image.save(fresh, "PNG", pnginfo=about)

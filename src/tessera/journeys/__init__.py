@@ -1,0 +1,1 @@
+"""Where training and drawing meet: learn, the demo, previews."""

@@ -1,0 +1,1 @@
+"""What a step runs on: one file per engine, one protocol."""

@@ -1,0 +1,59 @@
+"""Training an image tokenizer: reconstruct pictures through their codes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from tessera.config import DVAEConfig, TrainConfig
+from tessera.data.batches import Batch, NoCaptions
+from tessera.data.sources import Pair
+from tessera.models import saved
+from tessera.models.dvae import DiscreteVAE
+from tessera.tokens.image import Frozen, ImageTokenizer
+from tessera.train.objectives.protocol import Paired, Parts, _pictures, floats
+
+
+class TrainDVAE(Paired):
+    """Reconstruct pictures through their codes. The held-out "loss" is that of the hard codes, without noise."""
+
+    def __init__(self, config: TrainConfig, pairs: list[Pair], held: list[Pair], skipped: int):
+        assert isinstance(config.model, DVAEConfig)
+        self.config, self.pairs, self.held, self.skipped = config, pairs, held, skipped
+        torch.manual_seed(config.seed)
+        self.model = DiscreteVAE(config.model)
+        sources = [
+            _pictures(config, p, NoCaptions(), config.model.pixels, config.model.channels) for p in (pairs, held)
+        ]
+        self.source, self.held_source = sources
+
+    @property
+    def image(self) -> ImageTokenizer:
+        return Frozen(self.model)
+
+    def loss(self, model: nn.Module, batch: Batch, done: float) -> tuple[Tensor, Parts]:
+        temperature = self.temperature(done)
+        total, reconstruction, kl = model(floats(batch.pixels), temperature)
+        return total, {"reconstruction": reconstruction, "kl": kl, "temperature": torch.tensor(temperature)}
+
+    def temperature(self, done: float) -> float:
+        """Geometrically from temperature to temperature_end, as a function of progress alone."""
+        c = self.model.config
+        return c.temperature * (c.temperature_end / c.temperature) ** done
+
+    def held_loss(self, model: nn.Module, batch: Batch) -> Parts:
+        pixels = floats(batch.pixels)
+        wrong = (self.model.decode(self.model.encode(pixels)) - pixels) / self.model.std
+        return {"loss": wrong.square().mean()}
+
+    def codes(self, batch: Batch) -> Tensor:
+        return self.model.encode(floats(batch.pixels))
+
+    def held_codes(self) -> list[Tensor]:
+        return [self.codes(batch) for batch, _ in self.held_batches()]
+
+    def save(self, folder: Path, weights: Mapping[str, Tensor]) -> None:
+        saved.write(folder, self.model, weights)
