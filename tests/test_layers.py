@@ -1,37 +1,22 @@
-"""Each part of the house imports only parts to its left."""
+"""The plan of the house, held by machines: who may import whom, and how long the core is."""
 
 import ast
+import io
 import subprocess
 import sys
+import tokenize
 from pathlib import Path
 
 import tessera
 
 ROOT = Path(tessera.__file__).parent
-ORDER = ["errors", "files", "settings", "checkpoint", "config", "presets", "machine", "nn", "models", "plan", "tokens", "data", "state", "store", "generate", "train",
-         "evaluate", "preview", "learn", "demonstration", "imports", "compat", "cli", "__main__"]  # fmt: skip
-STRANGERS = {("train", "generate"), ("generate", "train")}
 
 
-def imports(file: Path) -> set[str]:
-    found = set()
-    for node in ast.walk(ast.parse(file.read_text())):
-        if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("tessera"):
-            parts = node.module.split(".")
-            found |= {parts[1]} if len(parts) > 1 else {alias.name for alias in node.names}
-    return found - {"__version__"}
+def test_the_contracts_of_the_house_hold():
+    """Imports point down, train and generate never meet, no part's files import each other in a circle."""
+    from importlinter.cli import lint_imports
 
-
-def test_imports_point_left():
-    wrong = []
-    for file in sorted(ROOT.rglob("*.py")):
-        part = file.relative_to(ROOT).parts[0].removesuffix(".py")
-        if part == "__init__":
-            continue
-        for other in imports(file):
-            if ORDER.index(other) > ORDER.index(part) or (part, other) in STRANGERS:
-                wrong.append(f"{file.relative_to(ROOT)} imports {other}")
-    assert not wrong
+    assert lint_imports(config_filename=str(ROOT.parents[1] / "pyproject.toml")) == 0
 
 
 def test_only_the_command_line_knows_tyro():
@@ -47,16 +32,13 @@ def test_importing_tessera_and_asking_for_help_load_no_torch():
 
 def code_lines(file: Path) -> int:
     """Lines that are neither blank nor comment nor docstring."""
-    import io
-    import tokenize
-
     lines: set[int] = set()
     strings = {
         n.value.lineno: n.value.end_lineno
         for n in ast.walk(ast.parse(file.read_text()))
         if isinstance(n, ast.Expr) and isinstance(n.value, ast.Constant)
     }
-    silent = {line for start, end in strings.items() for line in range(start, end + 1)}
+    silent = {line for start, end in strings.items() for line in range(start, (end or start) + 1)}
     quiet = (tokenize.COMMENT, tokenize.NL, tokenize.NEWLINE, tokenize.INDENT, tokenize.DEDENT, tokenize.ENDMARKER)
     for token in tokenize.generate_tokens(io.StringIO(file.read_text()).readline):
         if token.type not in quiet:
@@ -64,16 +46,19 @@ def code_lines(file: Path) -> int:
     return len(lines - silent)
 
 
+CORE = (
+    "config/ranges.py", "config/networks.py", "config/training.py", "config/drawing.py", "nn", "models/text_to_image.py",
+    "generate/choose.py", "generate/raster.py", "generate/pipeline.py", "store/run.py", "store/position.py",
+    "train/engines/protocol.py", "train/engines/single.py", "train/objectives/protocol.py", "train/objectives/raster.py",
+    "train/loop.py",
+)  # fmt: skip
+"""What a number passes through from config to code: config, nn, prior, decoder, pipeline, store, engine protocol,
+objectives, loop."""
+
+
+def core() -> list[Path]:
+    return [f for name in CORE for f in ([ROOT / name] if name.endswith(".py") else sorted((ROOT / name).rglob("*.py")))]
+
+
 def test_the_core_is_read_in_one_sitting():
-    core = [
-        "config.py",
-        "nn",
-        "models/text_to_image.py",
-        "generate/sample.py",
-        "train/engine.py",
-        "train/loop.py",
-    ]
-    files = [
-        f for name in core for f in ([ROOT / name] if name.endswith(".py") else sorted((ROOT / name).glob("*.py")))
-    ]
-    assert sum(map(code_lines, files)) < 1500
+    assert sum(map(code_lines, core())) < 2000

@@ -184,13 +184,13 @@ def metrics(folder: Path, tree: str) -> None:
     run.forget_after(3)
     rows = run.read_metrics()
     assert all(math.isfinite(row.get("step", 0)) for row in rows)
-    plots.plots(run)
+    plots.curves(run)
 
 
 def curves() -> dict[str, Tree]:
     """The run; matplotlib first makes its own cache, which is no case's fault."""
     lay(runs()["run"], folder := GROUND().fresh())
-    plots.plots(Run(folder / "run"))
+    plots.curves(Run(folder / "run"))
     return only("run")
 
 

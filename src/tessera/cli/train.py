@@ -7,27 +7,20 @@ import itertools
 import json
 import os
 from collections.abc import Callable
-from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated
 
 from annotated_types import Ge, Le
 
 from tessera.cli.arguments import options, positionals
 from tessera.cli.screen import bar, say
-from tessera.config import CLIPConfig, DVAEConfig, LearnConfig, TrainConfig, to_dict
+from tessera.config import LearnConfig, TrainConfig, to_dict
 from tessera.config.merging import Checked, merge, read_toml
 from tessera.config.presets import PRESETS, preset
 from tessera.config.ranges import Seed
 from tessera.errors import ConfigError
 from tessera.files.atomic import whole, write_whole
-from tessera.machine import memory
-
-if TYPE_CHECKING:
-    from tessera.store.run import Run
-    from tessera.train.engines.protocol import Engine
-    from tessera.train.objectives.protocol import Objective
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -131,104 +124,16 @@ def train(args: list[str]) -> None:
         say(json.dumps(to_dict(config), indent=1))
     if start.dry_run:
         return
-    from tessera.store.run import Run
-    from tessera.train.engines import table as engines
-    from tessera.train.keep import together
+    from tessera.journeys.training import train as work
 
-    run, engine = Run(config.out), engines.choose(config)
-    with ExitStack() as stack:  # the folder is ours alone from before the data is read to after the report
-        together(engine, lambda: None if engine.rank else stack.enter_context(run.held()))
-        _train(config, name, start.profile, run, engine)
-
-
-def _train(config: TrainConfig, name: str, profile: bool, run: Run, engine: Engine) -> None:
-    from tessera.evaluate import report
-    from tessera.journeys.preview import preview
-    from tessera.machine import paths
-    from tessera.models import saved
-    from tessera.train import loop, plan, track, trackers
-
-    if engine.world == 1:
-        refuse_too_large(config.model, memory.free_memory(engine.device))
-    objective = _objective(config, run, engine)
-    if engine.rank == 0:
-        say(
-            f"{len(objective.pairs)} pairs to learn, {len(objective.held)} held out; "
-            f"{saved.parameters(objective.model):,} parameters; {engine.world} x {type(engine).__name__.lower()}."
-        )
-    free = engine.least(memory.free_memory(engine.device))
-    objective.config, expected = plan.settle(objective.config, engine.device, free, engine.world, objective.encoder)
-    if engine.rank == 0:
-        say(f"Memory expected: {expected}; {plan.size(free)} are free. {paths.summary()}")
-    tracker = trackers.choose(objective.config, run, name) if engine.rank == 0 else track.Several([])
-    steps = lambda: loop.train(objective.config, objective, engine, run, tracker, preview)
-    try:
-        profiled(steps, run.folder) if profile else steps()
-        engine.close()
-    finally:
-        tracker.close()
-    if engine.rank or profile:
-        return
-    if not engine.replicated:
-        objective.model = saved.read(run.best())
-    figures = report.write(run, objective, [], ())
-    for title, value in figures.items():
-        say(f"  {title:<50} {value}")
-    say(f"Done: {run.best()}   Report: {run.folder / 'report.html'}")
-
-
-def _objective(config: TrainConfig, run: Run, engine: Engine) -> Objective:
-    """The first rank reads the data first, and leaves what it found for the others; where one fails all of them end."""
-    from tessera.train.job import build
-    from tessera.train.keep import together
-
-    def prepare() -> Objective:
-        objective = build(config, progress=bar("Checking the pictures") if engine.rank == 0 else None)
-        for notice in run.open(objective.config) if engine.rank == 0 else ():
-            say(notice)
-        return objective
-
-    first = together(engine, lambda: None if engine.rank else prepare())
-    return together(engine, lambda: first or prepare())
+    profiler = (lambda steps: profiled(steps, Path(config.out))) if start.profile else None
+    work(config, say=say, progress=bar, title=name, profiler=profiler)
 
 
 def free_name(out: str) -> str:
     """The name, with a number where it is taken: a profile is of a run's first steps."""
     names = itertools.chain([out], (f"{out}-{i}" for i in itertools.count(2)))
     return next(name for name in names if not os.path.lexists(name))
-
-
-def parameters(model: Any) -> int:
-    """How many a model of these settings has; it is built without memory."""
-    import torch
-
-    from tessera.models import saved
-
-    with torch.device("meta"):
-        return saved.parameters(saved.network(model))
-
-
-def refuse_too_large(model: Any, free: float) -> None:
-    """Raise ConfigError where the weights alone are more than there is room for, before anything is built or read."""
-    count = parameters(assumed(model)[0])
-    if 4 * count > free:
-        raise ConfigError(
-            f"The model has {count:,} parameters: {4 * count / 1e9:,.1f} GB of weights alone, and {free / 1e9:,.1f} GB "
-            "are free. Take a smaller preset, or smaller model.* settings."
-        )
-
-
-def assumed(model: Any) -> tuple[Any, str]:
-    """A model's settings with what a run would choose from its data, and a sentence about that."""
-    if isinstance(model, DVAEConfig) or model.text_vocab:
-        return model, ""
-    model = dataclasses.replace(model, text_vocab=4096, text_len=model.text_len or 64)
-    if isinstance(model, CLIPConfig):
-        return model, "(with a text vocabulary of 4,096 and 64 text tokens, which the run would choose)"
-    return (
-        dataclasses.replace(model, image_vocab=1000, grid=16),
-        "(with a text vocabulary of 4,096, 64 text tokens, and 16 x 16 of 1,000 codes, which the run would choose)",
-    )
 
 
 def profiled(work: Callable[[], object], folder: Path) -> None:
@@ -301,10 +206,10 @@ def show(args: list[str]) -> None:
     run = Run(name)
     config = run.config() if run.exists() or "/" in name else preset(name)
     say(json.dumps(to_dict(config), indent=1))
-    model, note = assumed(config.model)
+    model, note = config.model.assumed()
     if note:
         say(note)
-    count = parameters(model)
+    count = plan.parameters(model)
     say(f"{count:,} parameters: {count * 4 / 1e6:,.1f} MB of float32 weights.")
     for line in plan.table(dataclasses.replace(config, model=model)):
         say(line)

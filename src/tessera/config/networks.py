@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from dataclasses import dataclass, field
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
 from annotated_types import Ge, Gt, Le, MinLen
 
@@ -28,7 +29,19 @@ PatternName = Literal["full", "axial_row", "axial_col", "conv_like", "conv_centr
 
 
 @dataclass(frozen=True, kw_only=True)
-class DVAEConfig(Checked):
+class NetworkConfig(Checked):
+    """What is asked of the settings of every kind of network that can be trained."""
+
+    needs_codes = False
+    """Whether it is trained on the codes of an image tokenizer."""
+
+    def assumed(self) -> tuple[Self, str]:
+        """The settings with what a run would choose from its data, and a sentence about that."""
+        return self, ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class DVAEConfig(NetworkConfig):
     """A discrete VAE (DALL-E, Ramesh et al. 2021, section 2.1): pixels <-> a grid of codes."""
 
     pixels: Pixels = 64
@@ -167,7 +180,7 @@ class TransformerConfig(Checked):
 
 
 @dataclass(frozen=True, kw_only=True)
-class TextToImageConfig(Checked):
+class TextToImageConfig(NetworkConfig):
     """The prior: text tokens, then image codes, one after the other (Ramesh et al. 2021, section 2.2)."""
 
     text_vocab: Vocabulary = 0
@@ -186,13 +199,22 @@ class TextToImageConfig(Checked):
     """Embeddings and output heads share their weights."""
     transformer: TransformerConfig = field(default_factory=TransformerConfig)
 
+    needs_codes = True
+
+    def assumed(self) -> tuple[Self, str]:
+        if self.text_vocab:
+            return self, ""
+        sizes = {"text_vocab": 4096, "text_len": self.text_len or 64, "image_vocab": 1000, "grid": 16}
+        about = "a text vocabulary of 4,096, 64 text tokens, and 16 x 16 of 1,000 codes"
+        return dataclasses.replace(self, **sizes), f"(with {about}, which the run would choose)"
+
     def rules(self) -> None:
         if "all" in self.transformer.patterns:
             raise ConfigError("patterns names 'all', which shows a prior the codes it must predict; try 'full'.")
 
 
 @dataclass(frozen=True, kw_only=True)
-class CLIPConfig(Checked):
+class CLIPConfig(NetworkConfig):
     """The judge: scores a picture against a sentence (CLIP, Radford et al. 2021), as DALLE-pytorch built it."""
 
     text_vocab: Vocabulary = 0
@@ -220,12 +242,18 @@ class CLIPConfig(Checked):
     head_dim: Annotated[int, Ge(1), Le(8_192)] = 64
     """Width of a head."""
 
+    def assumed(self) -> tuple[Self, str]:
+        if self.text_vocab:
+            return self, ""
+        about = "(with a text vocabulary of 4,096 and 64 text tokens, which the run would choose)"
+        return dataclasses.replace(self, text_vocab=4096, text_len=self.text_len or 64), about
+
     def rules(self) -> None:
         if self.pixels % self.patch:
             raise ConfigError(f"model.pixels is {self.pixels}; it must be a multiple of model.patch ({self.patch}).")
 
 
-MODELS: dict[str, type] = {"dvae": DVAEConfig, "t2i": TextToImageConfig, "clip": CLIPConfig}
+MODELS: dict[str, type[NetworkConfig]] = {"dvae": DVAEConfig, "t2i": TextToImageConfig, "clip": CLIPConfig}
 
 
 def kind_of(model: Any) -> str:

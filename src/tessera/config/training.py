@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal
 from annotated_types import Ge, Le
 
 from tessera.config.merging import Checked, merge, nearest, short
-from tessera.config.networks import MODELS, CLIPConfig, DVAEConfig, TextToImageConfig, kind_of
+from tessera.config.networks import MODELS, DVAEConfig, NetworkConfig, kind_of
 from tessera.config.ranges import (
     Batch,
     Count,
@@ -167,7 +167,7 @@ class TrainConfig(Checked):
     """Steps between sample pictures; 0 never."""
     patience: CountOrZero = 0
     """Stop after this many held-out losses without a new best; 0 never."""
-    model: DVAEConfig | TextToImageConfig | CLIPConfig = field(default_factory=DVAEConfig)
+    model: NetworkConfig = field(default_factory=DVAEConfig)
     data: DataConfig = field(default_factory=DataConfig)
     tokens: TokensConfig = field(default_factory=TokensConfig)
     optim: OptimConfig = field(default_factory=OptimConfig)
@@ -179,7 +179,7 @@ class TrainConfig(Checked):
             raise ConfigError("patience counts held-out losses: it needs valid-every and data.holdout above 0.")
         if self.optim.schedule == "plateau" and not (self.valid_every and self.data.holdout):
             raise ConfigError("optim.schedule plateau follows the held-out loss: set valid-every and data.holdout.")
-        if isinstance(self.model, TextToImageConfig) and not (self.tokens.image or self.data.codes):
+        if self.model.needs_codes and not (self.tokens.image or self.data.codes):
             raise ConfigError(
                 "A text-to-image run needs an image tokenizer: train one (tessera train dvae-s-64 --data.path ...) "
                 "and name its folder with --tokens.image, or let `tessera learn` do both."

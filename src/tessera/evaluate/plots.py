@@ -13,8 +13,6 @@ from torch import Tensor
 from tessera.files.atomic import whole
 from tessera.store.run import Run
 
-# Plots.
-
 CURVES = (
     ("reconstruction", "training", "-"),
     ("image", "training, codes", "-"),
@@ -23,7 +21,7 @@ CURVES = (
 )
 
 
-def plots(run: Run) -> list[Image.Image]:
+def curves(run: Run) -> list[Image.Image]:
     """The loss curves of a run, and of the image tokenizer that `learn` trained for it."""
     runs = [(run, "")] + [(Run(f), "image tokenizer") for f in [run.folder / "tokenizer"] if f.is_dir()]
     return [plot(title, r.read_metrics()) for r, title in runs]
@@ -44,7 +42,7 @@ def plot(title: str, rows: Sequence[dict[str, Any]]) -> Image.Image:
     return _drawn(figure)
 
 
-def _histogram(codes: Tensor, vocab: int) -> Image.Image:
+def histogram(codes: Tensor, vocab: int) -> Image.Image:
     figure, axes = _figure("")
     counts = torch.bincount(codes.flatten(), minlength=vocab).sort(descending=True).values
     axes.fill_between(range(vocab), counts.tolist(), step="mid", alpha=0.7)

@@ -7,24 +7,21 @@ import html
 import io
 import json
 from collections.abc import Sequence
-from itertools import islice
-from typing import Any
 
 import torch
 from PIL import Image
 from torch import Tensor
 
+from tessera.config import kind_of
 from tessera.data.check import show
-from tessera.data.pictures import grid_image, middle_square, read, resized
+from tessera.data.pictures import grid_image
 from tessera.data.sources import Skip
-from tessera.errors import DataError
-from tessera.evaluate import metrics
-from tessera.evaluate.plots import _histogram, plots
+from tessera.evaluate import metrics, plots
+from tessera.evaluate.subject import Subject
 from tessera.files.atomic import write_whole
 from tessera.generate.pipeline import Picture
 from tessera.models.saved import parameters
 from tessera.store.run import Run
-from tessera.train.objectives.protocol import Objective
 
 STYLE = """
 body{font:16px/1.5 system-ui,sans-serif;max-width:1040px;margin:2rem auto;padding:0 1rem;color:#222;background:#fdfcfa}
@@ -35,26 +32,34 @@ td:last-child{font-variant-numeric:tabular-nums}
 .tiles img{width:100%;border-radius:6px}figcaption{font-size:.8rem;color:#555}
 .pixel{image-rendering:pixelated}.wide{width:100%}
 """
-UNITS = {"held_text": "nats per code", "held_accuracy": "nats"}
-SHOWN = 10
-"""Reconstructions on the page."""
+UNITS = {"dvae": "squared error", "t2i": "nats per code", "clip": "nats"}
+"""Of the held-out loss, by kind of model."""
+SHOWN, MEASURED = 10, 64
+"""Reconstructions on the page, and how many are measured."""
 
 
 @torch.no_grad()
-def write(run: Run, objective: Objective, drawn: Sequence[Picture], skipped: Sequence[Skip]) -> dict[str, str]:
-    """Write report.html and figures.json into the run folder; returns the figures that stand at its top."""
-    objective.model.eval()
-    rows = run.read_metrics()
-    codes = objective.held_codes()
+def write(
+    run: Run, subject: Subject, drawn: Sequence[Picture], skipped: Sequence[Skip], codes: Tensor | None = None
+) -> dict[str, str]:
+    """Write report.html and figures.json into the run folder; returns the figures that stand at its top.
+
+    `codes` are those of the held-out pictures, [B, N], where they are known already.
+    """
+    subject.model.eval()
+    pixels = subject.pixels(subject.held, MEASURED) if subject.image else torch.zeros(0)
+    if codes is None and len(pixels):
+        codes = subject.codes(pixels)
+    again = subject.decoded(subject.codes(pixels)) if len(pixels) else pixels
     sections = [
         ("Held-out captions, drawn", _tiles(drawn)),
-        ("Losses", "".join(map(_img, plots(run)))),
-        ("Held-out pictures (above) and what their codes keep of them (below)", _reconstructions(objective)),
-        ("How often each code is used on held-out pictures", _usage(codes, objective)),
+        ("Losses", "".join(map(_img, plots.curves(run)))),
+        ("Held-out pictures (above) and what their codes keep of them (below)", _reconstructions(pixels, again)),
+        ("How often each code is used on held-out pictures", _usage(codes, subject)),
         (f"Left out ({len(skipped)})", _left_out(skipped)),
         ("Settings", _settings(run)),
     ]
-    figures = numbers(rows, objective, torch.cat(codes) if codes else torch.zeros(0, 0, dtype=torch.long))
+    figures = numbers(subject, codes, pixels, again)
     shown = [(name, content) for name, content in sections if content]
     with run.written():
         write_whole(run.folder / "report.html", page(f"Tessera: {run.folder.name}", figures, shown))
@@ -62,54 +67,30 @@ def write(run: Run, objective: Objective, drawn: Sequence[Picture], skipped: Seq
     return figures
 
 
-def numbers(rows: Sequence[dict[str, Any]], objective: Objective, codes: Tensor) -> dict[str, str]:
+def numbers(subject: Subject, codes: Tensor | None, pixels: Tensor, again: Tensor) -> dict[str, str]:
     """What a reader asks first."""
-    counts = f"{len(objective.pairs)} learned, {len(objective.held)} held out, {objective.skipped} left out"
-    figures = {"captioned pictures": counts, "parameters": f"{parameters(objective.model):,}"}
-    held = [(r["held_loss"], r["step"]) for r in rows if "held_loss" in r]
+    counts = f"{len(subject.learned)} learned, {len(subject.held)} held out, {subject.skipped} left out"
+    figures = {"captioned pictures": counts, "parameters": f"{parameters(subject.model):,}"}
+    held = [(r["held_loss"], r["step"]) for r in subject.curves if "held_loss" in r]
     if held:
-        unit = next((u for key, u in UNITS.items() if any(key in r for r in rows)), "squared error")
+        unit = UNITS[kind_of(subject.model.config)]
         figures[f"best held-out loss, {unit}"] = f"{min(held)[0]:.4f} at step {min(held)[1]}"
-    if len(codes) and objective.image:
-        used, perplexity = metrics.usage(codes, objective.image.vocab)
+    if codes is not None and len(codes) and subject.image:
+        used, perplexity = metrics.usage(codes, subject.image.vocab)
         figures["best context-free predictor (unigram entropy)"] = f"{metrics.unigram_entropy(codes):.4f}"
-        figures["codes in use on held-out pictures"] = f"{used} of {objective.image.vocab}, perplexity {perplexity:.0f}"
-        if len(pixels := _originals(objective, 64)):
-            figures["reconstruction of held-out pictures"] = f"{metrics.psnr(_again(objective, pixels), pixels):.1f} dB"
+        figures["codes in use on held-out pictures"] = f"{used} of {subject.image.vocab}, perplexity {perplexity:.0f}"
+    if len(pixels):
+        figures["reconstruction of held-out pictures"] = f"{metrics.psnr(again, pixels):.1f} dB"
     return figures
 
 
-def _originals(objective: Objective, count: int) -> Tensor:
-    """The middle squares of the first held-out pictures, [B, C, S, S] in 0 ... 1."""
-    image = objective.image
-    assert image is not None
-    pictures = []
-    for pair in islice(objective.held, count):
-        try:
-            pictures.append(read(pair.image, image.channels))
-        except DataError:  # packed codes outlive the pictures they were made of
-            continue
-    if not pictures:
-        return torch.zeros(0, image.channels, image.pixels, image.pixels)
-    return torch.stack([resized(p, middle_square(*p.shape[1:]), image.pixels) for p in pictures]).float() / 255
+def _reconstructions(pixels: Tensor, again: Tensor) -> str:
+    shown = torch.cat((pixels[:SHOWN], again[:SHOWN]))
+    return _img(grid_image(shown, len(shown) // 2), "pixel wide") if len(shown) else ""
 
 
-def _again(objective: Objective, pixels: Tensor) -> Tensor:
-    assert objective.image is not None
-    return objective.image.decode(objective.image.encode(pixels)).float().cpu()
-
-
-def _reconstructions(objective: Objective) -> str:
-    if not (objective.held and objective.image):
-        return ""
-    pixels = _originals(objective, SHOWN)
-    if not len(pixels):
-        return ""
-    return _img(grid_image(torch.cat((pixels, _again(objective, pixels))), len(pixels)), "pixel wide")
-
-
-def _usage(codes: Sequence[Tensor], objective: Objective) -> str:
-    return _img(_histogram(torch.cat(list(codes)), objective.image.vocab)) if codes and objective.image else ""
+def _usage(codes: Tensor | None, subject: Subject) -> str:
+    return _img(plots.histogram(codes, subject.image.vocab)) if codes is not None and subject.image else ""
 
 
 def _left_out(skipped: Sequence[Skip]) -> str:

@@ -24,14 +24,13 @@ from tessera.models import saved
 from tessera.models.clip import CLIP
 from tessera.models.dvae import DiscreteVAE
 from tessera.models.text_to_image import TextToImage
+from tessera.store.position import Position, State
 from tessera.store.run import Run, checkpoint_of
 from tessera.store.state import write_state
 from tessera.tokens import image as image_tokens
 from tessera.tokens import text as text_tokens
 from tessera.tokens.image import Frozen
 from tessera.tokens.text import CLIP_VOCAB, Numbers, TextTokenizer
-from tessera.train.loop import Position
-from tessera.train.optim import Schedule
 
 MORE_STEPS = 10_000
 """Steps that an imported run is set up to go on for; --steps changes it."""
@@ -129,8 +128,7 @@ def _write_run(found: Imported, source: str, out: Path, text: TextTokenizer | No
         step = torch.tensor(float(found.step))
         moments = {n: {"step": step.clone(), **m} for n, m in found.moments.items()} if optimizer else {}
         write_state(folder / "optimizer", {"moments": moments, "scaler": {}})
-        state = {"schedule": Schedule(config.optim).state(), "at": asdict(Position(step=found.step))}
-        write_state(folder / "state", state)
+        write_state(folder / "state", asdict(State(at=Position(step=found.step))))
 
     run.save(found.step, write, keep=1)
 

@@ -16,8 +16,6 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageDraw
 
-from tessera.journeys import birds
-
 Colour = tuple[int, int, int]
 
 BODY: dict[str, Colour] = {
@@ -303,11 +301,11 @@ def _name(colour: np.ndarray, palette: dict[str, Colour]) -> str:
     return min(palette, key=lambda name: float(((colour - np.array(palette[name])) ** 2).sum()))
 
 
-def colours_right(pictures: Sequence[Image.Image], asked: Sequence[birds.Bird]) -> dict[str, float]:
+def colours_right(pictures: Sequence[Image.Image], asked: Sequence[Bird]) -> dict[str, float]:
     """For each part of the built-in birds, the share of pictures in which it has the asked colour; "all" over parts."""
-    right = dict.fromkeys(birds.PALETTES, 0)
+    right = dict.fromkeys(PALETTES, 0)
     for picture, bird in zip(pictures, asked, strict=True):
-        found = birds.measure(picture)
+        found = measure(picture)
         for part in right:
             right[part] += found[part] == getattr(bird, part)
     shares = {part: count / len(pictures) for part, count in right.items()}

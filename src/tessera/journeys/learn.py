@@ -34,15 +34,13 @@ from tessera.files.atomic import whole, write_whole
 from tessera.generate.pipeline import Picture, Pipeline
 from tessera.generate.sheet import contact_sheet
 from tessera.journeys.preview import preview
-from tessera.machine import memory, paths
+from tessera.journeys.training import codes_of, judged
+from tessera.machine import paths
 from tessera.machine.device import choose_device
 from tessera.store.run import Run, checkpoint_of
 from tessera.tokens import image as image_tokens
 from tessera.tokens import text as text_tokens
-from tessera.train import plan, trackers
-from tessera.train.engines.single import Single
-from tessera.train.job import build
-from tessera.train.loop import train
+from tessera.train import job
 from tessera.train.objectives.protocol import Objective
 
 Progress = Callable[[str], Callable[[Iterable, int], Iterable]]
@@ -59,11 +57,12 @@ def learn(config: LearnConfig, progress: Progress, say: Callable[[str], None]) -
     """All stages, each resumable. Returns the finished run."""
     config.check()
     run = Run(config.out or f"runs/{Path(config.pictures).resolve().name}")
-    with run.held(_began), Run(run.folder / "tokenizer").held():
-        return _learn(config, run, progress, say)
+    tokenizer = Run(run.folder / "tokenizer")
+    with run.held(_began), tokenizer.held():
+        return _learn(config, run, tokenizer, progress, say)
 
 
-def _learn(config: LearnConfig, run: Run, progress: Progress, say: Callable[[str], None]) -> Run:
+def _learn(config: LearnConfig, run: Run, tokenizer_run: Run, progress: Progress, say: Callable[[str], None]) -> Run:
     out = run.folder
     machine = MachineConfig(device=config.device)
     health = check(config.pictures, config.captions, out / "data.json", progress("Checking the pictures"))
@@ -79,13 +78,13 @@ def _learn(config: LearnConfig, run: Run, progress: Progress, say: Callable[[str
         f"Chosen: {chosen.pixels} px, {chosen.grid} x {chosen.grid} codes, a prior of width {chosen.dim} and depth "
         f"{chosen.depth}; {config.budget} in all. {paths.summary()}"
     )
-    run_stage("Image tokenizer", tokenizer_config, health)
+    run_stage("Image tokenizer", tokenizer_config, tokenizer_run, health)
     if not (out / "codes" / "index.json").is_file():
         tokenizer = image_tokens.load(checkpoint_of(tokenizer_config.out))
         tokenizer.to(choose_device(config.device))
         ahead = progress("Encoding the pictures")
         encode(health.pairs, tokenizer, out / "codes", chosen.views, prior_config.data, config.seed, ahead)
-    objective = run_stage("Prior", prior_config, health)
+    objective = run_stage("Prior", prior_config, run, health)
     draw_and_report(config, run, objective, health, progress, say)
     return run
 
@@ -213,21 +212,9 @@ def stages(config: LearnConfig, c: Choice, machine: MachineConfig, out: Path) ->
     return tokenizer, prior
 
 
-def run_stage(title: str, config: TrainConfig, health: Health) -> Objective:
+def run_stage(title: str, config: TrainConfig, run: Run, health: Health) -> Objective:
     """Train one model to the end of its budget."""
-    run = Run(config.out)
-    objective, engine = build(config, health), Single(config.machine, adapts=True)
-    notices = run.open(objective.config)
-    free = memory.free_memory(engine.device)
-    objective.config, _ = plan.settle(objective.config, engine.device, free, tokenizer=objective.encoder)
-    tracker = trackers.choose(config, run, title)
-    for notice in notices:
-        tracker.notice(notice)
-    try:
-        train(objective.config, objective, engine, run, tracker, preview)
-    finally:
-        tracker.close()
-    return objective
+    return job.train(config, job.Ways(preview=preview), title, run, health)
 
 
 def draw_and_report(
@@ -244,7 +231,7 @@ def draw_and_report(
     with whole(run.folder / "contact-sheet.png") as fresh:
         contact_sheet(drawn).save(fresh)
     say("")
-    for name, value in report.write(run, objective, drawn, health.skipped).items():
+    for name, value in report.write(run, judged(objective, run), drawn, health.skipped, codes_of(objective)).items():
         say(f"  {name:<50} {value}")
     say(f"\nReport: {run.folder / 'report.html'}   Pictures: {run.folder / 'contact-sheet.png'}")
     say(f'Draw: tessera generate {run.folder} "{asked[0].captions[0]}"')

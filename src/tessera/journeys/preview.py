@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import torch
 
-from tessera.config import SampleConfig
+from tessera.config import SampleConfig, kind_of
 from tessera.data.pictures import grid_image
 from tessera.errors import CheckpointError
 from tessera.evaluate import plots
@@ -24,9 +26,7 @@ COUNT = 8
 def preview(objective: Objective, path: Path) -> str:
     """Write a PNG: reconstructions below their originals, or drawings with their held-out captions; and loss.png."""
     plots.save_plot(Run(objective.config.out))
-    if isinstance(objective, TrainDVAE):
-        return reconstructions(objective, path)
-    return drawings(objective, path) if isinstance(objective, TrainTextToImage) else ""
+    return PREVIEWS[kind_of(objective.config.model)](objective, path)
 
 
 def reconstructions(objective: TrainDVAE, path: Path) -> str:
@@ -49,3 +49,11 @@ def drawings(objective: TrainTextToImage, path: Path) -> str:
     with whole(path) as fresh:
         contact_sheet(drawn).save(fresh)
     return " | ".join(p.prompt for p in drawn)
+
+
+PREVIEWS: dict[str, Callable[[Any, Path], str]] = {
+    "dvae": reconstructions,
+    "t2i": drawings,
+    "clip": lambda objective, path: "",
+}
+"""By kind of model. A judge has nothing to show."""

@@ -28,6 +28,15 @@ class CLIP(nn.Module):
     The architecture is DALLE-pytorch's CLIP, so that its weights fit: transformers that see everything, mean pooling.
     """
 
+    splits = False
+    """Whether a batch may be cut into micro-batches: here each picture is told from all others in its batch."""
+
+    @staticmethod
+    def inputs(config: CLIPConfig, rows: int) -> tuple[Tensor, Tensor]:
+        """What training calls it with, all zero."""
+        tokens = torch.zeros(rows, config.text_len, dtype=torch.long)
+        return tokens, torch.zeros(rows, config.channels, config.pixels, config.pixels)
+
     def __init__(self, config: CLIPConfig):
         super().__init__()
         assert min(config.text_vocab, config.text_len) > 0, "resolve the config first"

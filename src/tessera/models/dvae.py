@@ -34,6 +34,14 @@ class DiscreteVAE(nn.Module):
     mean: Tensor
     std: Tensor
 
+    splits = False
+    """Whether a batch may be cut into micro-batches: the noise and the divergence here are those of a whole batch."""
+
+    @staticmethod
+    def inputs(config: DVAEConfig, rows: int) -> tuple[Tensor, float]:
+        """What training calls it with, all zero."""
+        return torch.zeros(rows, config.channels, config.pixels, config.pixels), 1.0
+
     def __init__(self, config: DVAEConfig):
         super().__init__()
         c = self.config = config

@@ -33,7 +33,12 @@ NETWORKS: dict[str, tuple[type, Any]] = {
 
 def network(config: Any) -> nn.Module:
     """The model that a config describes, with fresh weights."""
-    return next(cls for kind, cls in NETWORKS.values() if type(config) is kind)(config)
+    return class_of(config)(config)
+
+
+def class_of(config: Any) -> Any:
+    """The class of the model that a config describes."""
+    return next(cls for kind, cls in NETWORKS.values() if type(config) is kind)
 
 
 def write(folder: Path, model: nn.Module, weights: Mapping[str, Tensor] | None = None) -> None:
@@ -122,9 +127,4 @@ def parameters(model: nn.Module) -> int:
 
 def inputs(config: Any, rows: int) -> tuple[Any, ...]:
     """What `network(config)` is called with in training, of `rows` samples, all zero."""
-    ids = lambda length: torch.zeros(rows, length, dtype=torch.long)
-    if isinstance(config, DVAEConfig):
-        return torch.zeros(rows, config.channels, config.pixels, config.pixels), 1.0
-    if isinstance(config, CLIPConfig):
-        return ids(config.text_len), torch.zeros(rows, config.channels, config.pixels, config.pixels)
-    return ids(config.text_len), ids(config.grid * config.grid)
+    return class_of(config).inputs(config, rows)

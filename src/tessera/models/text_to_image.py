@@ -45,6 +45,15 @@ class TextToImage(nn.Module):
     row_position: Tensor
     col_position: Tensor
 
+    splits = True
+    """Whether a batch may be cut into micro-batches without changing the loss."""
+
+    @staticmethod
+    def inputs(config: TextToImageConfig, rows: int) -> tuple[Tensor, Tensor]:
+        """What training calls it with, all zero."""
+        tokens = torch.zeros(rows, config.text_len, dtype=torch.long)
+        return tokens, torch.zeros(rows, config.grid * config.grid, dtype=torch.long)
+
     def __init__(self, config: TextToImageConfig):
         super().__init__()
         assert min(config.text_vocab, config.image_vocab, config.grid) > 0, "resolve the config first"

@@ -61,8 +61,14 @@ class Run:
 
     @contextmanager
     def held(self, began: Callable[[Path], bool] = lambda folder: False) -> Iterator[None]:
-        """Make the folder and keep other processes out of it. Raises ConfigError that names the one that is there."""
+        """Make the folder and keep other processes out of it. Raises ConfigError that names the one that is there.
+
+        Inside another `held` of the same Run it is held already.
+        """
         self.make(began)
+        if self.lock.held:
+            yield
+            return
         self.lock.acquire()
         try:
             yield

@@ -1,102 +1,159 @@
-"""One training run from its settings: data, tokenizers, sizes, objective."""
+"""One training run, from its settings to its last checkpoint. It knows no kind of model and no engine."""
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Callable, Iterable
+from contextlib import ExitStack
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
-from tessera.config import CLIPConfig, DVAEConfig, TextToImageConfig, TrainConfig
+from tessera.config import TrainConfig, kind_of
 from tessera.data.check import Health, check
 from tessera.data.codes import Codes
 from tessera.data.sources import Pair
 from tessera.data.split import split
 from tessera.errors import CheckpointError, ConfigError, DataError
+from tessera.machine import paths
+from tessera.machine.memory import free_memory
+from tessera.models import saved
 from tessera.store.checkpoint import verify
 from tessera.store.run import Run, checkpoint_of
 from tessera.tokens import image as image_tokens
 from tessera.tokens import text as text_tokens
 from tessera.tokens.image import ImageTokenizer
 from tessera.tokens.text import TextTokenizer
-from tessera.train.objectives.clip import TrainCLIP
-from tessera.train.objectives.dvae import TrainDVAE
-from tessera.train.objectives.protocol import Objective
-from tessera.train.objectives.raster import TrainTextToImage
+from tessera.train import loop, plan, track, trackers
+from tessera.train.engines import table as engines
+from tessera.train.engines.protocol import Engine
+from tessera.train.keep import together
+from tessera.train.loop import Preview
+from tessera.train.objectives.protocol import Data, Objective
+from tessera.train.objectives.table import OBJECTIVES
 
 Progress = Callable[[Iterable, int], Iterable]
+"""Something that shows how far an iteration has come, given its length."""
 Kept = TypeVar("Kept")
 
 
+@dataclass(frozen=True)
+class Ways:
+    """What a run is shown with. Every field has a silent default."""
+
+    preview: Preview = lambda objective, path: ""
+    """Draws what the model can do by now."""
+    say: Callable[[str], None] = lambda line: None
+    """Takes the lines that are worth reading before the first step; called by the first rank alone."""
+    progress: Progress = lambda items, total: items
+    """Around the check of the pictures."""
+    around: Callable[[Callable[[], object]], object] = lambda steps: steps()
+    """Around all steps: a profiler, for one."""
+    finish: Callable[[Objective, Run], object] = lambda objective, run: None
+    """Called by the first rank after the last step, while the folder is still ours; the model is whole then."""
+
+
+def train(
+    config: TrainConfig, ways: Ways = Ways(), title: str = "", run: Run | None = None, health: Health | None = None
+) -> Objective:
+    """Train one model to the end of its steps or its budget, or go on where it stopped; returns it with its data.
+
+    `health` says what `check` found already. Raises TesseraError for everything that can be wrong, before the first
+    step; Interrupted where a signal asked to stop and everything is saved.
+    """
+    engine, run = engines.choose(config), run or Run(config.out)
+    ways = ways if engine.rank == 0 else Ways()
+    with ExitStack() as stack:  # the folder is ours alone from before the data is read to after the report
+        together(engine, lambda: None if engine.rank else stack.enter_context(run.held()))
+        if engine.world == 1:
+            plan.refuse_too_large(config.model, free_memory(engine.device))
+        objective, notices = _first_reads(config, run, engine, health, ways.progress)
+        ways.say(
+            f"{len(objective.pairs)} pairs to learn, {len(objective.held)} held out; "
+            f"{saved.parameters(objective.model):,} parameters; {engine.world} x {engine.name}."
+        )
+        free = engine.least(free_memory(engine.device))
+        objective.config, expected = plan.settle(objective.config, engine.device, free, engine.world, objective.encoder)
+        ways.say(f"Memory expected: {expected}; {plan.size(free)} are free. {paths.summary()}")
+        tracker = trackers.choose(objective.config, run, title) if engine.rank == 0 else track.Several([])
+        for notice in notices:
+            tracker.notice(notice)
+        try:
+            ways.around(lambda: loop.train(objective.config, objective, engine, run, tracker, ways.preview))
+            engine.close()
+        finally:
+            tracker.close()
+        if engine.rank == 0:
+            if not engine.replicated:
+                objective.model = saved.read(run.best())
+            ways.finish(objective, run)
+    return objective
+
+
+def _first_reads(
+    config: TrainConfig, run: Run, engine: Engine, health: Health | None, progress: Progress
+) -> tuple[Objective, list[str]]:
+    """The first rank reads the data first, and leaves what it found for the others; where one fails all of them end."""
+
+    def prepare() -> tuple[Objective, list[str]]:
+        objective = build(config, health, progress)
+        return objective, run.open(objective.config) if engine.rank == 0 else []
+
+    first = together(engine, lambda: None if engine.rank else prepare())
+    return together(engine, lambda: first or prepare())
+
+
 def build(config: TrainConfig, health: Health | None = None, progress: Progress | None = None) -> Objective:
-    """Read the data and the tokenizers, fill in what the config left to them, and make the model.
+    """The objective with its data, its tokenizers and its fresh model.
 
     Everything that can be wrong with them raises here, before the first step.
     """
     run = Run(config.out)
     run.make()
+    data = read(config, run, health, progress)
+    return OBJECTIVES[kind_of(config.model)].prepare(config, data, RunTokenizers(config, run))
+
+
+def read(config: TrainConfig, run: Run, health: Health | None = None, progress: Progress | None = None) -> Data:
+    """The pairs, checked and split. Raises DataError where none is left to learn from."""
     codes = Codes(Path(config.data.codes)) if config.data.codes else None
     if not (codes or health):
         health = check(config.data.path, config.data.captions, run.folder / "data.json", progress)
     pairs = codes.pairs if codes else health.pairs if health else []
-    skipped = len(health.skipped) if health else 0
     learned, held = split(pairs, config.data.holdout)
     if not learned:
         share = config.data.holdout
         raise DataError(f"All {len(pairs)} pairs fell to the held-out share; lower data.holdout ({share}).")
-    if isinstance(config.model, DVAEConfig):
-        return TrainDVAE(config, learned, held, skipped)
-    text = _text_tokenizer(config, run, learned)
-    if isinstance(config.model, CLIPConfig):
-        resolved = dataclasses.replace(config, model=resolve(config.model, text, {}, learned + held))
-        return TrainCLIP(resolved, learned, held, skipped, text)
-    image = _image_tokenizer(config, run)
-    shape = {"image_vocab": image.vocab, "grid": image.grid}
-    resolved = dataclasses.replace(config, model=resolve(config.model, text, shape, learned + held))
-    return TrainTextToImage(resolved, learned, held, skipped, text, image, codes)
+    return Data(learned, held, len(health.skipped) if health else 0, codes)
 
 
-def _image_tokenizer(config: TrainConfig, run: Run) -> ImageTokenizer:
-    if run.checkpoints():
-        return _kept(run, "image_tokenizer", image_tokens.load)
-    name = config.tokens.image
-    if not name or not Path(name).is_dir():
-        raise ConfigError(f"tokens.image {name!r} is not a folder: name a run with a trained image tokenizer.")
-    return image_tokens.load(checkpoint_of(name))
+class RunTokenizers:
+    """Those that the run's checkpoints hold; before there is one, those that the settings name."""
 
+    def __init__(self, config: TrainConfig, run: Run):
+        self.config, self.run = config.tokens, run
 
-def _text_tokenizer(config: TrainConfig, run: Run, pairs: list[Pair]) -> TextTokenizer:
-    if run.checkpoints():
-        return _kept(run, "text_tokenizer", text_tokens.load)
-    return text_tokens.choose(config.tokens.text, [c for p in pairs for c in p.captions], config.tokens.vocab)
+    def text(self, pairs: list[Pair]) -> TextTokenizer:
+        if self.run.checkpoints():
+            return self._kept("text_tokenizer", text_tokens.load)
+        return text_tokens.choose(self.config.text, [c for p in pairs for c in p.captions], self.config.vocab)
 
+    def image(self) -> ImageTokenizer:
+        if self.run.checkpoints():
+            return self._kept("image_tokenizer", image_tokens.load)
+        name = self.config.image
+        if not name or not Path(name).is_dir():
+            raise ConfigError(f"tokens.image {name!r} is not a folder: name a run with a trained image tokenizer.")
+        return image_tokens.load(checkpoint_of(name))
 
-def _kept(run: Run, name: str, load: Callable[[Path], Kept]) -> Kept:
-    """A tokenizer from the newest checkpoint in which it is whole: it is the same in all of them."""
-    wrong = ""
-    for checkpoint in reversed(run.checkpoints()):
-        try:
-            verify(checkpoint, lambda file: file.startswith(f"{name}/"))
-            return load(checkpoint / name)
-        except CheckpointError as error:
-            wrong = wrong or str(error)
-    raise CheckpointError(f"No checkpoint of {run.folder} is whole: {wrong}. Restore one, or give a new --out.")
-
-
-LONGEST = 256
-"""Text positions that are chosen without being asked for."""
-
-
-Reader = TypeVar("Reader", TextToImageConfig, CLIPConfig)
-
-
-def resolve(model: Reader, text: TextTokenizer, image: dict[str, int], pairs: list[Pair]) -> Reader:
-    """The config with vocabularies, grid and text length filled in. Raises ConfigError where they contradict it."""
-    found = {"text_vocab": text.vocab, **image}
-    for name, value in found.items():
-        if (asked := getattr(model, name)) not in (0, value):
-            raise ConfigError(
-                f"model.{name.replace('_', '-')} is {asked}, but the tokenizer has {value}; leave it at 0."
-            )
-    longest = max(len(text.encode(c)) for p in pairs for c in p.captions) if not model.text_len else 0
-    return dataclasses.replace(model, **found, text_len=model.text_len or min(-(-longest // 8) * 8, LONGEST))
+    def _kept(self, name: str, load: Callable[[Path], Kept]) -> Kept:
+        """From the newest checkpoint in which it is whole: it is the same in all of them."""
+        wrong = ""
+        for checkpoint in reversed(self.run.checkpoints()):
+            try:
+                verify(checkpoint, lambda file: file.startswith(f"{name}/"))
+                return load(checkpoint / name)
+            except CheckpointError as error:
+                wrong = wrong or str(error)
+        raise CheckpointError(
+            f"No checkpoint of {self.run.folder} is whole: {wrong}. Restore one, or give a new --out."
+        )

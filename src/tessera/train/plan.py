@@ -15,7 +15,8 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from tessera.config import MachineConfig, TextToImageConfig, TrainConfig
+from tessera.config import MachineConfig, TrainConfig
+from tessera.errors import ConfigError
 from tessera.machine.device import choose_device, compiles, computes_bf16, keep_freed_memory, return_freed_memory
 from tessera.models import saved
 from tessera.nn.loss import Head
@@ -156,7 +157,7 @@ def settle(
     DeepSpeed is told its micro-batches earlier, and a DVAE or CLIP sees its batch whole: those are left as they are. On
     a CPU with room for twice as much, what is freed is kept for the next step, which is faster.
     """
-    fixed = config.machine.engine == "deepspeed" or not isinstance(config.model, TextToImageConfig)
+    fixed = config.machine.engine == "deepspeed" or not saved.class_of(config.model).splits
     if fixed:
         found, count = predict(config, config.optim.batch // config.optim.accumulate // world, world, tokenizer), 0
     else:
@@ -165,6 +166,22 @@ def settle(
         keep_freed_memory() if ROOMY * found.total < free else return_freed_memory()
     count = count or config.optim.accumulate
     return dataclasses.replace(config, optim=dataclasses.replace(config.optim, accumulate=count)), found
+
+
+def parameters(model: Any) -> int:
+    """How many a model of these settings has; it is built without memory."""
+    with torch.device("meta"):
+        return saved.parameters(saved.network(model))
+
+
+def refuse_too_large(model: Any, free: float) -> None:
+    """Raise ConfigError where the weights alone are more than there is room for, before anything is built or read."""
+    count = parameters(model.assumed()[0])
+    if 4 * count > free:
+        raise ConfigError(
+            f"The model has {count:,} parameters: {4 * count / 1e9:,.1f} GB of weights alone, and {free / 1e9:,.1f} GB "
+            "are free. Take a smaller preset, or smaller model.* settings."
+        )
 
 
 def held_bytes(model: Any) -> float:

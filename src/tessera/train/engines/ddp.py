@@ -16,6 +16,8 @@ from tessera.train.engines.protocol import MakeOptimizer
 class Replicated(Several):
     """Every rank holds the whole model; gradients are averaged (DistributedDataParallel)."""
 
+    name = "ddp"
+
     def prepare(self, model: nn.Module, make_optimizer: MakeOptimizer) -> None:
         super().prepare(model, make_optimizer)
         # The reversible backward runs a shared layer several times, which DDP's bookkeeping refuses.

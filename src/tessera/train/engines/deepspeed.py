@@ -39,6 +39,7 @@ def load() -> Any:
 class ZeRO(Several):
     """DeepSpeed's engine behind ours."""
 
+    name = "deepspeed"
     optimizer: Any
 
     replicated = False

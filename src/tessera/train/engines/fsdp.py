@@ -26,6 +26,7 @@ from tessera.train.sharded import read_optimizer
 class Sharded(Several):
     """Weights, gradients and optimiser state are cut up over ranks (FSDP2, `fully_shard`)."""
 
+    name = "fsdp"
     replicated = False
 
     def prepare(self, model: nn.Module, make_optimizer: MakeOptimizer) -> None:

@@ -28,6 +28,8 @@ def load() -> Any:
 class Horovod(Single):
     """Replicas whose gradients Horovod averages, once per step."""
 
+    name = "horovod"
+
     def __init__(self, machine: MachineConfig):
         self.library = load()
         self.library.init()

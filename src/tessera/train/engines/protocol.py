@@ -19,6 +19,7 @@ class Engine(Protocol):
     Where several ranks stand behind it, every method but `micro` and `backward` is called by all of them together.
     """
 
+    name: str
     rank: int
     world: int
     replicated: bool

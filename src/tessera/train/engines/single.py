@@ -23,6 +23,7 @@ from tessera.train.sharded import read_optimizer
 class Single:
     """One process, one device, float32 weights, bf16 autocast where asked."""
 
+    name = "single"
     rank, world, replicated = 0, 1, True
     model: nn.Module
     optimizer: torch.optim.Optimizer

@@ -4,34 +4,36 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Self
 
-import torch
 from torch import Tensor, nn
 
 from tessera.config import CLIPConfig, TrainConfig
-from tessera.data.batches import Batch, Captions
-from tessera.data.sources import Pair
+from tessera.data.batches import Batch
 from tessera.models import saved
 from tessera.models.clip import CLIP
 from tessera.tokens.image import ImageTokenizer
 from tessera.tokens.text import TextTokenizer
-from tessera.train.objectives.protocol import Paired, Parts, _pictures, floats
+from tessera.train.objectives.protocol import Data, Paired, Parts, Tokenizers, floats, resolve
 
 
 class TrainCLIP(Paired):
     """Tell a picture's caption from those of the others in its batch. Held-out batches are as large."""
 
+    text: TextTokenizer
     image: ImageTokenizer | None = None
 
-    def __init__(self, config: TrainConfig, pairs: list[Pair], held: list[Pair], skipped: int, text: TextTokenizer):
+    def __init__(self, config: TrainConfig, data: Data, text: TextTokenizer):
+        super().__init__(config, data)
         m = config.model
         assert isinstance(m, CLIPConfig)
-        self.config, self.pairs, self.held, self.skipped, self.text = config, pairs, held, skipped, text
-        torch.manual_seed(config.seed)
-        self.model = CLIP(m)
-        captions = [Captions(p, text, m.text_len, config.data.truncate) for p in (pairs, held)]
-        both = zip((pairs, held), captions, strict=True)
-        self.source, self.held_source = [_pictures(config, p, c, m.pixels, m.channels) for p, c in both]
+        self.text, self.model = text, CLIP(m)
+        self.source, self.held_source = self.pictures(self.captions(text, m.text_len), m.pixels, m.channels)
+
+    @classmethod
+    def prepare(cls, config: TrainConfig, data: Data, tokenizers: Tokenizers) -> Self:
+        text = tokenizers.text(data.pairs)
+        return cls(resolve(config, data, {}, text), data, text)
 
     def loss(self, model: nn.Module, batch: Batch, done: float) -> tuple[Tensor, Parts]:
         total, accuracy = model(batch.tokens, floats(batch.pixels))

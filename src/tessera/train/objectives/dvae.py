@@ -4,31 +4,32 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Self
 
 import torch
 from torch import Tensor, nn
 
 from tessera.config import DVAEConfig, TrainConfig
 from tessera.data.batches import Batch, NoCaptions
-from tessera.data.sources import Pair
 from tessera.models import saved
 from tessera.models.dvae import DiscreteVAE
 from tessera.tokens.image import Frozen, ImageTokenizer
-from tessera.train.objectives.protocol import Paired, Parts, _pictures, floats
+from tessera.train.objectives.protocol import Data, Paired, Parts, Tokenizers, floats
 
 
 class TrainDVAE(Paired):
     """Reconstruct pictures through their codes. The held-out "loss" is that of the hard codes, without noise."""
 
-    def __init__(self, config: TrainConfig, pairs: list[Pair], held: list[Pair], skipped: int):
+    def __init__(self, config: TrainConfig, data: Data):
+        super().__init__(config, data)
         assert isinstance(config.model, DVAEConfig)
-        self.config, self.pairs, self.held, self.skipped = config, pairs, held, skipped
-        torch.manual_seed(config.seed)
         self.model = DiscreteVAE(config.model)
-        sources = [
-            _pictures(config, p, NoCaptions(), config.model.pixels, config.model.channels) for p in (pairs, held)
-        ]
-        self.source, self.held_source = sources
+        nothing = [NoCaptions(), NoCaptions()]
+        self.source, self.held_source = self.pictures(nothing, config.model.pixels, config.model.channels)
+
+    @classmethod
+    def prepare(cls, config: TrainConfig, data: Data, tokenizers: Tokenizers) -> Self:
+        return cls(config, data)
 
     @property
     def image(self) -> ImageTokenizer:

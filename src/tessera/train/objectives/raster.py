@@ -4,48 +4,44 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Self
 
 import torch
 from torch import Tensor, nn
 
 from tessera.config import TextToImageConfig, TrainConfig
-from tessera.data.batches import Batch, Captions, Packed
-from tessera.data.codes import Codes
-from tessera.data.sources import Pair
+from tessera.data.batches import Batch, Packed
 from tessera.models import saved
 from tessera.models.text_to_image import TextToImage
 from tessera.tokens.image import ImageTokenizer
 from tessera.tokens.text import TextTokenizer
-from tessera.train.objectives.protocol import Paired, Parts, _pictures, floats
+from tessera.train.objectives.protocol import Data, Paired, Parts, Tokenizers, floats, resolve
 
 
 class TrainTextToImage(Paired):
     """Predict captions and codes. The held-out "loss" is the image part: nats per code."""
 
-    def __init__(
-        self,
-        config: TrainConfig,
-        pairs: list[Pair],
-        held: list[Pair],
-        skipped: int,
-        text: TextTokenizer,
-        image: ImageTokenizer,
-        codes: Codes | None,
-    ):
-        m = config.model
-        assert isinstance(m, TextToImageConfig)
-        self.pairs, self.held, self.skipped, self.text, self.image = pairs, held, skipped, text, image
-        captions = [Captions(p, text, m.text_len, config.data.truncate) for p in (pairs, held)]
-        self.config = config
-        torch.manual_seed(config.seed)
-        self.model = TextToImage(m)
-        if codes:
-            sources = [Packed(codes.only(p), c, config.seed) for p, c in zip((pairs, held), captions, strict=True)]
+    text: TextTokenizer
+    image: ImageTokenizer
+
+    def __init__(self, config: TrainConfig, data: Data, text: TextTokenizer, image: ImageTokenizer):
+        super().__init__(config, data)
+        assert isinstance(config.model, TextToImageConfig)
+        self.text, self.image = text, image
+        self.model = TextToImage(config.model)
+        captions = self.captions(text, config.model.text_len)
+        if codes := data.codes:
+            both = zip((data.pairs, data.held), captions, strict=True)
+            self.source, self.held_source = [Packed(codes.only(p), c, config.seed) for p, c in both]
         else:
-            both = zip((pairs, held), captions, strict=True)
-            sources = [_pictures(config, p, c, image.pixels, image.channels) for p, c in both]
-        self.source, self.held_source = sources
-        self.encoder = None if codes else image.config
+            self.source, self.held_source = self.pictures(captions, image.pixels, image.channels)
+            self.encoder = image.config
+
+    @classmethod
+    def prepare(cls, config: TrainConfig, data: Data, tokenizers: Tokenizers) -> Self:
+        text, image = tokenizers.text(data.pairs), tokenizers.image()
+        sizes = {"image_vocab": image.vocab, "grid": image.grid}
+        return cls(resolve(config, data, sizes, text), data, text, image)
 
     def place(self, device: torch.device) -> None:
         self.image.to(device)

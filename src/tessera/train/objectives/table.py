@@ -1,0 +1,10 @@
+"""The objectives by the name of the model they train; the names are those of `config.MODELS`."""
+
+from __future__ import annotations
+
+from tessera.train.objectives.clip import TrainCLIP
+from tessera.train.objectives.dvae import TrainDVAE
+from tessera.train.objectives.protocol import Objective
+from tessera.train.objectives.raster import TrainTextToImage
+
+OBJECTIVES: dict[str, type[Objective]] = {"dvae": TrainDVAE, "t2i": TrainTextToImage, "clip": TrainCLIP}
