@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 HERE = Path(__file__).parent
-BATCH = 1000
+BATCH = 5000
 """Cases of one child process."""
 
 
