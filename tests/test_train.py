@@ -316,7 +316,7 @@ def test_a_full_disk_is_a_sentence_and_the_last_checkpoint_stays(bird_folder, tm
     def full(*args, **kwargs):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("tessera.store.write_whole", full)
+    monkeypatch.setattr("tessera.store.run.write_whole", full)
     monkeypatch.setattr("tessera.models.saved.save_file", full)
     with pytest.raises(CheckpointError, match=r"cannot be written"):
         go(config)

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 HERE = Path(__file__).parent
-BATCH = 1000
+BATCH = 5000
 """Cases of one child process."""
 
 
@@ -59,10 +59,11 @@ def run_kind(name: str, first: int, last: int, out: Path, seconds: float) -> Non
     state = json.loads(done.read_text()) if done.is_file() else {"next": first}
     while state["next"] < last:
         end = min(state["next"] + BATCH, last)
-        log = (out / f"{file}.log").open("w")
         command = [sys.executable, str(HERE / "fuzz.py"), "batch", name, str(state["next"]), str(end), str(out)]
         (out / f"{name}.now").unlink(missing_ok=True)
-        child = subprocess.Popen(command, stdout=log, stderr=log, start_new_session=True)
+        env = {**os.environ, "TESSERA_FUZZ_SECONDS": str(seconds), "OMP_NUM_THREADS": "1", "MPLBACKEND": "agg"}
+        with (out / f"{file}.log").open("w") as log:
+            child = subprocess.Popen(command, stdout=log, stderr=log, start_new_session=True, env=env)
         code = _wait(child, out / f"{name}.now", seconds)
         if code:
             end = _died(name, code, out, (out / f"{file}.log").read_text(errors="replace")[-1000:]) + 1
@@ -181,7 +182,6 @@ def main(args: list[str]) -> int:
     asked.add_argument("--seconds", type=float, default=10.0)
     c = asked.parse_args(args)
     c.out.mkdir(parents=True, exist_ok=True)
-    os.environ.update(TESSERA_FUZZ_SECONDS=str(c.seconds), OMP_NUM_THREADS="1", MPLBACKEND="agg")
     wrong = 0
     for name in [
         n for k in c.kinds or GROUPS for n in (GROUPS[k] if k in GROUPS and k not in KINDS else GROUPS.get(k, {k: 1}))

@@ -33,8 +33,8 @@ MEMORY_DISK = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
 SPECIAL = ("missing", "fifo", "link to itself", "link to nothing", "link outside", "folder", "socket")
 """What may stand where a file was, besides bytes."""
 
-HERE = b"@CASE@"
-"""In a tree's files, the folder in which they lie."""
+NEAR = Path("../case")
+"""A case's folder, seen from where a case runs: so a tree that was made once names its own files anywhere."""
 
 Tree = Mapping[str, bytes]
 """Path -> what is in the file."""
@@ -96,7 +96,7 @@ def lay(tree: Mapping[str, bytes], folder: Path, changes: Changes = {}) -> None:
         path = folder / name
         path.parent.mkdir(parents=True, exist_ok=True)
         if isinstance(content, bytes):
-            path.write_bytes(content.replace(HERE, os.fsencode(folder)))
+            path.write_bytes(content)
         else:
             _special(path, content)
 
@@ -109,9 +109,7 @@ def lifted(folder: Path, names: Sequence[str]) -> dict[str, bytes]:
         for p in (sorted((folder / name).rglob("*")) if (folder / name).is_dir() else [folder / name])
     ]
     return {
-        p.relative_to(folder).as_posix(): p.read_bytes().replace(os.fsencode(folder), HERE)
-        for p in paths
-        if p.is_file() and p.name != ".tessera-lock"
+        p.relative_to(folder).as_posix(): p.read_bytes() for p in paths if p.is_file() and p.name != ".tessera-lock"
     }
 
 
@@ -250,9 +248,9 @@ def _watched(seconds: float) -> Iterator[Watch]:
 
 @contextmanager
 def released(pipes: Sequence[Path], seconds: float) -> Iterator[None]:
-    """Open named pipes from outside after a time, so that a library's call that waits for a writer comes back to Python,
+    """Open named pipes from outside after a time, again and again, so that a library's call that waits for a writer comes back to Python,
     where the clock can stop it."""
-    opening = "; ".join(["sleep $0", *(f": <> '{pipe}'" for pipe in pipes)])
+    opening = "; ".join(["sleep $0; while :", "do sleep 0.1", *(f": <> '{pipe}'" for pipe in pipes), "done"])
     helper = subprocess.Popen(["sh", "-c", opening, str(seconds)], start_new_session=True) if pipes else None
     try:
         yield

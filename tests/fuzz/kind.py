@@ -13,7 +13,7 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
-from harness import GROUND, SECONDS, Changes, Failure, Tree, lay, must_end_well, released
+from harness import GROUND, NEAR, SECONDS, Changes, Failure, Tree, lay, must_end_well, released
 
 from tessera.errors import TesseraError
 
@@ -77,7 +77,7 @@ class Files(Kind):
         tree, changes = case
         folder = GROUND().fresh()
         lay(self.trees[tree], folder, changes)
-        names = () if self.nameless else (str(folder), *self.names)
+        names = () if self.nameless else (str(folder), str(NEAR), *self.names)
         pipes = [folder / name for name, what in changes.items() if what == "fifo"]
         seconds = min(SECONDS, 2.0) if pipes else SECONDS
         with released(pipes, seconds + 1):

@@ -67,7 +67,9 @@ KINDS = [
     in_json(BY_NAME["learn.json"], "learn.json"),
     in_json(BY_NAME["tokenizers"], "tokenizer.json"),
 ]
-KINDS[3] = dataclasses.replace(KINDS[3], strategy=lambda trees: json_changes({"run": trees["run"]}, "run/"))
+KINDS[3] = dataclasses.replace(
+    KINDS[3], strategy=lambda trees: json_changes({n: trees[n] for n in ("run", "run of old")}, "run/")
+)
 KINDS[6] = dataclasses.replace(
     KINDS[6], strategy=lambda trees: json_changes({"tokenizer.json": trees["tokenizer.json"]})
 )

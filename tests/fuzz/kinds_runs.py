@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
 import math
@@ -10,12 +11,14 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
+import safetensors.torch as tensors
 import torch
 from formats import wounded
-from harness import GROUND, Changes, Tree, lay, lifted
+from harness import GROUND, NEAR, Changes, Tree, lay, lifted
 from kind import Files
 from kinds_data import saved
 
+from tessera.cli.train import _preset_or_run, without_command
 from tessera.config import (
     CLIPConfig,
     DataConfig,
@@ -44,7 +47,7 @@ from tessera.train.job import build
 from tessera.train.track import JSONL
 
 PLAIN = MachineConfig(device="cpu", precision="float32")
-DVAE = DVAEConfig(pixels=16, layers=3, hidden=4, levels=(3, 3, 3))
+DVAE = DVAEConfig(pixels=8, layers=2, resblocks=0, hidden=4, levels=(3, 3, 3))
 PRIOR = TextToImageConfig(text_len=8, transformer=TransformerConfig(dim=8, depth=1, heads=1, head_dim=8))
 CLIP = CLIPConfig(pixels=16, text_len=8, dim_text=8, dim_image=8, dim_latent=8, text_depth=1, image_depth=1, text_heads=1,
                   image_heads=1, head_dim=8)  # fmt: skip
@@ -71,8 +74,9 @@ def config(folder: Path, name: str, steps: int = 4) -> TrainConfig:
 
 def go(asked: TrainConfig) -> loop.Position:
     """What `tessera train` does with settings, without a report; a step's work is not measured."""
-    loop.matrix_rate = lambda engine: 1e9
+    loop.matrix_rate, loop.training_flops = lambda engine: 1e9, lambda model: 1e6
     asked.check()
+    refuse_too_large(asked.model, plan.free_memory(torch.device("cpu")))
     objective, run = build(asked), Run(asked.out)
     run.open(objective.config)
     tracker = JSONL(run)
@@ -86,16 +90,23 @@ def go(asked: TrainConfig) -> loop.Position:
 def runs() -> dict[str, Tree]:
     """Trained once for the process: an image tokenizer, priors on pictures and on packed codes, a judge."""
     torch.manual_seed(0)
-    folder = GROUND().fresh()
-    lay(data(), folder)
-    go(config(folder, "vae"))
-    pack(folder)
-    for name in ("run", "packed", "judge"):
-        go(config(folder, name))
-    (folder / "learn.json").write_text(json.dumps(dataclasses.asdict(CHOICE)))
-    parts = ["data", "codes", "learn.json", *CLASSES]
-    found = lifted(folder, parts)
-    return {name: {p: c for p, c in found.items() if p.split("/")[0] in (name, "data", "codes")} for name in parts}
+    lay(data(), GROUND().fresh())
+    with contextlib.chdir(GROUND().outside):
+        go(config(NEAR, "vae"))
+        pack(NEAR)
+        for name in ("run", "packed", "judge"):
+            go(config(NEAR, name))
+        (NEAR / "learn.json").write_text(json.dumps(dataclasses.asdict(CHOICE)))
+        parts = ["data", "codes", "learn.json", *CLASSES]
+        found = lifted(NEAR, parts)
+    trees = {name: {p: c for p, c in found.items() if p.split("/")[0] in (name, "data", "codes")} for name in parts}
+    return trees | {f"{name} of old": unsealed(trees[name]) for name in CLASSES}
+
+
+def unsealed(tree: Tree) -> Tree:
+    """The run as a release wrote it that knew no checksums: what is damaged there, its readers meet."""
+    found = {p: c for p, c in tree.items() if not p.endswith(("/checksums.json", "/run.json"))}
+    return {p: tensors.save(tensors.load(c)) if p.endswith("/weights.safetensors") else c for p, c in found.items()}
 
 
 def pack(folder: Path) -> Codes:
@@ -112,18 +123,26 @@ def only(*names: str) -> dict[str, Tree]:
     return {name: runs()[name] for name in names}
 
 
+def old_too(*names: str) -> dict[str, Tree]:
+    return only(*(each for name in names for each in (name, f"{name} of old")))
+
+
 def of_the_run(
     r: Random, trees: dict[str, Tree], inside: tuple[str, ...] = ("run", "packed", "vae", "judge")
 ) -> tuple[str, Changes]:
     """Changes in the run's own folder; half of them in the newest checkpoint, and rarely in both."""
-    tree = next(iter(trees.values()))
-    fixed = frozenset(p for p in tree if not p.startswith(inside) or "samples/" in p)
+    fixed = frozenset(p for tree in trees.values() for p in tree if not p.startswith(inside) or "samples/" in p)
     return wounded(r, trees, fixed)
 
 
 def each_run(r: Random, trees: dict[str, Tree]) -> tuple[str, Changes]:
     name = r.choice(sorted(trees))
-    return of_the_run(r, {name: trees[name]}, (name,))
+    return of_the_run(r, {name: trees[name]}, (own(name),))
+
+
+def own(tree: str) -> str:
+    """The run's folder in a tree."""
+    return tree.removesuffix(" of old")
 
 
 # Who reads them.
@@ -152,8 +171,11 @@ def judge(folder: Path, tree: str) -> None:
 
 def resume(folder: Path, tree: str) -> None:
     """A step more, with the run's own settings: `tessera train RUN --steps 5`."""
-    own = Run(folder / tree).config()
-    go(dataclasses.replace(own, out=str(folder / tree), steps=5, machine=PLAIN))
+    run = folder / own(tree)
+    config, command = without_command(_preset_or_run(str(run)))
+    if command:
+        raise TesseraError(f"{run} names a command, which is not run")
+    go(dataclasses.replace(config, out=str(run), steps=5, machine=PLAIN))
 
 
 def codes(folder: Path, tree: str) -> None:
@@ -173,8 +195,9 @@ def learnt(folder: Path, tree: str) -> None:
     def choose() -> learn.Choice:
         raise TesseraError(f"{folder}: chosen anew")
 
-    chosen = learn.remembered(folder / "learn.json", choose)
-    for stage in learn.stages(LearnConfig(pictures="data"), chosen, PLAIN, folder):
+    asked = LearnConfig(pictures="data")
+    chosen = learn.remembered(folder / "learn.json", asked, choose)
+    for stage in learn.stages(asked, chosen, PLAIN, folder):
         stage.check()
 
 
@@ -203,10 +226,10 @@ SETTINGS = ("model.", "optim.", "data.", "tokens.", "machine.", "track.", "steps
 
 
 KINDS = [
-    Files(name="run drawn", make=partial(only, "run"), read=draw, vary=of_the_run),
-    Files(name="judge", make=partial(only, "judge"), read=judge, vary=of_the_run),
+    Files(name="run drawn", make=partial(old_too, "run"), read=draw, vary=of_the_run),
+    Files(name="judge", make=partial(old_too, "judge"), read=judge, vary=of_the_run),
     Files(
-        name="run trained on", make=partial(only, "run", "packed", "vae"), read=resume, names=SETTINGS, vary=each_run
+        name="run trained on", make=partial(old_too, "run", "packed", "vae"), read=resume, names=SETTINGS, vary=each_run
     ),
     Files(name="codes", make=partial(only, "vae"), read=codes, vary=one_file("codes/")),
     Files(

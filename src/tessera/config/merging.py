@@ -281,6 +281,8 @@ def read_json(path: Path, kind: Any = Any) -> Any:
 
 def read_toml(path: str | Path) -> dict[str, Any]:
     """The settings in a TOML file. Raises ConfigError with the line where it is not TOML."""
+    if Path(path).exists() and not Path(path).is_file():
+        raise ConfigError(f"The settings file {path} is not a regular file.")
     try:
         return tomllib.loads(Path(path).read_text("utf-8"))
     except OSError as error:

@@ -107,7 +107,7 @@ def check(
     if cache and todo:
         cache.parent.mkdir(parents=True, exist_ok=True)
         write_whole(cache, json.dumps({stamp: known[stamp] for stamp in stamps}))
-    return _health(folder, [known[stamp] for stamp in stamps])
+    return _health(path, folder, [known[stamp] for stamp in stamps])
 
 
 def _remembered(cache: Path) -> dict[str, list]:
@@ -119,7 +119,7 @@ def _remembered(cache: Path) -> dict[str, list]:
     return {stamp: found for stamp, found in known.items() if list(map(type, found)) == [int, int, str]}
 
 
-def _health(folder: Folder, results: list[list]) -> Health:
+def _health(path: str, folder: Folder, results: list[list]) -> Health:
     good, skipped = [], list(folder.skipped)
     for pair, (width, height, fingerprint_or_reason) in zip(folder.pairs, results, strict=True):
         if width:
@@ -128,7 +128,8 @@ def _health(folder: Folder, results: list[list]) -> Health:
             skipped.append(Skip(pair.key, fingerprint_or_reason))
     if not good:
         reasons = Counter(s.reason for s in skipped).most_common(3)
-        raise DataError(f"None of {len(skipped)} pictures can be used: " + "; ".join(f"{r} ({n})" for r, n in reasons))
+        told = "; ".join(f"{reason} ({count})" for reason, count in reasons)
+        raise DataError(f"None of the {len(skipped)} pictures of {path} can be used: {told}.")
     return Health(folder.layout, tuple(good), tuple(sorted(skipped, key=lambda s: os.fsencode(s.path))))
 
 

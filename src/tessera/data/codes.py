@@ -63,9 +63,9 @@ class Codes:
             self.index: Index = read_json(folder / "index.json", Index)
             if wrong := [name for name in self.index.parts if not re.fullmatch(r"part-\d{5,}\.npy", name)]:
                 raise ValueError(f"'{wrong[0][:60]}' is not the name of a part")
-            self.parts = [np.load(folder / name, mmap_mode="r") for name in self.index.parts]
+            self.parts = [_mapped(folder / name) for name in self.index.parts]
             self._compare()
-        except (OSError, ValueError, EOFError, ConfigError) as error:
+        except (ValueError, ConfigError) as error:
             raise DataError(f"{folder} holds no finished packed codes ({error}). Encode the pictures again.") from error
         self.pairs = [Pair(p.key, place(p.image), p.captions) for p in self.index.pairs]
         self.rows = np.arange(len(self.pairs))
@@ -111,6 +111,16 @@ class Codes:
         """All encodings of a pair: int64 [V, N]."""
         row = self.rows[index]
         return torch.from_numpy(self.parts[row // PART][row % PART].astype(np.int64))
+
+
+def _mapped(part: Path) -> np.ndarray:
+    """An array in a file. Raises ValueError where it is not one."""
+    if not part.is_file():
+        raise ValueError(f"{part.name} is not there, or is not a regular file")
+    try:
+        return np.load(part, mmap_mode="r")
+    except Exception as error:  # a damaged header makes numpy raise nearly every kind there is
+        raise ValueError(f"{part.name}: {error}") from error
 
 
 def encode(

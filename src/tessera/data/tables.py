@@ -185,6 +185,8 @@ def _row(where: str, name: Any, values: Iterable[Any]) -> Row:
         return Row(where, reason="it has no file_name")
     if len(name) > LONGEST_NAME:
         return Row(where, reason=f"its file_name has {len(name):,} letters")
+    if "\0" in name:
+        return Row(where, reason="its file_name holds the character NUL")
     try:
         key = posixpath.normpath(name)
         os.fsencode(key)

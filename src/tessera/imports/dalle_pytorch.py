@@ -65,14 +65,13 @@ POSITIONS = 20_000
 
 
 def options(given: Mapping[str, Any], known: Mapping[str, Any], what: str) -> dict[str, Any]:
-    """The options of a class with its defaults under them. Raises CheckpointError for an unknown one, ConfigError for
-    a number that is not one, or that no model has."""
+    """The options of a class with its defaults under them. Raises ConfigError for an unknown one, for a number
+    that is not one, or that no model has."""
     found = dict(known)
     for name, value in given.items():
         if name not in known:
-            raise CheckpointError(
-                f"{what} has an option '{told([name])}' that no release had{nearest(told([name]), known)}."
-            )
+            near = nearest(told([name]), known) or "."
+            raise ConfigError(f"{what} has an option '{told([name])}' that no release had{near}")
         if type(known[name]) is int:
             value = operator.index(value) if hasattr(value, "__index__") else value
             value = cast(value, Annotated[int, Ge(0), Le(MOST_OF.get(name, MOST))], name)
@@ -95,7 +94,7 @@ def dalle_config(given: Mapping[str, Any], vocab: int, grid: int, version: str =
     if grid * grid + o["text_seq_len"] > POSITIONS:
         raise ConfigError(f"A sequence of {o['text_seq_len']} text tokens and {grid} x {grid} codes is too long.")
     if "mlp" in types:
-        raise CheckpointError("attn_types holds 'mlp' (gMLP), which releases 0.13 to 1.3 had and Tessera does not.")
+        raise ConfigError("attn_types holds 'mlp' (gMLP), which releases 0.13 to 1.3 had and Tessera does not.")
     # Before 1.5 the window of conv_like was centred on the query.
     patterns: Any = tuple("conv_centred" if t == "conv_like" and older(version, 1, 5) else t for t in types)
     transformer = TransformerConfig(

@@ -135,6 +135,8 @@ def read_yaml(path: Path) -> Any:
     import yaml
 
     try:
+        if path.exists() and not path.is_file():
+            raise ValueError("it is not a regular file")
         raw = path.read_bytes()
         if len(raw) > YAML_BYTES:
             raise ValueError(f"it has {len(raw):,} bytes")

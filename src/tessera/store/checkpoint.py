@@ -55,8 +55,11 @@ def verify(checkpoint: Path, wanted: Callable[[str], bool] = lambda name: True) 
         if (checkpoint / SETTINGS).exists():
             raise CheckpointError(f"{CHECKSUMS} is missing")
         for file in checkpoint.rglob("*"):
-            if not wanted(file.relative_to(checkpoint).as_posix()):
+            name = file.relative_to(checkpoint).as_posix()
+            if file.is_dir() or not wanted(name):
                 continue
+            if not file.is_file():  # a pipe, which would be waited for
+                raise CheckpointError(f"{name} is not a regular file")
             if file.suffix == ".safetensors":
                 with safe_open(file, "pt"):  # compares what the header promises with the size of the file
                     pass
