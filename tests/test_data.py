@@ -14,7 +14,18 @@ from PIL import Image
 
 from conftest import TINY_DVAE
 from tessera.config import DataConfig
-from tessera.data.batches import Captions, NoCaptions, Pictures, Plan, order, places, scrambled, stream
+from tessera.data.batches import (
+    Captions,
+    NoCaptions,
+    Packed,
+    Pictures,
+    Place,
+    Plan,
+    order,
+    places,
+    scrambled,
+    stream,
+)
 from tessera.data.check import check, show
 from tessera.data.codes import PART, Codes, encode
 from tessera.data.folder import scan
@@ -348,3 +359,13 @@ def test_packed_codes_are_what_encoding_gives_and_resume(bird_folder, tmp_path, 
     assert all(torch.equal(again.views(i), before[i]) for i in range(40))
     assert torch.equal(again.only(pairs[30:]).views(0), before[30])
     assert PART == 256
+
+
+def test_one_packed_sample_is_that_of_its_batch(bird_folder, tmp_path):
+    pairs = list(scan(str(bird_folder)).pairs)[:6]
+    codes = encode(pairs, Frozen(DiscreteVAE(TINY_DVAE)), tmp_path, 2, DataConfig(flip=True), 0)
+    source = Packed(codes, Captions(pairs, train_bpe(["a b"], 300), 300, truncate=True), 0)
+    wanted = [Place(4, 1), Place(0, 2)]
+    for place, (tokens, found) in zip(wanted, source.__getitems__(wanted), strict=True):
+        assert torch.equal(source[place][0], tokens)
+        assert torch.equal(source[place][1], found)

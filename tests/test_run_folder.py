@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors import SafetensorError
 
 from tessera.config import LearnConfig, OptimConfig
 from tessera.data.check import check
@@ -509,3 +510,104 @@ def test_a_picture_is_written_whole_or_not_at_all(bird_folder, tmp_path, monkeyp
             work()
     assert {p: p.read_bytes() for p in before} == before
     assert not list(run.folder.rglob(".tessera-*-*"))
+
+
+# What the run tells, and when.
+
+
+class Background(Single):
+    """One process whose optimiser's state is all there two steps after its save began."""
+
+    taken = 0
+
+    def step(self, max_norm: float, rate: float) -> torch.Tensor:
+        self.taken += 1
+        return super().step(max_norm, rate)
+
+    def save(self, folder: Path):
+        wait, began = super().save(folder), self.taken
+        wait.done = lambda: self.taken >= began + 2
+        return wait
+
+
+def test_a_checkpoint_written_in_the_background_gets_its_name_when_it_is_there(bird_folder, tmp_path):
+    config = dvae_config(bird_folder, tmp_path, valid_every=0, preview_every=1)
+    run, seen = Run(tmp_path), []
+    objective = build(config)
+    run.open(config)
+    look = lambda objective, path: seen.append([int(c.name[5:]) for c in run.checkpoints()]) or ""
+    train(config, objective, Background(PLAIN), run, JSONL(run), look)
+    assert seen == [[0], [0], [0], [0], [0, 3], [0, 3]], "the first one before the first step"
+    assert run.latest().name == "step-000006", "the last one is waited for"
+
+
+def test_a_preview_counts_the_codes_of_the_held_out_pictures(bird_folder, tmp_path):
+    config, told = dvae_config(bird_folder, tmp_path, steps=1, valid_every=0, preview_every=1), Heard()
+    told.histogram = lambda name, counts, step: told.notice(f"{name} {len(counts)} {sum(counts)} {step}")
+    objective, run = build(config), Run(tmp_path)
+    run.open(config)
+    train(config, objective, Single(PLAIN), run, told, lambda objective, path: "")
+    assert f"codes 12 {16 * len(objective.held)} 1" in told.notices
+
+
+def test_a_spoiled_step_is_told_with_its_loss(bird_folder, tmp_path, monkeypatch):
+    spoil(monkeypatch, {2})
+    config, told = dvae_config(bird_folder, tmp_path, steps=3, valid_every=0), Heard()
+    objective, run = build(config), Run(tmp_path)
+    run.open(config)
+    train(config, objective, Single(PLAIN), run, told, preview)
+    assert told.notices == ["Step 2: the loss is nan and the gradient norm nan; the step was not taken."]
+
+
+# Single parts of a checkpoint.
+
+
+def test_optimiser_state_of_another_shape_goes_back_to_the_checkpoint_before(bird_folder, vae, tmp_path):
+    run, told = aged(copied(vae, tmp_path / "vae")), Heard()
+    folder = run.folder / "step-000006" / "optimizer"
+    state = read_state(folder)
+    next(iter(state["moments"].values()))["exp_avg"] = torch.zeros(7, 7)
+    shutil.rmtree(folder)
+    write_state(folder, state)
+    assert newest(build(dvae_config(bird_folder, run.folder)).model, run, told).at.step == 3
+    assert "exp_avg of" in told.notices[0]
+
+
+def test_settings_that_were_edited_in_a_checkpoint_do_not_count(bird_folder, vae, tmp_path):
+    run = copied(vae, tmp_path / "vae")
+    (run.folder / "config.json").unlink()
+    path = run.folder / "step-000006" / SETTINGS
+    path.write_text(path.read_text().replace('"seed": 0', '"seed": 7'))
+    with pytest.raises(ConfigError, match="seed: 0 -> 7"):
+        run.open(dvae_config(bird_folder, run.folder, valid_every=0, seed=7))
+    assert "those of step-000003" in run.open(dvae_config(bird_folder, run.folder, valid_every=0))[0]
+
+
+def test_where_no_checkpoint_is_whole_the_one_that_was_wanted_is_named(vae, tmp_path):
+    run = copied(vae, tmp_path / "vae")
+    for checkpoint in run.checkpoints():
+        flip(checkpoint / "weights.safetensors")
+    with pytest.raises(CheckpointError, match="is whole: step-000006"):
+        checkpoint_of(run.folder)
+
+
+def test_a_folder_without_checkpoints_is_a_sentence(tmp_path):
+    with pytest.raises(CheckpointError, match=r"holds no checkpoint\. Is it a run folder"):
+        Run(tmp_path).best()
+
+
+def test_saving_by_hand_keeps_as_many_as_were_asked_for(vae, tmp_path):
+    run = copied(vae, tmp_path / "vae")
+    whole = run.latest()
+    assert run.save(9, lambda folder: shutil.copytree(whole, folder, dirs_exist_ok=True), keep=1) == run.latest()
+    assert [c.name for c in run.checkpoints()] == ["step-000009"]
+
+
+def test_weights_that_cannot_be_written_are_a_sentence(vae, tmp_path):
+    run = copied(vae, tmp_path / "vae")
+
+    def fail(folder: Path) -> None:
+        raise SafetensorError("I/O error")
+
+    with pytest.raises(CheckpointError, match=r"step 9 cannot be written.*I/O error.*before it is step-000006"):
+        run.save(9, fail, keep=2)

@@ -141,3 +141,8 @@ def test_each_step_shows_the_codes_so_far():
 def test_impossible_sampling_is_refused(bad):
     with pytest.raises(ConfigError, match=next(iter(bad)).replace("_", "-")):
         SampleConfig(**bad).check()
+
+
+def test_nucleus_sampling_counts_each_position_for_itself():
+    several = LOGITS[:, None].expand(-1, 3, -1)  # as several positions are drawn at once
+    assert torch.equal(sample.keep_mass(several, 0.8), sample.keep_mass(LOGITS, 0.8)[:, None].expand(-1, 3, -1))

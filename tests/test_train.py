@@ -1,5 +1,6 @@
 """Training: resuming is the uninterrupted run, a kill loses nothing, accumulation is the whole batch, schedules, errors."""
 
+import copy
 import dataclasses
 import json
 import math
@@ -35,7 +36,8 @@ from tessera.store.state import read_state, write_state
 from tessera.train.engines.single import Single
 from tessera.train.job import build
 from tessera.train.keep import SPOILED, together
-from tessera.train.loop import forward_backward, train
+from tessera.train.loop import forward_backward, in_memory, train
+from tessera.train.moments import set_moments
 from tessera.train.optim import Schedule, optimizer_of, tagged
 from tessera.train.track import JSONL
 
@@ -451,3 +453,87 @@ def test_state_survives_the_trip(tmp_path):
     (tmp_path / "s/state.json").write_text("{")
     with pytest.raises(CheckpointError, match="no readable training state"):
         read_state(tmp_path / "s")
+
+
+# Parameters and optimisers.
+
+
+def test_a_frozen_weight_is_not_trained_and_a_shared_one_once():
+    model = torch.nn.Sequential(torch.nn.Linear(3, 3), torch.nn.Linear(3, 3), torch.nn.Linear(3, 3))
+    model[0].weight.requires_grad_(False)
+    model[2].weight = model[1].weight
+    tags = {name: [id(p) for p in found] for name, found in tagged(model).items()}
+    assert tags["matrix"] == [id(model[1].weight)]
+    assert tags["other"] == [id(layer.bias) for layer in model], "a bias beside a frozen or shared weight learns"
+
+
+def test_two_optimisers_remember_and_clear_as_one():
+    def step(optimizer, model) -> None:
+        model(torch.ones(1, 3)).square().sum().backward()
+        optimizer.step()
+        optimizer.zero_grad()
+        assert all(p.grad is None for p in model.parameters()), "no memory is held for gradients"
+
+    torch.manual_seed(0)
+    make, first = optimizer_of(OptimConfig(name="muon", lr=0.1)), torch.nn.Linear(3, 3)
+    before = make(first)
+    step(before, first)
+    second = copy.deepcopy(first)
+    after = make(second)
+    after.load_state_dict(copy.deepcopy(before.state_dict()))
+    step(before, first)
+    step(after, second)
+    assert_same(first.state_dict(), second.state_dict())
+
+
+def test_a_step_count_lies_where_a_fused_optimiser_looks_for_it():
+    model = torch.nn.Linear(2, 2, bias=False, device="meta")
+    for fused, where in ((True, "meta"), (False, "cpu")):
+        optimizer = torch.optim.AdamW(model.parameters())
+        optimizer.param_groups[0]["fused"] = fused
+        set_moments(optimizer, model, {"weight": {"step": torch.tensor(3.0), "exp_avg": torch.zeros(2, 2)}})
+        memory = optimizer.state[model.weight]
+        assert (memory["step"].device.type, memory["exp_avg"].device.type) == (where, "meta")
+
+
+# Micro-batches.
+
+
+def test_ranks_meet_at_the_last_micro_batch_alone(bird_folder, tmp_path):
+    class Asked(Single):
+        last: tuple[bool, ...] = ()
+
+        def micro(self, last: bool):
+            self.last = (*self.last, last)
+            return super().micro(last)
+
+    config = dvae_config(bird_folder, tmp_path)
+    objective, engine = build(config), Asked(PLAIN)
+    engine.prepare(objective.model, optimizer_of(config.optim))
+    forward_backward(objective, engine, next(objective.batches(0)), 4, 0.0)
+    assert engine.last == (False, False, False, True)
+
+
+@pytest.mark.parametrize(
+    ("error", "accumulate", "tries"),
+    [
+        (RuntimeError("shapes"), 1, [1]),
+        (torch.OutOfMemoryError("full"), 1, [1, 2, 4]),
+        (torch.OutOfMemoryError("full"), 4, [4]),
+    ],
+    ids=str,
+)
+@pytest.mark.filterwarnings("ignore:Memory ran out")
+def test_only_memory_is_tried_again_and_not_beyond_one_picture_at_a_time(monkeypatch, error, accumulate, tries):
+    asked = []
+
+    def fail(objective, engine, batch, parts, done):
+        asked.append(parts)
+        raise error
+
+    engine = Single(PLAIN)
+    engine.prepare(torch.nn.Linear(1, 1), optimizer_of(OptimConfig()))
+    monkeypatch.setattr("tessera.train.loop.forward_backward", fail)
+    with pytest.raises(type(error), match=str(error)):
+        in_memory(None, engine, Batch(torch.zeros(4, 0), torch.zeros(0), torch.zeros(0)), accumulate, 0.0)
+    assert asked == tries

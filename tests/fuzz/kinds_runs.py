@@ -39,9 +39,10 @@ from tessera.evaluate import plots
 from tessera.generate.judge import CLIPJudge
 from tessera.generate.pipeline import Pipeline, Request
 from tessera.journeys import learn
+from tessera.machine.memory import free_memory
 from tessera.store.run import Run
 from tessera.tokens import image as image_tokens
-from tessera.train import loop
+from tessera.train import loop, plan
 from tessera.train.engines.single import Single
 from tessera.train.job import build
 from tessera.train.track import JSONL
@@ -76,7 +77,7 @@ def go(asked: TrainConfig) -> loop.Position:
     """What `tessera train` does with settings, without a report; a step's work is not measured."""
     loop.matrix_rate, loop.training_flops = lambda engine: 1e9, lambda model: 1e6
     asked.check()
-    refuse_too_large(asked.model, plan.free_memory(torch.device("cpu")))
+    plan.refuse_too_large(asked.model, free_memory(torch.device("cpu")))
     objective, run = build(asked), Run(asked.out)
     run.open(objective.config)
     tracker = JSONL(run)
