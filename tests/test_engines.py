@@ -8,16 +8,17 @@ import os
 import random
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
 from safetensors.torch import load_file
 
+from ranks import ENVIRONMENT, Ranks, port
 from tessera.cli import REQUEUE, main
 from tessera.config import MachineConfig, OptimConfig, TextToImageConfig, TrainConfig, TransformerConfig
 from tessera.errors import ConfigError
@@ -44,18 +45,16 @@ REVERSIBLE = ["--model.transformer.reversible", "--model.transformer.shift"]
 SHARED = ["--model.tied", "--model.transformer.positions", "axial", "--model.transformer.shared-attn", "a", "a"]
 
 
-def port() -> str:
-    with socket.socket() as s:
-        s.bind(("127.0.0.1", 0))
-        return str(s.getsockname()[1])
-
-
 def command(processes: int, *args: str) -> list[str]:
     launcher = ["-m", "torch.distributed.run", "--nproc_per_node", str(processes), "--master_port", port()]
     return [sys.executable, *(launcher if processes else []), "-m", "tessera", *args]
 
 
-ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "DS_ACCELERATOR": "cpu"}
+@pytest.fixture(scope="session")
+def ranks(tmp_path_factory):
+    server = Ranks(tmp_path_factory.mktemp("ranks") / "log")
+    yield server
+    server.close()
 
 
 @pytest.fixture(scope="session")
@@ -79,10 +78,20 @@ def arguments(ground: Path, out: Path, steps: int, *more: str) -> list[str]:
     ]  # fmt: skip
 
 
-def train(ground: Path, out: Path, engine: str, steps: int, *more: str) -> Run:
-    processes, settings = ENGINES[engine]
-    run(command(processes, *arguments(ground, out, steps, *more, *settings)))
-    return Run(out)
+@pytest.fixture(scope="session")
+def train(ground, ranks):
+    """Train under an engine, in processes that need no time to start."""
+
+    def under(out: Path, engine: str, steps: int, *more: str) -> Run:
+        processes, settings = ENGINES[engine]
+        ranks.run(processes, main_with(arguments(ground, out, steps, *more, *settings)))
+        return Run(out)
+
+    return under
+
+
+def main_with(args: list[str]) -> str:
+    return f"from tessera.cli import main; main({args})"
 
 
 def run(launch: list[str], timeout: int = 300) -> None:
@@ -104,14 +113,14 @@ def assert_equal_runs(found: Run, wanted: Run) -> None:
 
 
 @pytest.fixture(scope="session")
-def reference(ground, tmp_path_factory):
+def reference(train, tmp_path_factory):
     """One process's run, by settings; made once."""
     made: dict[tuple[str, ...], Run] = {}
 
     def of(*more: str, steps: int = 10) -> Run:
         key = (*more, str(steps))
         if key not in made:
-            made[key] = train(ground, tmp_path_factory.mktemp("reference") / "run", "single", steps, *more)
+            made[key] = train(tmp_path_factory.mktemp("reference") / "run", "single", steps, *more)
         return made[key]
 
     return of
@@ -126,10 +135,8 @@ engine.close()
 """
 
 
-def test_ranks_agree_on_the_least(tmp_path):
-    (tmp_path / "least.py").write_text(LEAST)
-    launch = command(2)
-    run([*launch[: launch.index("tessera") - 1], str(tmp_path / "least.py")])
+def test_ranks_agree_on_the_least(ranks):
+    ranks.run(2, LEAST)
 
 
 CASES = [
@@ -152,8 +159,13 @@ EVERY = [
 
 
 @pytest.mark.parametrize(("engine", "more"), CASES)
-def test_two_processes_give_one_processs_numbers(ground, reference, tmp_path, engine, more):
-    assert_equal_runs(train(ground, tmp_path / "run", engine, 10, *more), reference(*_unaccumulated(more)))
+def test_two_processes_give_one_processs_numbers(train, reference, tmp_path, engine, more):
+    assert_equal_runs(train(tmp_path / "run", engine, 10, *more), reference(*_unaccumulated(more)))
+
+
+def test_torchrun_gives_one_processs_numbers(ground, reference, tmp_path):
+    run(command(2, *arguments(ground, tmp_path / "run", 10)))
+    assert_equal_runs(Run(tmp_path / "run"), reference())
 
 
 def _unaccumulated(more: list[str]) -> list[str]:
@@ -163,23 +175,23 @@ def _unaccumulated(more: list[str]) -> list[str]:
 
 @needs_deepspeed
 @pytest.mark.parametrize(("engine", "more"), ZERO_CASES)
-def test_deepspeed_gives_one_processs_numbers(ground, reference, tmp_path, engine, more):
-    assert_equal_runs(train(ground, tmp_path / "run", engine, 10, *more), reference(*_unaccumulated(more)))
+def test_deepspeed_gives_one_processs_numbers(train, reference, tmp_path, engine, more):
+    assert_equal_runs(train(tmp_path / "run", engine, 10, *more), reference(*_unaccumulated(more)))
 
 
 @pytest.mark.slow
 @needs_deepspeed
 @pytest.mark.parametrize(("engine", "more"), EVERY)
-def test_every_engine_gives_one_processs_numbers(ground, reference, tmp_path, engine, more):
+def test_every_engine_gives_one_processs_numbers(train, reference, tmp_path, engine, more):
     """20 steps, the same global batch, no dropout."""
-    found = train(ground, tmp_path / "run", engine, 20, *more)
+    found = train(tmp_path / "run", engine, 20, *more)
     assert_equal_runs(found, reference(*_unaccumulated(more), steps=20))
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("engine", ["ddp", "fsdp", pytest.param("zero3", marks=needs_deepspeed)])
 @pytest.mark.parametrize("preset", ["dvae-xs-64", "clip-xs-64"])
-def test_the_other_models_train_and_preview_under_every_engine(ground, tmp_path, preset, engine):
+def test_the_other_models_train_and_preview_under_every_engine(ranks, ground, tmp_path, preset, engine):
     held = []
     small = ["--model.layers", "2", "--model.hidden", "8"] if preset.startswith("dvae") else []
     for name in ("single", engine):
@@ -187,46 +199,46 @@ def test_the_other_models_train_and_preview_under_every_engine(ground, tmp_path,
         args = ["train", preset, "--data.path", str(ground / "birds"), "--out", str(tmp_path / name), "--steps", "6",
                 "--optim.batch", "8", "--valid-every", "3", "--preview-every", "3", "--data.workers", "0",
                 "--model.pixels", "16", "--machine.precision", "float32", *small, *settings]  # fmt: skip
-        run(command(processes, *args))
+        ranks.run(processes, main_with(args))
         held.append([r["held_loss"] for r in Run(tmp_path / name).read_metrics() if "held_loss" in r])
     # A judge's loss is over its own rank's batch, so only the others are equal.
     assert held[0] == pytest.approx(held[1], abs=1e-5) or preset.startswith("clip")
     assert len(held[1]) == 2
 
 
-def resumed(ground: Path, first: Run, out: Path, engine: str) -> Run:
+def resumed(train: Callable[..., Run], first: Run, out: Path, engine: str) -> Run:
     """The run as it was at step 5 of 10, gone on with under another engine."""
     shutil.copytree(first.folder, out)
     shutil.rmtree(out / "step-000010")
     (out / "best").unlink(missing_ok=True)
     config = json.loads((out / "config.json").read_text())
     (out / "config.json").write_text(json.dumps({**config, "out": str(out)}))
-    return train(ground, out, engine, 10)
+    return train(out, engine, 10)
 
 
 @pytest.mark.parametrize(("first", "second"), [("fsdp", "single"), ("ddp", "fsdp")])
-def test_a_run_goes_on_under_another_engine(ground, reference, tmp_path, first, second):
-    begun = train(ground, tmp_path / "first", first, 10)
-    assert_equal_runs(resumed(ground, begun, tmp_path / "second", second), reference())
+def test_a_run_goes_on_under_another_engine(train, reference, tmp_path, first, second):
+    begun = train(tmp_path / "first", first, 10)
+    assert_equal_runs(resumed(train, begun, tmp_path / "second", second), reference())
 
 
 @pytest.mark.slow
 @needs_deepspeed
 @pytest.mark.parametrize("first", ["single", "ddp", "fsdp", "zero1", "zero3"])
-def test_runs_go_on_across_every_pair(ground, reference, tmp_path, first):
-    begun = train(ground, tmp_path / "first", first, 10)
+def test_runs_go_on_across_every_pair(train, reference, tmp_path, first):
+    begun = train(tmp_path / "first", first, 10)
     for second in ("single", "ddp", "fsdp", "zero1", "zero3"):
-        assert_equal_runs(resumed(ground, begun, tmp_path / second, second), reference())
+        assert_equal_runs(resumed(train, begun, tmp_path / second, second), reference())
 
 
 @pytest.mark.slow
-def test_twenty_kills_of_two_processes_change_nothing(ground, tmp_path):
+def test_twenty_kills_of_two_processes_change_nothing(train, ground, tmp_path):
     """SIGKILL at random moments of a run that saves every five steps; the same command goes on each time.
 
     Progress decides when, not the clock: a fast machine must not be done before the last kill.
     """
     steps, more = 600, ["--save-every", "5", "--valid-every", "0"]
-    whole = train(ground, tmp_path / "whole", "fsdp", steps, "--save-every", "100", "--valid-every", "0")
+    whole = train(tmp_path / "whole", "fsdp", steps, "--save-every", "100", "--valid-every", "0")
     args = arguments(ground, tmp_path / "killed", steps, *more, "--machine.engine", "fsdp")
     log, chance = tmp_path / "killed" / "metrics.jsonl", random.Random(0)
     size = lambda: log.stat().st_size if log.is_file() else 0
@@ -272,8 +284,8 @@ def workers(parent: int) -> list[int]:
 
 
 @pytest.mark.slow
-def test_one_dead_rank_ends_the_job_and_restarts_continue_it(ground, tmp_path):
-    whole = train(ground, tmp_path / "whole", "ddp", 60)
+def test_one_dead_rank_ends_the_job_and_restarts_continue_it(train, ground, tmp_path):
+    whole = train(tmp_path / "whole", "ddp", 60)
     for restarts in ("0", "3"):
         out = tmp_path / restarts
         launch = command(2, *arguments(ground, out, 60))

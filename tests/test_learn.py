@@ -13,7 +13,7 @@ from tessera.store.run import Run
 
 
 def test_learn_from_a_folder(bird_folder, tmp_path, capsys):
-    args = ["learn", str(bird_folder), "--out", str(tmp_path), "--budget", "20s", "--samples", "4", "--pixels", "32"]
+    args = ["learn", str(bird_folder), "--out", str(tmp_path), "--budget", "8s", "--samples", "4", "--pixels", "32", "--grid", "8"]
     main(args)
     out = capsys.readouterr().out
     assert "40 captioned pictures" in out
@@ -29,7 +29,7 @@ def test_learn_from_a_folder(bird_folder, tmp_path, capsys):
 
 
 def test_learn_killed_in_every_stage_goes_on(bird_folder, tmp_path):
-    command = [sys.executable, "-m", "tessera", "learn", str(bird_folder), "--out", str(tmp_path), "--budget", "30s", "--samples", "2", "--pixels", "32"]  # fmt: skip
+    command = [sys.executable, "-m", "tessera", "learn", str(bird_folder), "--out", str(tmp_path), "--budget", "8s", "--samples", "2", "--pixels", "32", "--grid", "8"]  # fmt: skip
     for sign in ("tokenizer/step-000000", "step-000000"):
         process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         deadline = time.monotonic() + 120
