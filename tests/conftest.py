@@ -14,16 +14,22 @@ from jaxtyping import install_import_hook
 
 # Shapes at the seams are enforced here and only here; geometry is left out because FlexAttention traces it.
 SEAMS = [
+    "tessera.nn.cache",
+    "tessera.nn.rotary",
     "tessera.nn.attention",
     "tessera.nn.stack",
     "tessera.nn.loss",
-    "tessera.nn.quantize.protocol",
+    "tessera.nn.quantize.fsq",
+    "tessera.nn.quantize.gumbel",
     "tessera.models.text_to_image",
     "tessera.models.dvae",
     "tessera.generate.choose",
+    "tessera.generate.captions",
+    "tessera.generate.raster",
 ]
 with install_import_hook(SEAMS, "beartype.beartype"):
-    import tessera.generate.choose
+    import tessera.generate.captions
+    import tessera.generate.raster
     import tessera.models.dvae
     import tessera.models.text_to_image  # noqa: F401
 

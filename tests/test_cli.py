@@ -10,12 +10,13 @@ from PIL import Image
 
 from tessera.cli import main
 from tessera.cli.screen import notice
-from tessera.cli.train import profiled, refuse_too_large
+from tessera.cli.train import profiled
 from tessera.config import DVAEConfig, TextToImageConfig
 from tessera.errors import ConfigError
 from tessera.generate import sheet
 from tessera.generate.pipeline import Picture
 from tessera.generate.sheet import contact_sheet, folder_name, prompt_folder
+from tessera.train.plan import refuse_too_large
 
 
 def fails(capsys, *args: str) -> str:

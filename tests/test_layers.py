@@ -57,7 +57,9 @@ objectives, loop."""
 
 
 def core() -> list[Path]:
-    return [f for name in CORE for f in ([ROOT / name] if name.endswith(".py") else sorted((ROOT / name).rglob("*.py")))]
+    return [
+        f for name in CORE for f in ([ROOT / name] if name.endswith(".py") else sorted((ROOT / name).rglob("*.py")))
+    ]
 
 
 def test_the_core_is_read_in_one_sitting():

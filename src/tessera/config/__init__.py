@@ -25,7 +25,7 @@ from tessera.config.training import (
 )
 
 __all__ = [
-    "MODELS", "CLIPConfig", "DVAEConfig", "DataConfig", "LearnConfig", "MachineConfig", "NetworkConfig", "OptimConfig", "PatternName",
-    "SampleConfig", "TextToImageConfig", "TokensConfig", "TrackConfig", "TrainConfig", "TransformerConfig", "kind_of",
-    "seconds", "to_dict", "train_config",
+    "MODELS", "CLIPConfig", "DVAEConfig", "DataConfig", "LearnConfig", "MachineConfig", "NetworkConfig",
+    "OptimConfig", "PatternName", "SampleConfig", "TextToImageConfig", "TokensConfig", "TrackConfig", "TrainConfig",
+    "TransformerConfig", "kind_of", "seconds", "to_dict", "train_config",
 ]  # fmt: skip
