@@ -94,8 +94,8 @@ def serve() -> None:
 
 
 NEEDED = [
-    "tessera.cli", "tessera.evaluate.report", "tessera.plan", "tessera.preview", "tessera.train.distributed",
-    "tessera.train.loop", "tessera.train.trackers", "matplotlib.figure", "deepspeed",
+    "tessera.cli", "tessera.journeys.training", "tessera.train.engines.ddp", "tessera.train.engines.fsdp",
+    "tessera.train.job", "matplotlib.figure", "deepspeed",
 ]  # fmt: skip
 
 if __name__ == "__main__":

@@ -16,9 +16,9 @@ import tessera
 ROOT = Path(tessera.__file__).parent
 
 RUN = {
-    "data/download.py run_programs: subprocess.DEVNULL": "an empty input for the first of them",
-    "data/download.py run_programs: subprocess.PIPE": "between them",
-    "data/download.py run_programs: subprocess.Popen": "what the user typed as pipe:, or an object store's own tool",
+    "files/download.py run_programs: subprocess.DEVNULL": "an empty input for the first of them",
+    "files/download.py run_programs: subprocess.PIPE": "between them",
+    "files/download.py run_programs: subprocess.Popen": "what the user typed as pipe:, or an object store's own tool",
     "machine/device.py _glibc: ctypes.CDLL": "this process's own C library, for mallopt",
     "imports/deepspeed_folder.py _tool: get_fp32_state_dict_from_zero_checkpoint": "unpickles files that were vetted",
     "imports/reader.py read: torch.load": "weights_only: tensors, plain values, hollow objects",
@@ -31,13 +31,13 @@ RUN = {
 """What can run something that was read."""
 
 DELETE = {
-    "data/download.py download: .replace": "its own .part beside the target, which outlives a process to go on with",
-    "data/download.py download: .unlink": "the same, where its sum is another",
+    "files/download.py download: .replace": "its own .part beside the target, which outlives a process to go on with",
+    "files/download.py download: .unlink": "the same, where its sum is another",
     "files/atomic.py whole: .replace": "the one way in which a file gets its name",
     "files/claim.py Lock: .truncate": "the lock's own text",
     "files/own.py remove: .unlink": "names of our own in folders of our own",
     "files/own.py remove: shutil.rmtree": "the same",
-    "store.py Run: .rename": "a checkpoint gets its name when it is whole",
+    "store/run.py Run: .rename": "a checkpoint gets its name when it is whole",
 }
 """What can remove or replace what is on the disk."""
 

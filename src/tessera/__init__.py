@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -10,6 +11,14 @@ if TYPE_CHECKING:
     from tessera.generate.pipeline import Pipeline
 
 __version__ = "0.1.0"
+
+
+def __getattr__(name: str) -> Any:
+    """`tessera.train(config)` trains a model, or goes on where it stopped, and returns its Run; see
+    `journeys/training.py`. It is the part `tessera.train` too, which is loaded here because it loads no torch."""
+    if name == "train":
+        return importlib.import_module("tessera.train")
+    raise AttributeError(f"module 'tessera' has no attribute '{name}'")
 
 
 def load(run: str | Path, device: str = "auto", **options: Any) -> Pipeline:

@@ -60,8 +60,7 @@ class Objective(Protocol):
 
     @property
     def encoder(self) -> Any: ...
-    @property
-    def image(self) -> ImageTokenizer | None: ...
+    image: Any
 
     text: Any
 
@@ -83,8 +82,9 @@ class Paired:
 
     encoder: Any = None
     """The config of the image tokenizer that encodes in the step, where one does."""
+    image: Any = None
     text: Any = None
-    """The text tokenizer, where there is one."""
+    """The tokenizers, where there are some."""
 
     def __init__(self, config: TrainConfig, data: Data):
         self.config, self.pairs, self.held, self.skipped = config, data.pairs, data.held, data.skipped
