@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import tarfile
 from collections.abc import Callable
 from typing import Any
 
@@ -33,6 +34,17 @@ def inside(file: str, part: str, **more: Any) -> Callable[[Tree], Changes]:
 
 def put(file: str, content: bytes | str) -> Callable[[Tree], Changes]:
     return lambda tree: {file: content}
+
+
+def claims(size: int, form: int) -> Callable[[Tree], Changes]:
+    """A tar whose first member claims a size; it may be one of the headers that carry a long name."""
+
+    def change(tree: Tree) -> Changes:
+        head = tarfile.TarInfo("0.png")
+        head.size, head.type = size, bytes([form])
+        return {"train.tar": head.tobuf(tarfile.GNU_FORMAT) + tree["train.tar"]}
+
+    return change
 
 
 def option(name: Any) -> Callable[[Tree], Changes]:
@@ -68,6 +80,9 @@ CASES: list[tuple[str, str, str, Callable[[Tree], Changes]]] = [
     ("prompt.json", "nested deeper than the stack", "out", put("a_red_bird/prompt.json", b"[" * DEEP)),
     ("prompt.json", "empty", "out", put("a_red_bird/prompt.json", b"")),
     ("shards", "a picture that is text", "texts/train.tar", put("train.tar", packed([("0.png", b"a bird"), ("0.txt", b"a red bird")]))),
+    ("shards", "a long name of exabytes", "texts/train.tar", claims(2**60, ord("L"))),
+    ("shards", "extended headers of terabytes", "texts/train.tar", claims(2**42, ord("x"))),
+    ("shards", "a member beyond all offsets", "texts/train.tar", claims(2**80, ord("0"))),
     ("codes", "a part that is a named pipe", "vae", put("codes/part-00000.npy", "fifo")),
     ("dalle", "an option that no release had", "small", option("num_layer")),
     ("dvae", "an option without a name", "new", option(None)),

@@ -179,8 +179,8 @@ def index(shard: Path) -> tuple[dict[str, Member], str]:
             file.seek(max(0, size - 512))
             ended = not file.read(512).strip(b"\0")
         return found, "" if ended else "cut off: it has no end"
-    except (tarfile.TarError, OSError, EOFError, OverflowError) as error:
-        return found, f"damaged after {len(found)} members: {error}"
+    except (tarfile.TarError, OSError, EOFError, ValueError, OverflowError, MemoryError) as error:  # sizes beyond all
+        return found, f"damaged after {len(found)} members: {str(error) or type(error).__name__}"
 
 
 def _pair_up(
