@@ -13,7 +13,20 @@ from tessera.store import Run
 
 
 def test_learn_from_a_folder(bird_folder, tmp_path, capsys):
-    args = ["learn", str(bird_folder), "--out", str(tmp_path), "--budget", "8s", "--samples", "4", "--pixels", "32", "--grid", "8"]
+    args = [
+        "learn",
+        str(bird_folder),
+        "--out",
+        str(tmp_path),
+        "--budget",
+        "8s",
+        "--samples",
+        "4",
+        "--pixels",
+        "32",
+        "--grid",
+        "8",
+    ]
     main(args)
     out = capsys.readouterr().out
     assert "40 captioned pictures" in out
