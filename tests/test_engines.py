@@ -324,6 +324,9 @@ def test_the_readmes_command_lines_run_as_printed(ground, tmp_path, launcher):
     words = words.replace("runs/prior", str(tmp_path / "prior")).split()
     small = ["--steps", "2", "--optim.batch", "4", "--model.transformer.depth", "1", "--preview-every", "0"]
     environment = {**ENVIRONMENT, "PATH": f"{program.parent}:{os.environ['PATH']}"}
+    environment["PET_MASTER_PORT"] = (
+        port()
+    )  # torchrun's; DeepSpeed's stays the usual one, and they may run side by side
     done = subprocess.run(
         [str(program), *words[1:], *small], env=environment, capture_output=True, text=True, timeout=300
     )
