@@ -53,7 +53,7 @@ def main() -> None:
         config, expected = plan.settle(config, engine.device, memory.free_memory(engine.device))
         engine.prepare(TextToImage(model), optimizer_of(config.optim))
         tokenizer.to(engine.device)
-        padding = engine.bare.unconditional(torch.zeros(batch, model.text_len, dtype=torch.long))
+        padding = engine.bare.null_caption(torch.zeros(batch, model.text_len, dtype=torch.long))
         drawn = torch.randint(1, model.text_vocab, (batch, model.text_len))
         tokens = torch.where(torch.arange(model.text_len) < words, drawn, padding)
         state.update(engine=engine, tokens=tokens.to(engine.device), expected=expected.total)

@@ -9,6 +9,7 @@ from tessera.errors import ConfigError
 from tessera.generate import choose as sample
 from tessera.generate import raster
 from tessera.generate.weights import prepare
+from tessera.models.text_to_image import TextToImage
 
 LOGITS = torch.tensor([[0.1, 3.0, 2.0, -1.0, 2.5], [5.0, 0.3, 0.0, -0.2, 0.1]])
 
@@ -79,8 +80,8 @@ def test_guessing_ahead_changes_no_picture(config, ahead, sampling):
 
 
 def test_what_rows_have_in_common_is_read_once(monkeypatch):
-    model, begin, read = prior(CLASSIC), type(prior(CLASSIC)).begin, []
-    monkeypatch.setattr(type(model), "begin", lambda self, t, c, p: read.append(len(t)) or begin(self, t, c, p))
+    model, prefill, read = prior(CLASSIC), TextToImage.prefill, []
+    monkeypatch.setattr(TextToImage, "prefill", lambda self, t, c, p: read.append(len(t)) or prefill(self, t, c, p))
     tokens, config = torch.tensor([[3, 4, 7, 23, 24], [5, 21, 22, 23, 24]])[[0, 1, 0, 0]], SampleConfig(guidance=2.0)
     together = raster.codes(model, tokens, [1, 2, 3, 4], config)
     assert read == [3], "two captions, and none"
@@ -121,7 +122,7 @@ def test_prepared_weights_give_the_logits_of_the_plain_model(config, kind, near)
         fast = prepare(prior(config), kind)
         assert (fast.image_logits(tokens, codes) - wanted).abs().max() < near * wanted.abs().max()
         past = fast.past(2)
-        steps = [fast.begin(tokens, codes[:, :0], past), *(fast.step(codes[:, i], past) for i in range(15))]
+        steps = [fast.prefill(tokens, codes[:, :0], past), *(fast.step(codes[:, i], past) for i in range(15))]
         assert (torch.stack(steps, 1) - wanted).abs().max() < near * wanted.abs().max()
 
 

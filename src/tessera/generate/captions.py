@@ -20,7 +20,7 @@ def texts(
     model: TextToImage, tokens: Int[Tensor, "B t"], seeds: Sequence[int], config: SampleConfig
 ) -> Int[Tensor, "B T"]:
     """Continue captions, all of t tokens, to their ends; padding ids follow them. `tokens` is not changed."""
-    total, padding = model.config.text_len, model.unconditional(tokens.new_zeros(len(tokens), model.config.text_len))
+    total, padding = model.config.text_len, model.null_caption(tokens.new_zeros(len(tokens), model.config.text_len))
     chosen = filters(config, model.config.text_vocab + total)
     noise = Noise(seeds, model.config.text_vocab + total, tokens.device)
     past = model.past(len(tokens), dtype=model.text_embedding.weight.dtype)

@@ -15,7 +15,7 @@ from tessera.models.text_to_image import TextToImage
 from tessera.nn.cache import Past
 
 Read = Callable[[Int[Tensor, "B n"], Past], Float[Tensor, "B n K"]]
-"""`TextToImage.read`, or what a compiler made of it."""
+"""`TextToImage.decode`, or what a compiler made of it."""
 
 
 @few_rows()
@@ -33,7 +33,7 @@ def codes(
 
     With guidance the caption and the empty caption run as one batch of 2 B rows, each with its own past:
     logits = empty + guidance * (caption - empty) (Ho & Salimans 2022). `on_step` sees the codes so far; `read` may be
-    `model.read` compiled.
+    `model.decode` compiled.
 
     With `config.ahead` n > 1 the codes that follow are guessed and n positions read at once: those whose guesses turn
     out to be what is drawn are done, and what is drawn at the others are the next guesses (Jacobi decoding, Santilli et
@@ -46,7 +46,7 @@ def codes(
     chosen = filters(config, model.config.image_vocab)
     prime = tokens[:, :0] if prime is None else prime
     guided = config.guidance != 1
-    rows = torch.cat((tokens, model.unconditional(tokens))) if guided else tokens
+    rows = torch.cat((tokens, model.null_caption(tokens))) if guided else tokens
     copies = len(rows) // batch
 
     def choose(logits: Float[Tensor, "R n K"], first: int) -> Int[Tensor, "B n"]:
@@ -65,19 +65,19 @@ def codes(
     begun, which = torch.cat((rows, prime.repeat(copies, 1)), 1).unique(dim=0, return_inverse=True)
     text, first_codes = begun.split((tokens.shape[1], known), 1)
     past = model.past(len(begun), dtype=model.image_embedding.weight.dtype)
-    logits = model.begin(text, first_codes, past)[which]
+    logits = model.prefill(text, first_codes, past)[which]
     _sound(logits)
     past.spread(which)
     if read:
         past.fix()
-    read = read or model.read
+    read = read or model.decode
     drawn[:, known:] = choose(logits[:, None], known)
     known += 1
     on_step(drawn[:, :known])
     width = min(config.ahead, total - 1)
     while known < total:
         first = min(known, total - width)  # of the codes to be drawn; the one before it is the first to be read
-        past.go_to(model.layout.text + first - 1, width)
+        past.rewind(model.layout.text + first - 1, width)
         given = drawn[:, first - 1 : first - 1 + width]
         logits = read(given.repeat(copies, 1), past)
         found = choose(logits, first)[:, known - first :]

@@ -149,13 +149,13 @@ def prepare(model: nn.Module, kind: str = "float32", compile: bool = False) -> n
 
 
 def compiled(model: TextToImage) -> Read:
-    """`model.read` compiled for one shape; on CUDA its kernels are recorded once and replayed as a graph.
+    """`model.decode` compiled for one shape; on CUDA its kernels are recorded once and replayed as a graph.
 
     The model must be `prepare`d for it and not change any more: nobody looks again whether it did.
     """
 
     def read(codes: Tensor, past: Past) -> Tensor:
-        return model.read(codes, past)
+        return model.decode(codes, past)
 
     read.__code__ = read.__code__.replace()  # what is compiled is kept by code object: this model gets one of its own
     cuda = torch.cuda.is_available()
