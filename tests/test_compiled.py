@@ -33,7 +33,7 @@ for config, kind in CASES:
     for guidance in (1.0, 2.0):
         config = SampleConfig(guidance=guidance, top_k=5)
         plain = raster.codes(model, tokens, [1], config)
-        assert torch.equal(raster.codes(model, tokens, [1], config, read=compiled(model)), plain), (kind, guidance)
+        assert torch.equal(raster.codes(model, tokens, [1], config, decode=compiled(model)), plain), (kind, guidance)
 """
 
 TRAINING = """

@@ -17,8 +17,10 @@ from tessera.config.merging import cast, short
 from tessera.config.ranges import Batch, Seed
 from tessera.data.pictures import middle_square, resized, to_image
 from tessera.errors import CheckpointError, ConfigError, DataError
-from tessera.generate import captions, raster
+from tessera.generate import captions
+from tessera.generate.decoder import Decoder, Progress, after
 from tessera.generate.picture import Picture
+from tessera.generate.raster import RasterDecoder
 from tessera.generate.request import Request, prime_picture, refuse_bytes, request
 from tessera.generate.weights import compiled, prepare
 from tessera.machine.device import choose_device, compiles, out_of_memory, release
@@ -59,7 +61,7 @@ class Pipeline:
                 f"{c.image_vocab}: they do not belong together."
             )
         self.model, self.text, self.image, self.name = model.eval(), text, image, name
-        self.read = compiled(model) if compile else None
+        self.decoder: Decoder = RasterDecoder(model, compiled(model) if compile else None)
         self.smaller = 0  # the batch that memory once forced, if it did
 
     @staticmethod
@@ -115,14 +117,14 @@ class Pipeline:
         seeds = range(request.seed, request.seed + request.count)
         before = shown = 0
 
-        def step(drawn: Tensor) -> None:
+        def step(progress: Progress) -> None:
             nonlocal shown
-            batch, done = drawn.shape
+            batch, done = len(progress.codes), progress.done
             on_step(before + batch * done, request.count * size)
             shown, last = done // rows, shown
             if on_partial and shown > last and done < size:
                 first = before // size
-                on_partial(self.partial(drawn, prompts[:batch], seeds[first : first + batch]))
+                on_partial(self.partial(progress.codes[:, :done], prompts[:batch], seeds[first : first + batch]))
 
         for part in self._draw(prompts, seeds, request.sampling, request.batch, request.truncate, prime, step):
             before += len(part) * size
@@ -152,17 +154,19 @@ class Pipeline:
         batch: int,
         truncate: bool,
         prime: Tensor | None = None,
-        on_step: Callable[[Tensor], None] = lambda drawn: None,
+        on_step: Callable[[Progress], None] = lambda progress: None,
     ) -> Iterator[list[Picture]]:
         """Batch by batch; where memory runs out the batch is halved, which changes no picture, and drawn again."""
         first = 0
         batch = min(batch, self.smaller or batch)
         while first < len(prompts):
             part, own = prompts[first : first + batch], seeds[first : first + batch]
-            begun = None if prime is None else prime.expand(len(part), -1)
             try:
-                drawn = raster.codes(self.model, self.tokens(part, truncate), own, sampling, begun, on_step, self.read)
-                done = self.pictures(drawn, part, own)
+                tokens = self.tokens(part, truncate)
+                begun = tokens[:, :0] if prime is None else prime.expand(len(part), -1)
+                known, mask = after(begun, self.model.layout.codes)
+                drawn = self.decoder.codes(tokens, known, mask, own, sampling, on_step)
+                done = self.pictures(drawn.codes, part, own)
             except (RuntimeError, MemoryError) as error:
                 if not out_of_memory(error) or len(part) == 1:
                     raise
