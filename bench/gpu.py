@@ -102,9 +102,9 @@ def drawing(model: TextToImageConfig) -> None:
         prior = TextToImage(model).eval().to(DEVICE)
         layers = parameters(prior.transformer) + prior.image_head.weight.numel()
         remembered = 2 * model.transformer.depth * model.transformer.heads * model.transformer.head_dim * 4
-        read = compiled(prepare(prior, kind, compile=True))  # type: ignore[arg-type]
+        decode = compiled(prepare(prior, kind, compile=True))  # type: ignore[arg-type]
         tokens = inputs(model, 1)[0]
-        draw: Any = lambda p=prior, t=tokens, r=read: raster.codes(p, t, [0], SampleConfig(), read=r).sum().item()
+        draw: Any = lambda p=prior, t=tokens, d=decode: raster.codes(p, t, [0], SampleConfig(), decode=d).sum().item()
         seconds, spread = median_of(draw, times=5, warm=2)
         copy, _ = median_of(lambda: block.add_(1)[0].item())
         rate = 2 * block.numel() * block.itemsize / copy

@@ -53,7 +53,7 @@ def main() -> None:
         config, expected = plan.settle(config, engine.device, memory.free_memory(engine.device))
         engine.prepare(TextToImage(model), optimizer_of(config.optim))
         tokenizer.to(engine.device)
-        padding = engine.bare.unconditional(torch.zeros(batch, model.text_len, dtype=torch.long))
+        padding = engine.bare.null_caption(torch.zeros(batch, model.text_len, dtype=torch.long))
         drawn = torch.randint(1, model.text_vocab, (batch, model.text_len))
         tokens = torch.where(torch.arange(model.text_len) < words, drawn, padding)
         state.update(engine=engine, tokens=tokens.to(engine.device), expected=expected.total)
@@ -79,12 +79,14 @@ def main() -> None:
         model = TextToImage(notebook() if kind == "notebook" else native()).eval().to(device)
         tokenizer.to(torch.device(device))
         prepare(model, weights, compile)
-        state.update(model=model, read=compiled(model) if compile else None)
+        state.update(model=model, decode=compiled(model) if compile else None)
         state["text"] = torch.randint(1, 4096, (1, model.config.text_len), device=device)
 
     def draw(batch: int = 1, guidance: float = 1.0) -> float:
         config = SampleConfig(top_k=0.1, guidance=guidance)
-        codes = raster.codes(state["model"], state["text"].expand(batch, -1), range(batch), config, read=state["read"])
+        codes = raster.codes(
+            state["model"], state["text"].expand(batch, -1), range(batch), config, decode=state["decode"]
+        )
         return float(tokenizer.decode(codes.clone()).mean())
 
     answer({"train": train, "step": step, "held": held, "load": load, "draw": draw})

@@ -34,7 +34,7 @@ def main() -> None:
         model = prepare(TextToImage(dataclasses.replace(config(pattern))).eval())
         past = model.past(1)
         with torch.inference_mode():
-            model.begin(tokens, codes[:, :3900], past)
+            model.prefill(tokens, codes[:, :3900], past)
 
             def some(model: TextToImage = model, past=past) -> None:
                 for i in range(25):

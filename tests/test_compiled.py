@@ -10,11 +10,11 @@ import pytest
 SETUP = """
 import dataclasses
 import torch
-from tessera.config.ranges import MachineConfig, SampleConfig, TextToImageConfig, TransformerConfig
-from tessera.generate import sample
+from tessera.config import MachineConfig, SampleConfig, TextToImageConfig, TransformerConfig
+from tessera.generate import raster
 from tessera.generate.weights import compiled, prepare
 from tessera.models.text_to_image import TextToImage
-from tessera.train.engines.protocol import Single
+from tessera.train.engines.single import Single
 
 MODERN = TransformerConfig(dim=32, depth=2, heads=2, head_dim=16, zero_init=False)
 CLASSIC = TransformerConfig(
@@ -32,8 +32,8 @@ for config, kind in CASES:
     model, tokens = prepare(prior(config).eval(), kind, compile=True), torch.tensor([[3, 4, 7, 23, 24]])
     for guidance in (1.0, 2.0):
         config = SampleConfig(guidance=guidance, top_k=5)
-        plain = sample.codes(model, tokens, [1], config)
-        assert torch.equal(sample.codes(model, tokens, [1], config, read=compiled(model)), plain), (kind, guidance)
+        plain = raster.codes(model, tokens, [1], config)
+        assert torch.equal(raster.codes(model, tokens, [1], config, decode=compiled(model)), plain), (kind, guidance)
 """
 
 TRAINING = """

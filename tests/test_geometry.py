@@ -66,7 +66,7 @@ def test_bands_see_what_the_dense_mask_shows(name, missing):
     sight = Visibility(name, layout)
     noise = torch.Generator().manual_seed(0)
     inputs = [torch.randn(2, 3, layout.length - missing, 8, generator=noise).requires_grad_() for _ in range(3)]
-    found, wanted = sight._banded(*inputs), sight._masked(*inputs)
+    found, wanted = sight._banded(*inputs), sight._dense(*inputs)
     assert (found - wanted).abs().max() < 1e-5
     slopes = [torch.autograd.grad((y * y.detach().sin()).sum(), inputs) for y in (found, wanted)]
     assert all((a - b).abs().max() < 1e-5 for a, b in zip(*slopes, strict=True))
@@ -74,8 +74,8 @@ def test_bands_see_what_the_dense_mask_shows(name, missing):
 
 @pytest.mark.parametrize("name", ["axial_row", "conv_like"])
 def test_large_grids_take_the_bands(name):
-    assert Visibility(name, Layout(text=3, grid=32)).at_once.__name__ == "_banded"
-    assert Visibility(name, Layout(text=3, grid=16)).at_once.__name__ == "_masked"
+    assert Visibility(name, Layout(text=3, grid=32)).whole.__name__ == "_banded"
+    assert Visibility(name, Layout(text=3, grid=16)).whole.__name__ == "_dense"
 
 
 @pytest.mark.parametrize("name", ["axial_row", "axial_col", "conv_like", "conv_centred"])
@@ -83,9 +83,9 @@ def test_one_query_reads_only_the_keys_it_may_see(name):
     layout = Layout(text=4, grid=6)
     sight = Visibility(name, layout)
     q, k, v = torch.randn(3, 2, 3, layout.length, 8)
-    whole = sight._masked(q, k, v)
+    whole = sight._dense(q, k, v)
     for i in range(layout.length):
-        alone = sight(q[:, :, i : i + 1], k, v, torch.tensor([i]))
+        alone = sight.one(q[:, :, i : i + 1], k, v, torch.tensor([i]))
         assert (alone[:, :, 0] - whole[:, :, i]).abs().max() < 1e-5
     assert sight.seen.shape[1] < layout.length
 

@@ -37,7 +37,7 @@ def words(name: str, key: str) -> list[str]:
 def house(name: str) -> tuple[TextToImage, torch.Tensor, dict[str, torch.Tensor]]:
     """The imported prior, the text as the house pads it, the arrays."""
     model, a = dalle_pytorch.load(GOLDEN / f"{name}.pt").model.eval(), arrays(name)
-    return model, torch.where(a["text"] == 0, model.unconditional(a["text"]), a["text"]), a
+    return model, torch.where(a["text"] == 0, model.null_caption(a["text"]), a["text"]), a
 
 
 def face(name: str) -> theirs.DALLE:
@@ -69,7 +69,7 @@ def test_an_imported_prior_learns_and_is_guided_as_the_original(name):
     assert_close(loss.text.item(), a["loss_text"].item(), atol=1e-5, rtol=0)
     assert_close(loss.image.item(), a["loss_image"].item(), atol=1e-5, rtol=0)
     with torch.no_grad():
-        given, null = model.image_logits(tokens, codes), model.image_logits(model.unconditional(tokens), codes)
+        given, null = model.image_logits(tokens, codes), model.image_logits(model.null_caption(tokens), codes)
         assert_close(null, a["logits_image_null"], atol=1e-4, rtol=0)
         assert_close(null + 3 * (given - null), a["logits_image_cond3"], atol=3e-4, rtol=0)
         part = codes[:, : int(a["partial_len"])]
@@ -77,8 +77,8 @@ def test_an_imported_prior_learns_and_is_guided_as_the_original(name):
         assert_close(model.image_logits(tokens, codes[:, :0])[:, -1], a["logits_textonly_last"], atol=1e-4, rtol=0)
         # the cached path, where the original's is wrong: guidance, patterns, shift, priming
         past = model.past(2 * len(tokens))
-        both = torch.cat((tokens, model.unconditional(tokens)))
-        steps = [model.begin(both, codes[:, :0].repeat(2, 1), past)]
+        both = torch.cat((tokens, model.null_caption(tokens)))
+        steps = [model.prefill(both, codes[:, :0].repeat(2, 1), past)]
         steps += [model.step(codes[:, i].repeat(2), past) for i in range(codes.shape[1] - 1)]
         given, null = torch.stack(steps, 1).chunk(2)
         assert_close(null + 3 * (given - null), a["logits_image_cond3"], atol=3e-4, rtol=0)
@@ -219,7 +219,7 @@ def test_gumbel_vqgan_from_its_files_draws_no_noise():
 def test_a_prior_over_a_vqgan_brings_its_tokenizer():
     found, a = dalle_pytorch.load(GOLDEN / "vqgan" / "vqgan_f16_dalle.pt"), arrays("vqgan/vqgan_f16")
     check_vqgan(found.image, a)
-    tokens = torch.where(a["text"] == 0, found.model.unconditional(a["text"]), a["text"])
+    tokens = torch.where(a["text"] == 0, found.model.null_caption(a["text"]), a["text"])
     assert_close(found.model.image_logits(tokens, a["image_tokens"]), a["logits_image"], atol=1e-4, rtol=0)
     assert_close(found.model(tokens, a["image_tokens"]).total.item(), a["loss"].item(), atol=1e-5, rtol=0)
 

@@ -82,7 +82,7 @@ def test_the_saved_adam_takes_the_originals_next_step(tmp_path):
     state = read_state(run.best() / "state")
     optimizer = optimizer_of(run.config().optim)(model)
     set_moments(optimizer, model, read_state(run.best() / "optimizer")["moments"])
-    tokens = torch.where(text == 0, model.unconditional(text), text)
+    tokens = torch.where(text == 0, model.null_caption(text), text)
     model(tokens, codes).total.backward()
     assert_close(
         torch.nn.utils.clip_grad_norm_(model.parameters(), run.config().optim.clip).item(), norm, rtol=1e-5, atol=0
@@ -132,7 +132,7 @@ def test_moments_find_their_weights_whatever_is_shared(name, tmp_path):
     config = runs._train_config(found, "", tmp_path).optim
     ours = optimizer_of(config)(found.model.train())
     set_moments(ours, found.model, {n: {"step": torch.tensor(1.0), **m} for n, m in found.moments.items()})
-    tokens = torch.where(text == 0, found.model.unconditional(text), text)
+    tokens = torch.where(text == 0, found.model.null_caption(text), text)
     found.model(tokens, codes).total.backward()
     ours.step()
     wanted = dalle_pytorch.understood({**content, "weights": dalle.state_dict()}, "memory").model.state_dict()

@@ -12,9 +12,8 @@ from conftest import MODERN, prior
 from tessera.cli import main
 from tessera.config import CLIPConfig, MachineConfig, SampleConfig, TrainConfig
 from tessera.config.presets import preset
-from tessera.generate import pipeline as pipelines
-from tessera.generate import raster
 from tessera.generate.pipeline import Pipeline, Request
+from tessera.generate.raster import RasterDecoder
 from tessera.machine import memory
 from tessera.machine.device import out_of_memory
 from tessera.store.run import Run
@@ -230,15 +229,15 @@ class Words:
 def test_drawing_halves_the_batch_that_does_not_fit(monkeypatch):
     pipeline = Pipeline(prior(MODERN), Words(), Tiny())
     wanted = [p.codes for p in pipeline.stream(Request("a bird", count=8))]
-    asked, codes = [], raster.codes
+    asked, steps = [], RasterDecoder.steps
 
-    def cramped(model, tokens, *args):
+    def cramped(self, tokens, *args):
         asked.append(len(tokens))
         if len(tokens) > 2:
             raise torch.OutOfMemoryError("CUDA out of memory")
-        return codes(model, tokens, *args)
+        return steps(self, tokens, *args)
 
-    monkeypatch.setattr(pipelines.sample, "codes", cramped)
+    monkeypatch.setattr(RasterDecoder, "steps", cramped)
     with pytest.warns(UserWarning, match="Memory ran out") as warned:
         found = [p.codes for p in pipeline.stream(Request("a bird", count=8))]
     assert found == wanted
@@ -254,7 +253,7 @@ def test_a_single_picture_that_does_not_fit_is_an_error(monkeypatch):
     def full(*args):
         raise torch.OutOfMemoryError("CUDA out of memory")
 
-    monkeypatch.setattr(pipelines.sample, "codes", full)
+    monkeypatch.setattr(RasterDecoder, "steps", full)
     with pytest.raises(torch.OutOfMemoryError):
         pipeline.draw(["a bird"], [0], SampleConfig())
 

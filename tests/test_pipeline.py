@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import gc
 import math
+import subprocess
+import sys
+import weakref
+from dataclasses import fields
 from typing import Any
 
 import pytest
@@ -11,13 +16,15 @@ from PIL import Image
 
 import tessera
 from conftest import CLASSIC, MODERN, TINY_DVAE, prior
+from tessera.cli.generate import GenerateConfig
 from tessera.config import SampleConfig
 from tessera.errors import CheckpointError, ConfigError, DataError, TesseraError
 from tessera.generate import raster
 from tessera.generate.judge import CLIPJudge
-from tessera.generate.pipeline import Picture, Pipeline, Request
+from tessera.generate.pipeline import Partial, Picture, Pipeline, Request, Step
 from tessera.models.clip import CLIP
 from tessera.models.dvae import DiscreteVAE
+from tessera.models.text_to_image import TextToImage
 from tessera.tokens.image import Frozen
 from tessera.tokens.text import Numbers
 from test_judge import TINY
@@ -169,3 +176,95 @@ def test_a_judge_with_damaged_weights_ranks_nothing():
 
     with pytest.raises(CheckpointError, match="judge's scores"):
         pipeline().best(Request("1 2"), Broken(), 2)
+
+
+# Events, and stopping half-way.
+
+
+def asked(**options: Any) -> Request:
+    return Request("1 2", **{"count": 3, "batch": 2, "seed": 4, **options})
+
+
+def test_events_tell_of_every_step_every_two_rows_and_every_picture():
+    model = pipeline()
+    events = list(model.events(asked()))
+    steps = [e for e in events if isinstance(e, Step)]
+    assert [e.done for e in steps] == [*range(2, 33, 2), *range(33, 49)]
+    assert {e.total for e in steps} == {48}
+    pictures = [e for e in events if isinstance(e, Picture)]
+    assert [p.codes for p in pictures] == [p.codes for p in model("1 2", count=3, seed=4)]
+    shown = [[p.seed for p in e.pictures] for e in events if isinstance(e, Partial)]
+    assert shown == [[4, 5], [6]]
+    kinds = [type(e).__name__[0] for e in events]
+    assert "".join(kinds) == "SSSSSSSSP" + "SSSSSSSSPP" + "SSSSSSSSP" + "SSSSSSSSP"
+    assert not any(isinstance(e, Partial) for e in model.events(asked(), partial=False))
+
+
+def test_what_is_wrong_with_a_request_is_said_before_the_first_event():
+    with pytest.raises(ConfigError, match="count is 0"):
+        pipeline().events(asked(count=0))
+    with pytest.raises(DataError, match="has 7 tokens"):
+        pipeline().stream(Request("1 2 3 4 5 6 7"))
+
+
+@pytest.mark.parametrize("way", ["events", "stream"])
+@pytest.mark.parametrize("ahead", [1, 4])
+def test_closing_half_way_stops_at_that_step_and_frees_the_cache(monkeypatch, way, ahead):
+    """Without the collector of cycles, which a server should not have to wait for."""
+    model, held, steps, past, decode = pipeline(), [], [], TextToImage.past, TextToImage.decode
+
+    def made(*args, **options):
+        own = past(*args, **options)
+        held.extend(weakref.ref(kept) for slot in own.slots for kept in slot.kept)
+        held.append(weakref.ref(own))
+        return own
+
+    def count(self, codes, past):
+        steps.append(1)
+        return decode(self, codes, past)
+
+    monkeypatch.setattr(TextToImage, "past", made)
+    monkeypatch.setattr(TextToImage, "decode", count)
+    model = pipeline()
+    request = asked(sampling=SampleConfig(guidance=2.0, ahead=ahead))
+    gc.collect()
+    gc.disable()
+    try:
+        drawing = model.events(request) if way == "events" else model.stream(request)
+        for _ in range(5 if way == "events" else 1):
+            next(drawing)
+        assert way == "stream" or held[-1]() is not None
+        read = len(steps)
+        drawing.close()  # type: ignore[attr-defined]
+        assert not [ref for ref in held if ref() is not None]
+    finally:
+        gc.enable()
+    assert len(steps) == read
+    (whole, *_) = model.stream(request)
+    assert whole.codes == model("1 2", seed=4, guidance=2.0)[0].codes, "and the next request is drawn as ever"
+
+
+def test_a_request_that_fails_in_a_callback_frees_the_cache_too(monkeypatch):
+    held, past = [], TextToImage.past
+    monkeypatch.setattr(TextToImage, "past", lambda *a, **k: (p := past(*a, **k), held.append(weakref.ref(p)))[0])
+
+    def stop(done: int, total: int) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        next(pipeline().stream(asked(), stop))
+    assert held[0]() is None
+
+
+def test_a_request_needs_no_torch():
+    code = (
+        "import sys; from tessera.config import Request, request; request('a bird', count=2, guidance=2.0).check(); "
+        "print('torch' in sys.modules)"
+    )
+    out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert out.stdout.splitlines()[-1] == "False"
+
+
+def test_the_command_line_and_python_share_their_options():
+    shared = {f.name for f in fields(Request)} - {"prompt"}
+    assert shared < {f.name for f in fields(GenerateConfig)}

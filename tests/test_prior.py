@@ -52,7 +52,7 @@ def test_cached_decoding_is_recomputation(base, patterns, reverse, shift):
     model = prior(vary(base, patterns=patterns, reversible=reverse, shift=shift))
     past = model.past(2)
     with torch.inference_mode():
-        logits = [model.begin(TOKENS, CODES[:, :3], past)]
+        logits = [model.prefill(TOKENS, CODES[:, :3], past)]
         logits += [model.step(CODES[:, i], past) for i in range(3, 15)]
         whole = model.image_logits(TOKENS, CODES)[:, 3:]
     assert_close(torch.stack(logits, 1), whole, atol=2e-5, rtol=1e-5)
@@ -74,7 +74,7 @@ def test_drawing_greedily_is_recomputing_every_step(guidance, patterns, primed):
     with torch.no_grad():
         while slow.shape[1] < 16:
             caption = model.image_logits(TOKENS, slow)[:, -1]
-            empty = model.image_logits(model.unconditional(TOKENS), slow)[:, -1]
+            empty = model.image_logits(model.null_caption(TOKENS), slow)[:, -1]
             slow = torch.cat((slow, (empty + guidance * (caption - empty)).argmax(-1, keepdim=True)), 1)
     assert torch.equal(drawn, slow)
     assert torch.equal(TOKENS, given), "the caller's tokens must stay as they are"
@@ -197,7 +197,7 @@ def test_loss_is_that_of_the_joint_vocabulary():
 def test_padding_counts_only_where_it_is_learned():
     silent, learned = prior(MODERN), prior(MODERN, learn_padding=True)
     tokens = TOKENS.clone()
-    tokens[:, 2:] = silent.unconditional(tokens)[:, 2:]
+    tokens[:, 2:] = silent.null_caption(tokens)[:, 2:]
     assert silent._text_targets(tokens)[0].tolist() == [*tokens[0, :3].tolist(), IGNORE, IGNORE]  # the end is learned
     assert torch.equal(learned._text_targets(tokens), tokens)
 
@@ -205,7 +205,7 @@ def test_padding_counts_only_where_it_is_learned():
 def test_forgetting_leaves_the_batch_alone():
     model = prior(MODERN)
     before = TOKENS.clone()
-    forgotten = model.forget(TOKENS, torch.tensor([True, False]))
+    forgotten = model.drop_captions(TOKENS, torch.tensor([True, False]))
     assert torch.equal(TOKENS, before)
     assert forgotten.tolist() == [[20, 21, 22, 23, 24], TOKENS[1].tolist()]
 
@@ -248,3 +248,88 @@ def test_first_loss_of_the_notebook():
         total = model(tokens, codes).total.item()
     assert total == pytest.approx((math.log(49664) + 7 * math.log(8192)) / 8 + 1 / 6, abs=0.03)
     assert total == pytest.approx(9.40, abs=0.03)
+
+
+# Rows that stand at positions of their own, which a server's batch and priors of other orders need.
+
+
+@pytest.mark.parametrize("base", [MODERN, CLASSIC, vary(MODERN, positions="axial")], ids=["modern", "classic", "axial"])
+@pytest.mark.parametrize("patterns", PATTERNS, ids="-".join)
+@pytest.mark.parametrize(("reverse", "shift", "tied"), [(False, False, True), (False, True, False), (True, True, True)])
+def test_a_batch_whose_rows_stand_at_different_positions_decodes_like_each_row_alone(
+    base, patterns, reverse, shift, tied
+):
+    model = prior(vary(base, patterns=patterns, reversible=reverse, shift=shift), tied=tied)
+    tokens, codes = TOKENS[[0, 1, 0]], CODES[[0, 1, 1]]
+    given, steps = [0, 7, 3], 8
+    with torch.inference_mode():
+        past, wanted = model.past(3), []
+        for i, n in enumerate(given):
+            alone = model.past(1)
+            model.prefill(tokens[i : i + 1], codes[i : i + 1, :n], alone)
+            past.put(i, alone)
+            wanted.append(torch.cat([model.step(codes[i : i + 1, n + k], alone) for k in range(steps)]))
+        found = []
+        for k in range(steps):
+            at = torch.tensor(given)[:, None] + k
+            past.stand_at(at + model.layout.text)
+            found.append(model.decode(codes.gather(1, at), past)[:, 0])
+    assert_close(torch.stack(found, 1), torch.stack(wanted), atol=1e-5, rtol=1e-5)
+
+
+def test_a_row_is_taken_over_by_another_while_the_rest_of_the_batch_goes_on():
+    """Rows finish and begin in the middle of a batch; what the row before left behind is not seen, were it infinite."""
+    model = prior(vary(CLASSIC, patterns=("full", "axial_col")))
+    with torch.inference_mode():
+        past, other = model.past(2), model.past(1)
+        for slot in past.slots:
+            for kept in slot.kept:
+                kept[1].fill_(math.nan)
+        begun = model.past(1)
+        model.prefill(TOKENS[:1], CODES[:1, :9], begun)
+        past.put(0, begun)
+        addresses = [kept.data_ptr() for slot in past.slots for kept in slot.kept]
+        model.prefill(TOKENS[1:], CODES[1:, :2], other)
+        past.put(1, other)
+        assert [kept.data_ptr() for slot in past.slots for kept in slot.kept] == addresses
+        for k in range(3):
+            past.stand_at(torch.tensor([[9 + k], [2 + k]]) + model.layout.text)
+            found = model.decode(torch.stack((CODES[0, 9 + k], CODES[1, 2 + k]))[:, None], past)[:, 0]
+    whole = model.image_logits(TOKENS, CODES)
+    assert_close(found, torch.stack((whole[0, 12], whole[1, 5])), atol=2e-5, rtol=1e-5)
+
+
+def test_rows_apart_may_read_several_codes_at_once():
+    model = prior(vary(CLASSIC, patterns=("conv_like", "full")))
+    with torch.inference_mode():
+        past = model.past(2)
+        for i, n in enumerate((5, 1)):
+            alone = model.past(1)
+            model.prefill(TOKENS[i : i + 1], CODES[i : i + 1, :n], alone)
+            past.put(i, alone)
+        at = torch.tensor([[5], [1]]) + torch.arange(4)
+        past.stand_at(at + model.layout.text)
+        found = model.decode(CODES.gather(1, at), past)
+        whole = model.image_logits(TOKENS, CODES)
+    assert_close(found, torch.stack((whole[0, 6:10], whole[1, 2:6])), atol=2e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("positions", ["rotary", "rotary_dalle1"])
+def test_places_may_follow_another_order_than_rows(positions):
+    """Any order: each row of the batch is a permutation of the places. All at once, each one alone and step by step
+    through a cache are the same numbers, and they are not those of raster order."""
+    model = prior(vary(MODERN, positions=positions))
+    stack, x = model.transformer, torch.randn(2, model.layout.length, 32)
+    places = torch.stack([torch.randperm(model.layout.length) for _ in x])
+    with torch.inference_mode():
+        whole = stack(x, Nothing(x.shape[1], places))
+        for i, own in enumerate(places):
+            assert_close(stack(x[i : i + 1], Nothing(x.shape[1], own)), whole[i : i + 1], atol=1e-5, rtol=1e-5)
+        past = stack.past(2, x.device)
+        past.advance(6, places[:, :6])
+        steps = [stack(x[:, :6], past)]
+        for t in range(6, x.shape[1]):
+            past.advance(1, places[:, t : t + 1])
+            steps.append(stack(x[:, t : t + 1], past))
+    assert_close(torch.cat(steps, 1), whole, atol=1e-5, rtol=1e-5)
+    assert not torch.allclose(stack(x), whole, atol=1e-2)

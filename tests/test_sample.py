@@ -1,5 +1,8 @@
 """Drawing: filters keep what they should, a seed is a picture in any batch, frequencies follow the probabilities."""
 
+import gc
+import weakref
+
 import pytest
 import torch
 
@@ -8,7 +11,9 @@ from tessera.config import SampleConfig
 from tessera.errors import ConfigError
 from tessera.generate import choose as sample
 from tessera.generate import raster
+from tessera.generate.decoder import after
 from tessera.generate.weights import prepare
+from tessera.models.text_to_image import TextToImage
 
 LOGITS = torch.tensor([[0.1, 3.0, 2.0, -1.0, 2.5], [5.0, 0.3, 0.0, -0.2, 0.1]])
 
@@ -72,15 +77,15 @@ def test_guessing_ahead_changes_no_picture(config, ahead, sampling):
         wanted = raster.codes(model, tokens[:batch], [5, 6][:batch], one, begun)
         steps.clear()
         found = raster.codes(
-            model, tokens[:batch], [5, 6][:batch], many, begun, lambda drawn: steps.append(drawn.clone())
+            model, tokens[:batch], [5, 6][:batch], many, begun, lambda p: steps.append(p.codes[:, : p.done].clone())
         )
         assert torch.equal(found, wanted)
         assert all(torch.equal(drawn, wanted[:, : drawn.shape[1]]) for drawn in steps), "what is shown is final"
 
 
 def test_what_rows_have_in_common_is_read_once(monkeypatch):
-    model, begin, read = prior(CLASSIC), type(prior(CLASSIC)).begin, []
-    monkeypatch.setattr(type(model), "begin", lambda self, t, c, p: read.append(len(t)) or begin(self, t, c, p))
+    model, prefill, read = prior(CLASSIC), TextToImage.prefill, []
+    monkeypatch.setattr(TextToImage, "prefill", lambda self, t, c, p: read.append(len(t)) or prefill(self, t, c, p))
     tokens, config = torch.tensor([[3, 4, 7, 23, 24], [5, 21, 22, 23, 24]])[[0, 1, 0, 0]], SampleConfig(guidance=2.0)
     together = raster.codes(model, tokens, [1, 2, 3, 4], config)
     assert read == [3], "two captions, and none"
@@ -97,9 +102,13 @@ def test_right_guesses_save_steps():
     model, steps = prior(MODERN), []
     model.image_head.weight.data.zero_()
     raster.codes(
-        model, torch.tensor([[3, 4, 7, 23, 24]]), [0], SampleConfig(temperature=0, ahead=5), on_step=steps.append
+        model,
+        torch.tensor([[3, 4, 7, 23, 24]]),
+        [0],
+        SampleConfig(temperature=0, ahead=5),
+        on_step=lambda p: steps.append(p.done),
     )
-    assert [drawn.shape[1] for drawn in steps] == [1, 6, 11, 16]
+    assert steps == [1, 6, 11, 16]
 
 
 def test_a_seed_is_the_same_picture_alone_and_in_any_batch():
@@ -121,7 +130,7 @@ def test_prepared_weights_give_the_logits_of_the_plain_model(config, kind, near)
         fast = prepare(prior(config), kind)
         assert (fast.image_logits(tokens, codes) - wanted).abs().max() < near * wanted.abs().max()
         past = fast.past(2)
-        steps = [fast.begin(tokens, codes[:, :0], past), *(fast.step(codes[:, i], past) for i in range(15))]
+        steps = [fast.prefill(tokens, codes[:, :0], past), *(fast.step(codes[:, i], past) for i in range(15))]
         assert (torch.stack(steps, 1) - wanted).abs().max() < near * wanted.abs().max()
 
 
@@ -132,7 +141,8 @@ def test_other_weights_are_refused():
 
 def test_each_step_shows_the_codes_so_far():
     model, tokens, seen = prior(MODERN), torch.tensor([[3, 4, 7, 23, 24]]), []
-    drawn = raster.codes(model, tokens, [1], SampleConfig(), tokens[:, :2], lambda so_far: seen.append(so_far.clone()))
+    kept = lambda p: seen.append(p.codes[:, : p.done].clone())
+    drawn = raster.codes(model, tokens, [1], SampleConfig(), tokens[:, :2], kept)
     assert [len(s[0]) for s in seen] == list(range(3, 17))
     assert all(torch.equal(s, drawn[:, : s.shape[1]]) for s in seen)
 
@@ -146,3 +156,91 @@ def test_impossible_sampling_is_refused(bad):
 def test_nucleus_sampling_counts_each_position_for_itself():
     several = LOGITS[:, None].expand(-1, 3, -1)  # as several positions are drawn at once
     assert torch.equal(sample.keep_mass(several, 0.8), sample.keep_mass(LOGITS, 0.8)[:, None].expand(-1, 3, -1))
+
+
+# The decoder: what is given, what is drawn, how sure the model was.
+
+
+TOKENS = torch.tensor([[3, 4, 7, 23, 24], [5, 21, 22, 23, 24]])
+
+
+@pytest.mark.parametrize("order", ["backwards", "shuffled"])
+def test_noise_of_a_place_is_the_same_in_any_order(order, monkeypatch):
+    """Also where blocks that were forgotten are asked for again; the numbers are those of a generator that runs on."""
+    cpu, source = torch.device("cpu"), torch.Generator().manual_seed(5)
+    running = torch.rand(320, 7, generator=source).clamp(min=2**-25).log().neg().log().neg()
+    monkeypatch.setattr(sample.Noise, "HELD", 1)
+    noise = sample.Noise([4, 5], 7, cpu)
+    places = torch.randperm(320, generator=source).tolist() if order == "shuffled" else list(range(320))[::-1]
+    assert torch.equal(torch.stack([noise.of([p])[1, 0] for p in places]), running[places])
+    assert torch.equal(noise.of(places)[1], running[places])
+    assert torch.equal(noise.at(40, 60)[1], running[40:100])
+    assert torch.equal(noise.at(3, 2)[1], running[3:5]), "and back again"
+
+
+def test_noise_in_reading_order_holds_a_bounded_number_of_places():
+    noise, most = sample.Noise([0, 1], 512, torch.device("cpu")), 0
+    for place in range(0, 8192, 16):
+        noise.at(place, 1)
+        most = max(most, sum(block.numel() for block in noise.blocks.values()))
+    assert most <= sample.Noise.HELD
+
+
+@pytest.mark.parametrize("ahead", [1, 5])
+@pytest.mark.parametrize("guidance", [1.0, 3.0])
+@pytest.mark.parametrize("given", [0, 5])
+def test_what_was_drawn_comes_with_its_log_probability_and_entropy(given, guidance, ahead):
+    model, config = prior(CLASSIC), SampleConfig(guidance=guidance, ahead=ahead, temperature=0.7, top_k=3)
+    known, mask = after(torch.arange(2 * given).view(2, given) % 11, 16)
+    before = known.clone(), mask.clone(), TOKENS.clone()
+    drawn = raster.RasterDecoder(model).codes(TOKENS, known, mask, [5, 6], config)
+    assert all(torch.equal(a, b) for a, b in zip(before, (known, mask, TOKENS), strict=True))
+    assert torch.equal(drawn.codes, raster.codes(model, TOKENS, [5, 6], config, known[:, :given]))
+    with torch.no_grad():
+        caption = model.image_logits(TOKENS, drawn.codes)
+        null = model.image_logits(model.null_caption(TOKENS), drawn.codes)
+    predicted = torch.distributions.Categorical(logits=null + guidance * (caption - null))
+    torch.testing.assert_close(drawn.log_probability, predicted.log_prob(drawn.codes) * mask, atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(drawn.entropy, predicted.entropy() * mask, atol=1e-4, rtol=1e-4)
+
+
+def test_a_mask_for_each_picture_may_say_the_same():
+    model, (known, mask) = prior(MODERN), after(torch.zeros(2, 3, dtype=torch.long), 16)
+    one = raster.RasterDecoder(model).codes(TOKENS, known, mask, [1, 2], SampleConfig())
+    each = raster.RasterDecoder(model).codes(TOKENS, known, mask.expand(2, -1), [1, 2], SampleConfig())
+    assert torch.equal(one.codes, each.codes)
+
+
+@pytest.mark.parametrize("wrong", ["hole", "end", "pictures differ"])
+def test_reading_order_refuses_a_mask_that_is_not_everything_after_a_first_part(wrong):
+    mask = torch.ones(2, 16, dtype=torch.bool)
+    mask[0 if wrong == "pictures differ" else slice(None), {"hole": 7, "end": 15}.get(wrong, 0)] = False
+    decoder = raster.RasterDecoder(prior(MODERN))
+    with pytest.raises(ConfigError, match=r"reading order: it can keep the first codes of pictures.*give one that is"):
+        decoder.codes(TOKENS, torch.zeros(2, 16, dtype=torch.long), mask, [1, 2], SampleConfig())
+
+
+def test_each_step_says_what_is_still_to_be_drawn():
+    seen = []
+    known, mask = after(TOKENS[:, :3] % 11, 16)
+    raster.RasterDecoder(prior(MODERN)).codes(
+        TOKENS, known, mask, [1, 2], SampleConfig(), lambda p: seen.append((p.done, p.mask.tolist()))
+    )
+    assert seen == [(n, [False] * n + [True] * (16 - n)) for n in range(4, 17)]
+    full = raster.RasterDecoder(prior(MODERN)).codes(TOKENS, known, ~mask & mask, [1, 2], SampleConfig())
+    assert torch.equal(full.codes, known)
+
+
+def test_a_decoder_that_is_closed_frees_its_past(monkeypatch):
+    model, made, past = prior(MODERN), [], TextToImage.past
+    monkeypatch.setattr(TextToImage, "past", lambda *a, **k: (p := past(*a, **k), made.append(weakref.ref(p)))[0])
+    steps = raster.RasterDecoder(model).steps(TOKENS, *after(TOKENS[:, :0], 16), [1, 2], SampleConfig())
+    gc.disable()
+    try:
+        next(steps)
+        next(steps)
+        assert made[0]() is not None
+        steps.close()
+        assert made[0]() is None
+    finally:
+        gc.enable()

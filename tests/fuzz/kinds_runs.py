@@ -152,7 +152,9 @@ def own(tree: str) -> str:
 def draw(folder: Path, tree: str) -> None:
     """One picture, by the file's own sizes."""
     pipeline = Pipeline.load(folder / "run", "cpu")
-    (picture,) = pipeline.stream(Request(PICTURE, 1, 3, SampleConfig(temperature=0.9, top_k=4, guidance=1.5)))
+    (picture,) = pipeline.stream(
+        Request(PICTURE, seed=3, sampling=SampleConfig(temperature=0.9, top_k=4, guidance=1.5))
+    )
     assert picture.image.size == (pipeline.image.pixels, pipeline.image.pixels)
 
 

@@ -80,7 +80,8 @@ def set_one(case: tuple[tuple[str, tuple[str, ...]], Any]) -> None:
     settings.check(made)
     if isinstance(made, GenerateConfig):
         sampled = dataclasses.replace(made.sampling)
-        made_of = Request("a bird", made.count, made.seed, sampled, made.prime, made.prime_rows, made.batch)
+        options = {"count": made.count, "seed": made.seed, "prime": made.prime, "prime_rows": made.prime_rows}
+        made_of = Request("a bird", sampling=sampled, batch=made.batch, **options)
         made_of.check()
     elif hasattr(made, "check"):
         made.check()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -14,9 +14,8 @@ from annotated_types import Ge, Le
 from tessera.cli.arguments import options, positionals, read_text
 from tessera.cli.screen import drawing, say
 from tessera.cli.stopping import stoppable
-from tessera.config import SampleConfig
-from tessera.config.merging import Checked
-from tessera.config.ranges import Batch, Pictures, Seed, Share
+from tessera.config import DrawingConfig, Request
+from tessera.config.ranges import Pictures
 from tessera.errors import ConfigError
 from tessera.files.claim import claim
 from tessera.files.own import sweep
@@ -24,29 +23,19 @@ from tessera.files.own import sweep
 if TYPE_CHECKING:
     from tessera.generate.picture import Picture
     from tessera.generate.pipeline import Judge, Pipeline
-    from tessera.generate.request import Request
 
 
 @dataclass(frozen=True, kw_only=True)
-class GenerateConfig(Checked):
+class GenerateConfig(DrawingConfig):
     """Draw pictures from a trained run."""
 
     count: Pictures = 4
     """Pictures per prompt."""
-    seed: Seed = 0
-    """Seed of the first picture; the next ones have seed + 1, seed + 2, ... A seed always gives the same
-    picture, whatever the batch."""
+    prime: str = ""
     out: str = "outputs"
     """Folder for the pictures; each prompt gets one of its own in it."""
     prompts: str = ""
     """A text file with a prompt on each line."""
-    sampling: SampleConfig = field(default_factory=SampleConfig)
-    prime: str = ""
-    """A picture whose top rows the drawn ones begin with."""
-    prime_rows: Share = 0.4375
-    """Share of the rows taken from it."""
-    batch: Batch = 8
-    """Pictures drawn at a time."""
     best_of: Annotated[int, Ge(0), Le(1_000_000)] = 0
     """Draw this many per prompt and keep the `count` that the judge ranks highest."""
     judge: str = ""
@@ -55,8 +44,6 @@ class GenerateConfig(Checked):
     """Bits of each weight while drawing; on a CPU int8 is about twice as fast, and its pictures are nearly the same."""
     compile: Literal["auto", "on", "off"] = "auto"
     """torch.compile: ten seconds once, then a quarter to a half faster on a CPU; auto uses it on CUDA."""
-    truncate: bool = False
-    """Cut prompts that are longer than the model's text instead of refusing them."""
     partial: bool = False
     """Write the pictures while they are being drawn, two rows of codes at a time."""
     complete_text: bool = False
@@ -118,19 +105,17 @@ def asked(prompts: list[str], config: GenerateConfig) -> list[str]:
 
 def requested(prompt: str, config: GenerateConfig) -> Request:
     """What is to be drawn of a prompt, checked."""
-    from tessera.generate.request import Request
-
-    c = config
-    request = Request(prompt, c.count, c.seed, c.sampling, c.prime, c.prime_rows, c.batch, c.truncate)
-    dataclasses.replace(request, count=max(c.count, c.best_of)).check()
+    shared = {f.name: getattr(config, f.name) for f in dataclasses.fields(DrawingConfig)}
+    request = Request(prompt, **shared)
+    dataclasses.replace(request, count=max(config.count, config.best_of)).check()
     return request
 
 
 def ready(run: str, config: GenerateConfig) -> Judge | None:
     """Refuse what cannot be drawn or written, before the run's weights are read; the judge, where one is wanted."""
     from tessera.generate.judge import CLIPJudge
+    from tessera.generate.picture import prime_picture
     from tessera.generate.pipeline import find
-    from tessera.generate.request import prime_picture
     from tessera.generate.sheet import began
     from tessera.machine.device import choose_device
 

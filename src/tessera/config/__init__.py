@@ -1,6 +1,6 @@
 """Every setting, as frozen dataclasses: one table per part of the house. It knows no torch."""
 
-from tessera.config.drawing import SampleConfig
+from tessera.config.drawing import DrawingConfig, Request, SampleConfig, request
 from tessera.config.learning import LearnConfig
 from tessera.config.networks import (
     MODELS,
@@ -25,7 +25,7 @@ from tessera.config.training import (
 )
 
 __all__ = [
-    "MODELS", "CLIPConfig", "DVAEConfig", "DataConfig", "LearnConfig", "MachineConfig", "NetworkConfig",
-    "OptimConfig", "PatternName", "SampleConfig", "TextToImageConfig", "TokensConfig", "TrackConfig", "TrainConfig",
-    "TransformerConfig", "kind_of", "seconds", "to_dict", "train_config",
+    "MODELS", "CLIPConfig", "DVAEConfig", "DataConfig", "DrawingConfig", "LearnConfig", "MachineConfig",
+    "NetworkConfig", "OptimConfig", "PatternName", "Request", "SampleConfig", "TextToImageConfig", "TokensConfig",
+    "TrackConfig", "TrainConfig", "TransformerConfig", "kind_of", "request", "seconds", "to_dict", "train_config",
 ]  # fmt: skip

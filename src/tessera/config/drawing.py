@@ -1,14 +1,15 @@
-"""How pictures are drawn."""
+"""How pictures are drawn: the one list of options of the command line, Python and HTTP."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Annotated
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Annotated, Any
 
 from annotated_types import Ge, Le
 
-from tessera.config.merging import Checked
-from tessera.config.ranges import Guidance, NotNegative, ShareAboveZero
+from tessera.config.merging import Checked, merge, nearest, short
+from tessera.config.ranges import Batch, Guidance, NotNegative, Pictures, Seed, Share, ShareAboveZero
 from tessera.errors import ConfigError
 
 
@@ -32,3 +33,56 @@ class SampleConfig(Checked):
             raise ConfigError(f"temperature is {self.temperature}; give 0 for the likeliest code, or at least 1e-6.")
         if self.top_k > 1 and self.top_k != int(self.top_k):
             raise ConfigError(f"top-k is {self.top_k}; give a count (50) or a share of the codebook (0.1).")
+
+
+@dataclass(frozen=True, kw_only=True)
+class DrawingConfig(Checked):
+    """What may be said of pictures that are to be drawn, beside their prompt."""
+
+    count: Pictures = 1
+    """Pictures per prompt."""
+    seed: Seed = 0
+    """Seed of the first picture; the next ones have seed + 1, seed + 2, ... A seed always gives the same
+    picture, whatever the batch."""
+    sampling: SampleConfig = field(default_factory=SampleConfig)
+    prime: str | Path = ""
+    """A picture whose top rows the drawn ones begin with."""
+    prime_rows: Share = 0.4375
+    """Share of the rows taken from it."""
+    batch: Batch = 8
+    """Pictures drawn at a time; it changes no picture."""
+    truncate: bool = False
+    """Cut prompts that are longer than the model's text, with a warning, instead of refusing them."""
+
+
+@dataclass(frozen=True)
+class Request(DrawingConfig):
+    """What to draw: `count` pictures of a prompt, seeded seed, seed + 1, ..."""
+
+    prompt: str
+
+    def rules(self) -> None:
+        refuse_bytes(self.prompt)
+        if self.seed + self.count > 2**63:
+            raise ConfigError(f"seed is {self.seed}; with {self.count} pictures the last seed would be over 2^63 - 1.")
+
+
+def refuse_bytes(text: str) -> None:
+    """Raise ConfigError where a text holds bytes that a command line or file name had, and that are not UTF-8."""
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError as error:
+        raise ConfigError(f"The prompt {short(text)} is not text in UTF-8; write it in UTF-8.") from error
+
+
+def request(prompt: str, **options: Any) -> Request:
+    """A Request; `options` are its fields and those of SampleConfig. Raises ConfigError that names a wrong one."""
+    own = {f.name for f in fields(Request)} - {"prompt", "sampling"}
+    sampling = {f.name for f in fields(SampleConfig)}
+    for name in options:
+        if name not in own | sampling:
+            near = nearest(name, own | sampling) or "."
+            raise ConfigError(f"There is no option '{name}'{near} Known: {', '.join(sorted(own | sampling))}.")
+    chosen = merge(SampleConfig(), {name: value for name, value in options.items() if name in sampling})
+    own_options = {name: value for name, value in options.items() if name in own}
+    return merge(Request(prompt, sampling=chosen), own_options)

@@ -9,7 +9,7 @@ from jaxtyping import Int
 from torch import Tensor
 
 from tessera.config import SampleConfig
-from tessera.generate.choose import Noise, _sound, draw, filters
+from tessera.generate.choose import Noise, draw, filters, sound
 from tessera.machine.device import few_rows
 from tessera.models.text_to_image import TextToImage
 
@@ -20,7 +20,7 @@ def texts(
     model: TextToImage, tokens: Int[Tensor, "B t"], seeds: Sequence[int], config: SampleConfig
 ) -> Int[Tensor, "B T"]:
     """Continue captions, all of t tokens, to their ends; padding ids follow them. `tokens` is not changed."""
-    total, padding = model.config.text_len, model.unconditional(tokens.new_zeros(len(tokens), model.config.text_len))
+    total, padding = model.config.text_len, model.null_caption(tokens.new_zeros(len(tokens), model.config.text_len))
     chosen = filters(config, model.config.text_vocab + total)
     noise = Noise(seeds, model.config.text_vocab + total, tokens.device)
     past = model.past(len(tokens), dtype=model.text_embedding.weight.dtype)
@@ -30,7 +30,7 @@ def texts(
     while len(drawn) < total and not over.all():
         logits = model.continue_text(read, past)
         if read is tokens:
-            _sound(logits)
+            sound(logits)
         if not drawn:
             logits = logits.index_fill(1, padding[0], -torch.inf)  # a caption has a first word
         for keep in chosen:

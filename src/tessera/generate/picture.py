@@ -1,4 +1,4 @@
-"""A drawn picture. It knows no model."""
+"""A drawn picture, and the picture that drawn ones begin with. It knows no model."""
 
 from __future__ import annotations
 
@@ -7,7 +7,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from PIL import Image, PngImagePlugin
+from torch import Tensor
 
+from tessera.data.pictures import read
+from tessera.errors import DataError
 from tessera.files.atomic import whole
 
 
@@ -43,3 +46,11 @@ def save_png(image: Image.Image, path: Path, words: dict[str, str]) -> None:
         about.add_itxt(key, value)
     with whole(path) as fresh:
         image.save(fresh, "PNG", pnginfo=about)
+
+
+def prime_picture(path: str | Path, channels: int = 3) -> Tensor:
+    """The picture that drawn ones begin with, [C, H, W]. Raises DataError that names the file."""
+    try:
+        return read(Path(path).expanduser(), channels)
+    except DataError as error:
+        raise DataError(f"{error} It was to be what the drawn ones begin with.") from error

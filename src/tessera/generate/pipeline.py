@@ -4,22 +4,25 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Generator, Iterator, Sequence
+from contextlib import closing
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
 import torch
 from torch import Tensor
 
-from tessera.config import SampleConfig
+from tessera.config import Request, SampleConfig, request
+from tessera.config.drawing import refuse_bytes
 from tessera.config.merging import cast, short
 from tessera.config.ranges import Batch, Seed
 from tessera.data.pictures import middle_square, resized, to_image
 from tessera.errors import CheckpointError, ConfigError, DataError
-from tessera.generate import captions, raster
-from tessera.generate.picture import Picture
-from tessera.generate.request import Request, prime_picture, refuse_bytes, request
+from tessera.generate import captions
+from tessera.generate.decoder import Decoder, Progress, after
+from tessera.generate.picture import Picture, prime_picture
+from tessera.generate.raster import RasterDecoder
 from tessera.generate.weights import compiled, prepare
 from tessera.machine.device import choose_device, compiles, out_of_memory, release
 from tessera.models import saved
@@ -46,6 +49,24 @@ class Judge(Protocol):
     def scores(self, pictures: Sequence[Picture]) -> Tensor: ...
 
 
+@dataclass(frozen=True)
+class Step:
+    """So many codes of all that the request asks for are there."""
+
+    done: int
+    total: int
+
+
+@dataclass(frozen=True)
+class Partial:
+    """The pictures of a batch of which the first rows are drawn; the rest is grey."""
+
+    pictures: tuple[Picture, ...]
+
+
+Event = Step | Partial | Picture
+
+
 class Pipeline:
     """A prior with its two tokenizers."""
 
@@ -59,7 +80,7 @@ class Pipeline:
                 f"{c.image_vocab}: they do not belong together."
             )
         self.model, self.text, self.image, self.name = model.eval(), text, image, name
-        self.read = compiled(model) if compile else None
+        self.decoder: Decoder = RasterDecoder(model, compiled(model) if compile else None)
         self.smaller = 0  # the batch that memory once forced, if it did
 
     @staticmethod
@@ -90,6 +111,13 @@ class Pipeline:
         of Request, such as truncate. Raises ConfigError that names a wrong keyword or value."""
         return list(self.stream(request(prompt, count=count, seed=seed, **options)))
 
+    def events(self, request: Request, partial: bool = True) -> Iterator[Event]:
+        """What happens while a request is drawn: a Step after each step, a Partial after every two rows of codes, if
+        wanted, and each Picture as soon as its batch is done. Closing the iterator stops the drawing at that step and
+        frees what it held. What is wrong with the request is said at once."""
+        self._accept(request)
+        return self._events(request, partial)
+
     def stream(
         self,
         request: Request,
@@ -98,10 +126,7 @@ class Pipeline:
     ) -> Iterator[Picture]:
         """The pictures, as each batch is done. Along the way `on_step(codes done, codes in all)` is called, and
         `on_partial` with the batch's unfinished pictures after every two rows of codes."""
-        request.check()
-        self.tokens([request.prompt], request.truncate)
-        if lost := self.beyond(request.prompt):
-            warnings.warn(f"The prompt is too long for the model; {short(lost)} is cut off.", stacklevel=2)
+        self._accept(request)
         return self._stream(request, on_step, on_partial)
 
     def _stream(
@@ -110,23 +135,40 @@ class Pipeline:
         on_step: Callable[[int, int], None],
         on_partial: Callable[[list[Picture]], None] | None,
     ) -> Iterator[Picture]:
-        prime, size, rows = self._prime(request), self.model.layout.codes, 2 * self.model.layout.grid
+        with closing(self._events(request, on_partial is not None)) as events:
+            for event in events:
+                match event:
+                    case Step(done, total):
+                        on_step(done, total)
+                    case Partial(pictures) if on_partial:
+                        on_partial(list(pictures))
+                    case Picture():
+                        yield event
+
+    def _accept(self, request: Request) -> None:
+        request.check()
+        self.tokens([request.prompt], request.truncate)
+        if lost := self.beyond(request.prompt):
+            warnings.warn(f"The prompt is too long for the model; {short(lost)} is cut off.", stacklevel=3)
+
+    def _events(self, request: Request, partial: bool) -> Generator[Event, None, None]:
+        prime, grid = self._prime(request), self.model.layout.grid
+        size, total = grid * grid, request.count * grid * grid
         prompts = [request.prompt] * request.count
         seeds = range(request.seed, request.seed + request.count)
         before = shown = 0
-
-        def step(drawn: Tensor) -> None:
-            nonlocal shown
-            batch, done = drawn.shape
-            on_step(before + batch * done, request.count * size)
-            shown, last = done // rows, shown
-            if on_partial and shown > last and done < size:
-                first = before // size
-                on_partial(self.partial(drawn, prompts[:batch], seeds[first : first + batch]))
-
-        for part in self._draw(prompts, seeds, request.sampling, request.batch, request.truncate, prime, step):
-            before += len(part) * size
-            yield from part
+        with closing(self._draw(prompts, seeds, request.sampling, request.batch, request.truncate, prime)) as parts:
+            for part in parts:
+                if isinstance(part, Progress):
+                    count, done = len(part.codes), part.done
+                    yield Step(before * size + count * done, total)
+                    shown, last = done // (2 * grid), shown
+                    if partial and shown > last and done < size:
+                        own = slice(before, before + count)
+                        yield Partial(tuple(self.partial(part.codes[:, :done], prompts[own], seeds[own])))
+                else:
+                    before += len(part)
+                    yield from part
 
     def draw(
         self,
@@ -142,7 +184,8 @@ class Pipeline:
         cast(batch, Batch, "batch")
         if len(prompts) != len(seeds):
             raise ConfigError(f"There are {len(prompts)} prompts and {len(seeds)} seeds; each prompt needs one.")
-        return [picture for part in self._draw(prompts, seeds, sampling, batch, truncate) for picture in part]
+        parts = self._draw(prompts, seeds, sampling, batch, truncate)
+        return [picture for part in parts if not isinstance(part, Progress) for picture in part]
 
     def _draw(
         self,
@@ -152,17 +195,19 @@ class Pipeline:
         batch: int,
         truncate: bool,
         prime: Tensor | None = None,
-        on_step: Callable[[Tensor], None] = lambda drawn: None,
-    ) -> Iterator[list[Picture]]:
-        """Batch by batch; where memory runs out the batch is halved, which changes no picture, and drawn again."""
+    ) -> Generator[Progress | list[Picture], None, None]:
+        """Batch by batch, the steps of each and then its pictures; where memory runs out the batch is halved, which
+        changes no picture, and drawn again."""
         first = 0
         batch = min(batch, self.smaller or batch)
         while first < len(prompts):
             part, own = prompts[first : first + batch], seeds[first : first + batch]
-            begun = None if prime is None else prime.expand(len(part), -1)
             try:
-                drawn = raster.codes(self.model, self.tokens(part, truncate), own, sampling, begun, on_step, self.read)
-                done = self.pictures(drawn, part, own)
+                tokens = self.tokens(part, truncate)
+                begun = tokens[:, :0] if prime is None else prime.expand(len(part), -1)
+                known, mask = after(begun, self.model.layout.codes)
+                drawn = yield from self.decoder.steps(tokens, known, mask, own, sampling)
+                done = self.pictures(drawn.codes, part, own)
             except (RuntimeError, MemoryError) as error:
                 if not out_of_memory(error) or len(part) == 1:
                     raise

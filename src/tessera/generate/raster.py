@@ -2,92 +2,152 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Generator, Sequence
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from tessera.config import SampleConfig
-from tessera.generate.choose import Noise, _sound, draw, filters
+from tessera.errors import ConfigError
+from tessera.generate.ahead import window
+from tessera.generate.choose import Choice, sound
+from tessera.generate.decoder import Decoder, Drawn, Progress, after
+from tessera.generate.guidance import guidance
 from tessera.machine.device import few_rows
 from tessera.models.text_to_image import TextToImage
 from tessera.nn.cache import Past
 
-Read = Callable[[Int[Tensor, "B n"], Past], Float[Tensor, "B n K"]]
-"""`TextToImage.read`, or what a compiler made of it."""
+Decode = Callable[[Int[Tensor, "B n"], Past], Float[Tensor, "B n K"]]
+"""`TextToImage.decode`, or what a compiler made of it."""
 
 
-@few_rows()
-@torch.inference_mode()
+class RasterDecoder(Decoder):
+    """Draws codes in reading order, each from those before it.
+
+    given     drawn
+    c c c | c c c c . . .
+                  ^ read, with the past of all before it: logits of the next
+    """
+
+    def __init__(self, model: TextToImage, decode: Decode | None = None):
+        """`decode` is `model.decode` compiled for one shape; without it, nobody reads beyond what was seen."""
+        self.model, self.decode, self.compiled = model, decode or model.decode, decode is not None
+
+    def steps(
+        self,
+        tokens: Int[Tensor, "B T"],
+        known: Int[Tensor, "B N"],
+        mask: Bool[Tensor, "*B N"],
+        seeds: Sequence[int],
+        sampling: SampleConfig,
+    ) -> Generator[Progress, None, Drawn]:
+        """A step is a code, or several where guesses of `sampling.ahead` turn out right. Raises ConfigError for a mask
+        that is not everything after a first part. The device is waited for only when new noise goes to it."""
+        assert not self.model.training
+        drawing = _Drawing(self, tokens, known, prefix(mask, known), seeds, sampling)
+        if drawing.left:
+            drawing.begin()
+            yield drawing.progress()
+        while drawing.left:
+            drawing.go_on()
+            yield drawing.progress()
+        return drawing.drawn
+
+
+class _Drawing:
+    """One batch of pictures that are being drawn: their codes so far and what the model remembers of them."""
+
+    def __init__(
+        self, decoder: RasterDecoder, tokens: Tensor, known: Tensor, given: int, seeds: Sequence[int],
+        sampling: SampleConfig,
+    ):  # fmt: skip
+        self.decoder, self.model, self.tokens = decoder, decoder.model, tokens
+        self.done, self.total = given, known.shape[1]
+        self.guidance = guidance(self.model, sampling.guidance)
+        self.window = window(sampling.ahead, self.total)
+        self.choose = Choice(seeds, sampling, self.model.config.image_vocab, tokens.device)
+        codes = known.to(tokens.device, copy=True)
+        self.drawn = Drawn(codes, *torch.zeros(2, *codes.shape, device=codes.device))
+        self.mask = torch.arange(self.total, device=tokens.device) >= given
+
+    @property
+    def left(self) -> int:
+        return self.total - self.done
+
+    def progress(self) -> Progress:
+        return Progress(self.drawn.codes, self.mask, self.done)
+
+    @few_rows()
+    @torch.inference_mode()
+    def begin(self) -> None:
+        """The first code, from the captions and the given codes."""
+        prime = self.guidance.repeat(self.drawn.codes[:, : self.done])
+        self.past, logits = prefilled(self.model, self.guidance.rows(self.tokens), prime)
+        if self.decoder.compiled:
+            self.past.fix()
+        self._keep(self.choose(self.guidance.combine(logits[:, None]), self.done))
+
+    @few_rows()
+    @torch.inference_mode()
+    def go_on(self) -> None:
+        """The next code, from the last one that was drawn; with guesses behind it perhaps several."""
+        first, width = self.window.first(self.done), self.window.width
+        self.past.rewind(self.model.layout.text + first - 1, width)
+        given = self.drawn.codes[:, first - 1 : first - 1 + width]
+        logits = self.decoder.decode(self.guidance.repeat(given), self.past)
+        found = self.choose(self.guidance.combine(logits), first)
+        self._keep(Drawn(*(new[:, self.done - first :] for new in found)))
+        if not self.left:
+            sound(logits)  # what is not a number spreads: looking at the first and the last predictions is enough
+
+    def _keep(self, found: Drawn) -> None:
+        """Write down what was found from `done` on, of which not all need be right."""
+        right = self.window.settle(self.drawn.codes, found.codes, self.done)
+        for kept, new in zip(self.drawn, found, strict=True):
+            kept[:, self.done : self.done + new.shape[1]] = new
+        self.mask[self.done : self.done + right] = False
+        self.done += right
+
+
+def prefilled(
+    model: TextToImage, rows: Int[Tensor, "R T"], codes: Int[Tensor, "R n"]
+) -> tuple[Past, Float[Tensor, "R K"]]:
+    """What is remembered of captions and first codes, and logits of the next. What several rows have in common, a
+    caption or the want of one, is read once:
+
+    rows   A B A null null  ->  read   A B null  ->  past   A B A null null
+    """
+    begun, which = torch.cat((rows, codes), 1).unique(dim=0, return_inverse=True)
+    text, first = begun.split((rows.shape[1], codes.shape[1]), 1)
+    past = model.past(len(begun), dtype=model.image_embedding.weight.dtype)
+    logits = model.prefill(text, first, past)[which]
+    sound(logits)
+    past.spread(which)
+    return past, logits
+
+
+def prefix(mask: Bool[Tensor, "*B N"], known: Int[Tensor, "B N"]) -> int:
+    """How many codes are given, where they are the first ones of every picture. Raises ConfigError elsewhere."""
+    rows = mask.cpu().expand(known.shape)
+    given = int((~rows[0]).sum())
+    if not torch.equal(rows, (torch.arange(known.shape[1]) >= given).expand_as(rows)):
+        raise ConfigError(
+            "This model draws in reading order: it can keep the first codes of pictures, as many in each, and draw all "
+            "that follow. The mask asks for other ones; give one that is False for the first codes and then True."
+        )
+    return given
+
+
 def codes(
     model: TextToImage,
     tokens: Int[Tensor, "B T"],
     seeds: Sequence[int],
     config: SampleConfig,
     prime: Int[Tensor, "B n"] | None = None,
-    on_step: Callable[[Int[Tensor, "B n"]], None] = lambda drawn: None,
-    read: Read | None = None,
+    on_step: Callable[[Progress], None] = lambda progress: None,
+    decode: Decode | None = None,
 ) -> Int[Tensor, "B N"]:
-    """Draw all codes of B pictures; the first n are taken from `prime`. `tokens` is not changed.
-
-    With guidance the caption and the empty caption run as one batch of 2 B rows, each with its own past:
-    logits = empty + guidance * (caption - empty) (Ho & Salimans 2022). `on_step` sees the codes so far; `read` may be
-    `model.read` compiled.
-
-    With `config.ahead` n > 1 the codes that follow are guessed and n positions read at once: those whose guesses turn
-    out to be what is drawn are done, and what is drawn at the others are the next guesses (Jacobi decoding, Santilli et
-    al. 2023). Because each position keeps its noise, the pictures are those of n = 1, but for the order of sums. Where
-    n is 1, the device is waited for only when new noise goes to it.
-    """
-    assert not model.training
-    total, batch = model.layout.codes, len(tokens)
-    noise = Noise(seeds, model.config.image_vocab, tokens.device)
-    chosen = filters(config, model.config.image_vocab)
-    prime = tokens[:, :0] if prime is None else prime
-    guided = config.guidance != 1
-    rows = torch.cat((tokens, model.unconditional(tokens))) if guided else tokens
-    copies = len(rows) // batch
-
-    def choose(logits: Float[Tensor, "R n K"], first: int) -> Int[Tensor, "B n"]:
-        if guided:
-            caption, empty = logits.chunk(2)
-            logits = empty + config.guidance * (caption - empty)
-        for keep in chosen:
-            logits = keep(logits)
-        return draw(logits, noise.at(first, logits.shape[1]))
-
-    drawn, known = tokens.new_zeros(batch, total), prime.shape[1]
-    drawn[:, :known] = prime
-    if known == total:
-        return drawn
-    # What several rows have in common, a caption or the want of one, is read once.
-    begun, which = torch.cat((rows, prime.repeat(copies, 1)), 1).unique(dim=0, return_inverse=True)
-    text, first_codes = begun.split((tokens.shape[1], known), 1)
-    past = model.past(len(begun), dtype=model.image_embedding.weight.dtype)
-    logits = model.begin(text, first_codes, past)[which]
-    _sound(logits)
-    past.spread(which)
-    if read:
-        past.fix()
-    read = read or model.read
-    drawn[:, known:] = choose(logits[:, None], known)
-    known += 1
-    on_step(drawn[:, :known])
-    width = min(config.ahead, total - 1)
-    while known < total:
-        first = min(known, total - width)  # of the codes to be drawn; the one before it is the first to be read
-        past.go_to(model.layout.text + first - 1, width)
-        given = drawn[:, first - 1 : first - 1 + width]
-        logits = read(given.repeat(copies, 1), past)
-        found = choose(logits, first)[:, known - first :]
-        end, right = known + found.shape[1], 1
-        if width > 1:
-            guessed = (found[:, :-1] == drawn[:, known : end - 1]).all(0)
-            right += int(guessed.cumprod(0).sum())
-            drawn[:, end:] = found[:, -1:]  # the first guess of a code is the one before it
-        drawn[:, known:end] = found
-        known += right
-        on_step(drawn[:, :known])
-    _sound(logits)  # what is not a number spreads: looking at the first and the last predictions is enough
-    return drawn
+    """The codes of B pictures alone, the first n of each taken from `prime`."""
+    known, mask = after(tokens[:, :0] if prime is None else prime, model.layout.codes)
+    return RasterDecoder(model, decode).codes(tokens, known, mask, seeds, config, on_step).codes

@@ -11,7 +11,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from tessera.errors import ConfigError
-from tessera.generate.raster import Read
+from tessera.generate.raster import Decode
 from tessera.machine.paths import has
 from tessera.models.text_to_image import TextToImage
 from tessera.nn.cache import Past
@@ -148,19 +148,21 @@ def prepare(model: nn.Module, kind: str = "float32", compile: bool = False) -> n
     return model
 
 
-def compiled(model: TextToImage) -> Read:
-    """`model.read` compiled for one shape; on CUDA its kernels are recorded once and replayed as a graph.
+def compiled(model: TextToImage) -> Decode:
+    """`model.decode` compiled for one shape; on CUDA its kernels are recorded once and replayed as a graph.
 
     The model must be `prepare`d for it and not change any more: nobody looks again whether it did.
     """
 
-    def read(codes: Tensor, past: Past) -> Tensor:
-        return model.read(codes, past)
+    def decode(codes: Tensor, past: Past) -> Tensor:
+        return model.decode(codes, past)
 
-    read.__code__ = read.__code__.replace()  # what is compiled is kept by code object: this model gets one of its own
+    decode.__code__ = (
+        decode.__code__.replace()
+    )  # what is compiled is kept by code object: this model gets one of its own
     cuda = torch.cuda.is_available()
     # What meets a matrix is computed before, not again for each of its rows as the compiler would have it.
     before = {"realize_reads_threshold": 1, "realize_opcount_threshold": 1}
     unchanged = {"guard_filter_fn": torch.compiler.skip_guard_on_all_nn_modules_unsafe}
     graphs = {"triton.cudagraphs": cuda, "coordinate_descent_tuning": cuda}
-    return torch.compile(read, fullgraph=True, dynamic=False, options={**before, **unchanged, **graphs})
+    return torch.compile(decode, fullgraph=True, dynamic=False, options={**before, **unchanged, **graphs})

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import torch
+import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
@@ -118,8 +119,11 @@ class TextToImage(nn.Module):
 
     def _code_place(self) -> Tensor:
         if not len(self.row_position):
-            return self.image_embedding.weight.new_zeros(1, 1).expand(self.layout.codes, 1)
+            return self._no_place(self.layout.codes)
         return (self.row_position + self.col_position).flatten(0, 1)  # [N, D]
+
+    def _no_place(self, count: int) -> Tensor:
+        return self.image_embedding.weight.new_zeros(1, 1).expand(count, 1)
 
     def _damp(self, x: Tensor) -> Tensor:
         # CogView's embedding-gradient shrink: the value is x, the slope 0.1 when `stable`.
@@ -133,8 +137,8 @@ class TextToImage(nn.Module):
     def past(self, batch: int, dtype: torch.dtype = torch.float32) -> Past:
         return self.transformer.past(batch, self.text_embedding.weight.device, dtype)
 
-    def begin(self, tokens: Int[Tensor, "B T"], codes: Int[Tensor, "B n"], past: Past) -> Float[Tensor, "B K"]:
-        """Read the text and the codes that are given; logits of the code that follows."""
+    def prefill(self, tokens: Int[Tensor, "B T"], codes: Int[Tensor, "B n"], past: Past) -> Float[Tensor, "B K"]:
+        """Read the text and the codes that are given into an empty past; logits of the code that follows."""
         x = self.embed(tokens, codes)
         past.advance(x.shape[1])
         return self.image_head.logits(self._finish(self.transformer(x, past)[:, -1]))
@@ -142,21 +146,21 @@ class TextToImage(nn.Module):
     def step(self, code: Int[Tensor, "B"], past: Past) -> Float[Tensor, "B K"]:
         """Read one code; logits of the code that follows."""
         past.advance(1)
-        return self.read(code[:, None], past)[:, 0]
+        return self.decode(code[:, None], past)[:, 0]
 
-    def read(self, codes: Int[Tensor, "B n"], past: Past) -> Float[Tensor, "B n K"]:
-        """Logits of the codes that follow each of these, which stand where `past` stands already: tensors alone change,
-        so it can be compiled."""
-        x = self.image_embedding(codes) + self._code_place().index_select(0, past.where - self.layout.text)
+    def decode(self, codes: Int[Tensor, "B n"], past: Past) -> Float[Tensor, "B n K"]:
+        """Logits of the codes that follow each of these, which stand where `past` stands already, all rows of the batch
+        together or each on its own: tensors alone change, so it can be compiled."""
+        x = self.image_embedding(codes) + F.embedding(past.places - self.layout.text, self._code_place())
         return self.image_head.logits(self._finish(self.transformer(x, past)))
 
     def continue_text(self, tokens: Int[Tensor, "B t"], past: Past) -> Float[Tensor, "B V"]:
         """Read <bos> if nothing was read yet, then `tokens`; logits of the token that follows."""
         if not past.seen:
             tokens = torch.cat((tokens.new_full((len(tokens), 1), BOS), tokens), 1)
-        place = self.text_position[past.seen : past.seen + tokens.shape[1]]
         past.advance(tokens.shape[1])
-        x = self.text_embedding(tokens) + (place if len(place) else place.new_zeros(()))
+        learned = self.text_position if len(self.text_position) else self._no_place(self.layout.text)
+        x = self.text_embedding(tokens) + F.embedding(past.places, learned)
         return self.text_head.logits(self._finish(self.transformer(x, past)[:, -1]))
 
     # Whole logits, for reading, testing and parity; training never makes them.
@@ -165,10 +169,10 @@ class TextToImage(nn.Module):
         """Position i predicts code i; m is n + 1 until the grid is full."""
         return self.image_head.logits(self.hidden(tokens, codes)[:, tokens.shape[1] :])
 
-    def unconditional(self, tokens: Int[Tensor, "B T"]) -> Int[Tensor, "B T"]:
+    def null_caption(self, tokens: Int[Tensor, "B T"]) -> Int[Tensor, "B T"]:
         """The caption of a picture without a caption: all padding. The argument is not changed."""
         return torch.arange(tokens.shape[1], device=tokens.device).add(self.config.text_vocab).expand_as(tokens)
 
-    def forget(self, tokens: Int[Tensor, "B T"], rows: Bool[Tensor, "B"]) -> Int[Tensor, "B T"]:
+    def drop_captions(self, tokens: Int[Tensor, "B T"], rows: Bool[Tensor, "B"]) -> Int[Tensor, "B T"]:
         """`tokens` with the captions of some rows taken away, so that guidance has something to push from."""
-        return torch.where(rows[:, None], self.unconditional(tokens), tokens)
+        return torch.where(rows[:, None], self.null_caption(tokens), tokens)

@@ -8,7 +8,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from tessera.config import TransformerConfig
-from tessera.nn.cache import Memory, Where
+from tessera.nn.cache import Memory
 from tessera.nn.geometry import BANDS, Layout, band_mask, dense, listed, pattern
 from tessera.nn.rotary import Rotary
 
@@ -52,23 +52,28 @@ class Visibility(nn.Module):
             self.register_buffer(table, value.to(torch.get_default_device()), persistent=False)
         # A plain causal mask need not be read from memory: a third faster on CPU.
         banded = self.band and layout.codes >= FEW_CODES
-        self.at_once = self._causal if name == "full" else self._banded if banded else self._masked
+        self.whole = self._causal if name == "full" else self._banded if banded else self._dense
+        self.one = self._listed if self.band else self._row
 
-    def forward(self, q: Tensor, k: Tensor, v: Tensor, where: Where) -> Tensor:
-        if isinstance(where, slice):
-            return self.at_once(q, k, v)
-        if self.band and len(where) == 1:
-            keys = self.seen.index_select(0, where)[0]
-            k, v = k.index_select(2, keys), v.index_select(2, keys)
-            return attention(q, k, v, self.seen_mask[where])
-        return attention(q, k, v, self.mask[where, : k.shape[2]])
+    def masked(self, q: Tensor, k: Tensor, v: Tensor, mask: Tensor) -> Tensor:
+        """Any queries, under a mask that is handed down: [t, T], or [B, 1, t, T] where rows of the batch differ."""
+        return attention(q, k, v, mask)
+
+    def _row(self, q: Tensor, k: Tensor, v: Tensor, rows: Tensor) -> Tensor:
+        return attention(q, k, v, self.mask[rows, : k.shape[2]])
+
+    def _listed(self, q: Tensor, k: Tensor, v: Tensor, rows: Tensor) -> Tensor:
+        """One query and the few keys that it may see."""
+        keys = self.seen.index_select(0, rows)[0]
+        k, v = k.index_select(2, keys), v.index_select(2, keys)
+        return attention(q, k, v, self.seen_mask[rows])
 
     def _banded(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         """Text on its own; then each row (or column) of codes with all of the text and the rows it may see."""
         b, h, t, e = q.shape
         text, grid, codes = self.layout.text, self.layout.grid, t - self.layout.text
         if codes <= 0 or self.band is None:
-            return self._masked(q, k, v)
+            return self._dense(q, k, v)
         everything, (q, k, v) = (
             (q, k, v),
             (F.pad(u[:, :, text:], (0, 0, 0, self.layout.codes - codes)) for u in (q, k, v)),
@@ -87,13 +92,13 @@ class Visibility(nn.Module):
     def _causal(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         return F.scaled_dot_product_attention(q, k, v, is_causal=True)
 
-    def _masked(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    def _dense(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         t = q.shape[2]
         return F.scaled_dot_product_attention(q, k, v, self.mask[:t, :t])
 
 
 def attention(
-    q: Float[Tensor, "B H t E"], k: Float[Tensor, "B H T E"], v: Float[Tensor, "B H T E"], mask: Bool[Tensor, "t T"]
+    q: Float[Tensor, "B H t E"], k: Float[Tensor, "B H T E"], v: Float[Tensor, "B H T E"], mask: Bool[Tensor, "*b t T"]
 ) -> Float[Tensor, "B H t E"]:
     """softmax(q k / sqrt(E)) v over what the mask lets each query see.
 
@@ -102,7 +107,7 @@ def attention(
     if not torch.compiler.is_compiling() or q.shape[2] > 1:
         return F.scaled_dot_product_attention(q, k, v, mask)
     scores = (k * q).sum(-1) * q.shape[-1] ** -0.5
-    return (scores.masked_fill(~mask, -torch.inf).softmax(-1)[..., None] * v).sum(2, keepdim=True)
+    return (scores.masked_fill(~mask[..., 0, :], -torch.inf).softmax(-1)[..., None] * v).sum(2, keepdim=True)
 
 
 def _above(rows: Float[Tensor, "B G Q E"], up: int) -> Float[Tensor, "B G K E"]:
@@ -113,20 +118,28 @@ def _above(rows: Float[Tensor, "B G Q E"], up: int) -> Float[Tensor, "B G K E"]:
 
 
 class Everyone(nn.Module):
-    """Attention of an encoder: every position sees all that count."""
+    """Attention of an encoder: every position sees all that count, and all of them stand in one whole sequence."""
 
-    def forward(self, q: Tensor, k: Tensor, v: Tensor, where: Tensor) -> Tensor:
-        return F.scaled_dot_product_attention(q, k, v, where[:, None, None])
+    mask: Tensor
+
+    def whole(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        return F.scaled_dot_product_attention(q, k, v)
+
+    def one(self, q: Tensor, k: Tensor, v: Tensor, rows: Tensor) -> Tensor:
+        raise NotImplementedError("an encoder reads no past")
+
+    def masked(self, q: Tensor, k: Tensor, v: Tensor, mask: Tensor) -> Tensor:
+        return F.scaled_dot_product_attention(q, k, v, mask)
 
 
-def sight(name: str, layout: Layout) -> nn.Module:
+def sight(name: str, layout: Layout) -> Visibility | Everyone:
     return Everyone() if name == "all" else Visibility(name, layout)
 
 
 class Attention(nn.Module):
     """Multi-head self-attention over a layout."""
 
-    def __init__(self, config: TransformerConfig, sight: nn.Module, turn: Rotary, turn_values: Rotary):
+    def __init__(self, config: TransformerConfig, sight: Visibility | Everyone, turn: Rotary, turn_values: Rotary):
         super().__init__()
         inner = config.heads * config.head_dim
         self.heads = config.heads
@@ -140,7 +153,6 @@ class Attention(nn.Module):
     def forward(self, x: Float[Tensor, "B T D"], memory: Memory) -> Float[Tensor, "B T D"]:
         q, k, v = self.qkv(x).unflatten(-1, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)  # 3 x [B, H, T, E]
         q, k = self.norm_q(q), self.norm_k(k)
-        q, k, v = self.turn(q, memory.where), self.turn(k, memory.where), self.turn_values(v, memory.where)
-        k, v = memory.extend(k, v)
-        y = self.sight(q, k, v, memory.where)
+        q, k, v = self.turn(q, memory.places), self.turn(k, memory.places), self.turn_values(v, memory.places)
+        y = memory.attend(self.sight, q, k, v)
         return self.dropout(self.out(y.transpose(1, 2).flatten(2)))

@@ -9,7 +9,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from tessera.config import TransformerConfig
-from tessera.nn.cache import Where
+from tessera.nn.cache import Index
 from tessera.nn.geometry import Layout
 
 
@@ -26,21 +26,22 @@ class Rotary(nn.Module):
         self.register_buffer("turns", torch.stack((angles.cos(), angles.sin()), -1), persistent=False)  # [L, R / 2, 2]
         self.turned = 2 * angles.shape[-1]
 
-    def forward(self, u: Float[Tensor, "B H T E"], where: Where) -> Float[Tensor, "B H T E"]:
+    def forward(self, u: Float[Tensor, "B H T E"], places: Index) -> Float[Tensor, "B H T E"]:
         if not self.turned:
             return u
         pairs = u[..., : self.turned].float().unflatten(-1, (-1, 2))
         # One complex product is the fastest in torch's own kernels, and the one thing that its compiler cannot fuse.
         product = real_product if torch.compiler.is_compiling() else complex_product
-        turned = product(pairs, self.turns[where].float()).flatten(-2).to(u.dtype)
+        turns = self.turns[places].float().unsqueeze(-4)  # [1, T, R / 2, 2], or [B, 1, T, R / 2, 2]
+        turned = product(pairs, turns).flatten(-2).to(u.dtype)
         return turned if self.turned == u.shape[-1] else torch.cat((turned, u[..., self.turned :]), -1)
 
 
-def complex_product(a: Float[Tensor, "*B R 2"], b: Float[Tensor, "T R 2"]) -> Float[Tensor, "*B R 2"]:
+def complex_product(a: Float[Tensor, "*B R 2"], b: Float[Tensor, "*T R 2"]) -> Float[Tensor, "*B R 2"]:
     return torch.view_as_real(torch.view_as_complex(a.contiguous()) * torch.view_as_complex(b))
 
 
-def real_product(a: Float[Tensor, "*B R 2"], b: Float[Tensor, "T R 2"]) -> Float[Tensor, "*B R 2"]:
+def real_product(a: Float[Tensor, "*B R 2"], b: Float[Tensor, "*T R 2"]) -> Float[Tensor, "*B R 2"]:
     """The same, written out."""
     (re_a, im_a), (re_b, im_b) = a.unbind(-1), b.unbind(-1)
     return torch.stack((re_a * re_b - im_a * im_b, re_a * im_b + im_a * re_b), -1)

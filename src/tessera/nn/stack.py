@@ -49,7 +49,7 @@ class TokenShift(nn.Module):
         self.register_buffer("sources", torch.stack(sources), persistent=False)  # [spans, L]; -1 is the row of zeros
 
     def forward(self, x: Float[Tensor, "B T D"], memory: Memory) -> Float[Tensor, "B T D"]:
-        return torch.cat([*memory.recall(x, self.sources[:, memory.where], self.spans), x[..., self.rest :]], -1)
+        return torch.cat([*memory.recall(x, self.sources[:, memory.places], self.spans), x[..., self.rest :]], -1)
 
 
 class NoShift(nn.Module):

@@ -352,7 +352,7 @@ class DALLE(Face):
         if text.shape[-1] != self.text_seq_len:
             raise DataError(f"The text has {text.shape[-1]} tokens; this model takes exactly {self.text_seq_len}.")
         vocab = self.prior.config.text_vocab
-        padding = self.prior.unconditional(text)
+        padding = self.prior.null_caption(text)
         wrong = (text < 0) | ((text >= vocab) & (text != padding))
         if wrong.any():
             raise DataError(f"The text holds id {int(text[wrong][0])}; this model has text tokens 0 ... {vocab - 1}.")
@@ -374,7 +374,7 @@ class DALLE(Face):
         smallest float. With a `cache` dict, only the positions that it has not seen are computed and returned."""
         tokens, codes = self._tokens(text), self._codes(image, len(text))
         if null_cond_prob > 0:
-            tokens = self.prior.forget(tokens, torch.rand(len(text), device=text.device) < null_cond_prob)
+            tokens = self.prior.drop_captions(tokens, torch.rand(len(text), device=text.device) < null_cond_prob)
         with self._whole() as prior:
             if return_loss:
                 if codes.shape[1] != self.image_seq_len:

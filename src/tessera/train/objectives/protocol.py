@@ -60,6 +60,7 @@ class Objective(Protocol):
 
     @property
     def encoder(self) -> Any: ...
+
     image: Any
 
     text: Any

@@ -48,7 +48,7 @@ class TrainTextToImage(Paired):
 
     def chance(self, batch: Batch) -> Batch:
         forgotten = torch.rand(len(batch.tokens)).to(batch.tokens.device) < self.config.optim.drop_condition
-        return batch._replace(tokens=self.model.forget(batch.tokens, forgotten))
+        return batch._replace(tokens=self.model.drop_captions(batch.tokens, forgotten))
 
     def loss(self, model: nn.Module, batch: Batch, done: float) -> tuple[Tensor, Parts]:
         total, text, image = model(batch.tokens, self.codes(batch))
