@@ -287,7 +287,7 @@ def read_toml(path: str | Path) -> dict[str, Any]:
         return tomllib.loads(Path(path).read_text("utf-8"))
     except OSError as error:
         raise ConfigError(f"The settings file {path} cannot be read: {error.strerror}.") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except ValueError as error:  # a number of thousands of digits is not a TOMLDecodeError
         raise ConfigError(f"The settings file {path} is not TOML: {error}.") from error
     except RecursionError as error:
         raise ConfigError(f"The settings file {path} cannot be read: it is nested too deeply.") from error
