@@ -90,6 +90,7 @@ CASES: list[tuple[str, str, str, Callable[[Tree], Changes]]] = [
     ("deepspeed", "latest is not UTF-8", "whole", put("latest", b"\x80\xff")),
     ("deepspeed", "a step that is not a number", "whole", lambda tree: {"latest": "missing", "global_stepx/a": b""}),
     ("deepspeed", "weights that are a list", "whole", lambda tree: {"global_step7/mp_rank_00_model_states.pt": tree["auxiliary.pt"]}),
+    ("toml", "a number of thousands of digits", "a", put("a.toml", b"steps = " + b"9" * 5000)),
     ("yaml", "a billion laughs", "a", put("a.yaml", f"{LAUGHS}model: {{target: x, params: {{n_embed: *i}}}}".encode())),
     ("yaml", "nested deeper than the stack", "a", put("a.yaml", b"[" * 5000)),
     ("tokenizers", "an empty model", "yttm.model", put("yttm.model", b"")),
