@@ -127,7 +127,7 @@ def reference(train, tmp_path_factory):
 
 
 LEAST = """
-from tessera.config.ranges import MachineConfig
+from tessera.config import MachineConfig
 from tessera.train.engines.group import Replicated
 engine = Replicated(MachineConfig(device="cpu"))
 assert engine.least(5.0 - engine.rank) == 4.0
@@ -350,7 +350,7 @@ def test_ranks_that_hold_other_data_or_weights_are_found(ground, tmp_path):
     """Two processes, called as the loop calls them, with a different number on each."""
     script = tmp_path / "differ.py"
     script.write_text(
-        "from tessera.config.ranges import MachineConfig\n"
+        "from tessera.config import MachineConfig\n"
         "from tessera.train.engines.group import Replicated\n"
         "engine = Replicated(MachineConfig(device='cpu'))\n"
         "engine.same(3.5, 'the data')\n"

@@ -40,7 +40,7 @@ import torch
 from common import peak, restart_peak
 from test_memory import CASES, plan
 from tessera.models import saved
-from tessera.train.engines.protocol import Single
+from tessera.train.engines.single import Single
 from tessera.train.optim import optimizer_of
 torch.set_num_threads(1)
 config = CASES[sys.argv[3]]
@@ -167,7 +167,7 @@ LIMITED = """
 import json, resource, sys
 import torch
 torch.set_num_threads(1)
-from tessera import plan
+from tessera.machine import memory
 from tessera.cli import main
 from tessera.train import loop
 plan.keep_freed_memory = plan.return_freed_memory  # as it would have been, had the plan seen the limit
@@ -277,7 +277,7 @@ def test_unfinished_pictures_come_along_the_way():
 @pytest.mark.skipif(sys.platform != "linux", reason="ulimit")
 def test_free_memory_is_what_ulimit_leaves():
     script = (
-        "import resource, torch; from tessera import plan; resource.setrlimit(resource.RLIMIT_AS, (2**33, 2**33)); "
+        "import resource, torch; from tessera.machine import memory; resource.setrlimit(resource.RLIMIT_AS, (2**33, 2**33)); "
         "print(memory.free_memory(torch.device('cpu')) < 2**33)"
     )
     assert subprocess.run([sys.executable, "-c", script], capture_output=True, text=True).stdout == "True\n"

@@ -120,7 +120,9 @@ def _above(rows: Float[Tensor, "B G Q E"], up: int) -> Float[Tensor, "B G K E"]:
 class Everyone(nn.Module):
     """Attention of an encoder: every position sees all that count, and all of them stand in one whole sequence."""
 
-    mask: Tensor
+    def __init__(self) -> None:
+        super().__init__()
+        self.mask = torch.ones(0, 0, dtype=torch.bool)  # nobody asks for it: the memory says which positions count
 
     def whole(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         return F.scaled_dot_product_attention(q, k, v)
