@@ -128,7 +128,7 @@ def reference(train, tmp_path_factory):
 
 LEAST = """
 from tessera.config import MachineConfig
-from tessera.train.engines.group import Replicated
+from tessera.train.engines.ddp import Replicated
 engine = Replicated(MachineConfig(device="cpu"))
 assert engine.least(5.0 - engine.rank) == 4.0
 engine.close()
@@ -351,7 +351,7 @@ def test_ranks_that_hold_other_data_or_weights_are_found(ground, tmp_path):
     script = tmp_path / "differ.py"
     script.write_text(
         "from tessera.config import MachineConfig\n"
-        "from tessera.train.engines.group import Replicated\n"
+        "from tessera.train.engines.ddp import Replicated\n"
         "engine = Replicated(MachineConfig(device='cpu'))\n"
         "engine.same(3.5, 'the data')\n"
         "engine.same(float(engine.rank), 'the weights')\n"

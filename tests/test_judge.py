@@ -55,8 +55,9 @@ def test_the_loss_is_the_symmetric_cross_entropy():
 @pytest.fixture(scope="module")
 def judge(bird_folder, tmp_path_factory):
     out = tmp_path_factory.mktemp("judge") / "run"
-    main(["train", "clip-xs-64", "--data.path", str(bird_folder), "--out", str(out), "--steps", "150", "--model.pixels",
-          "32", "--optim.batch", "16", "--optim.lr", "1e-3", "--optim.warmup", "10", "--data.holdout", "0.3", "--valid-every", "150",
+    main(["train", "clip-xs-64", "--data.path", str(bird_folder), "--out", str(out), "--steps", "200", "--model.pixels",
+          "32", "--model.text-depth", "1", "--model.image-depth", "1", "--model.dim-text", "64", "--model.dim-image", "64",
+          "--optim.batch", "16", "--optim.lr", "2e-3", "--optim.warmup", "10", "--data.holdout", "0.3", "--valid-every", "200",
           "--data.crop", "1", "--machine.precision", "float32", "--data.workers", "0"])  # fmt: skip
     return out
 

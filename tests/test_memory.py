@@ -167,9 +167,8 @@ LIMITED = """
 import json, resource, sys
 import torch
 torch.set_num_threads(1)
-from tessera.machine import memory
 from tessera.cli import main
-from tessera.train import loop
+from tessera.train import loop, plan
 plan.keep_freed_memory = plan.return_freed_memory  # as it would have been, had the plan seen the limit
 work, megabytes = loop.train, float(sys.argv[1])
 

@@ -15,6 +15,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from tessera.cli import main
 from tessera.config import (
     DataConfig,
     DVAEConfig,
@@ -144,7 +145,7 @@ def test_a_run_killed_at_any_moment_goes_on(bird_folder, tmp_path):
                "--save-every", "1", "--valid-every", "0", "--preview-every", "0", *sizes,
                "--machine.device", "cpu", "--machine.threads", "1", "--machine.precision", "float32", "--out"]  # fmt: skip
     quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
-    subprocess.run([*command, str(tmp_path / "peace")], check=True, **quiet)
+    main([*command[3:], str(tmp_path / "peace")])
     run, kills = Run(tmp_path / "killed"), 0
     for extra in (0.05, 0.21, 0.33, 0.47):
         process = subprocess.Popen([*command, str(run.folder)], **quiet)
@@ -162,7 +163,7 @@ def test_a_run_killed_at_any_moment_goes_on(bird_folder, tmp_path):
     assert kills >= 2
     (run.folder / own.temporary("latest")).write_text("half")  # as a kill in the middle of a write leaves it
     (run.folder / ".step-000099").mkdir()
-    subprocess.run([*command, str(run.folder)], check=True, **quiet)
+    main([*command[3:], str(run.folder)])
     assert_same(weights(Run(tmp_path / "peace")), weights(run))
     assert {p.name for p in run.folder.glob(".*")} == {own.MARKER, LOCK}, "no temporary files are left over"
 
@@ -432,8 +433,6 @@ def test_the_arithmetic_of_a_step_is_counted(bird_folder, tmp_path, tokenizer):
 
 
 def test_a_profile_is_a_trace_and_a_table(bird_folder, tmp_path, capsys):
-    from tessera.cli import main
-
     small = ["--model.pixels", "16", "--model.layers", "2", "--model.hidden", "8", "--data.workers", "0"]
     main(["train", "dvae-xs-64", "--data.path", str(bird_folder), "--out", str(tmp_path / "run"), "--profile", *small])
     assert "convolution" in capsys.readouterr().out
