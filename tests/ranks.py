@@ -48,6 +48,8 @@ class Ranks:
         assert not any(statuses), f"{statuses}: {said[:3000]}{said[-3000:]}"
 
     def close(self) -> None:
+        """End it. Its input must not be waited for: what the tests forked beside it holds that open too."""
+        self.process.kill()
         self.process.communicate()
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Callable
 from dataclasses import asdict
@@ -24,7 +25,7 @@ from tessera.models import saved
 from tessera.models.clip import CLIP
 from tessera.models.dvae import DiscreteVAE
 from tessera.models.text_to_image import TextToImage
-from tessera.store.position import Position, State
+from tessera.store.position import Halvings, Position, State
 from tessera.store.run import Run, checkpoint_of
 from tessera.store.state import write_state
 from tessera.tokens import image as image_tokens
@@ -128,7 +129,7 @@ def _write_run(found: Imported, source: str, out: Path, text: TextTokenizer | No
         step = torch.tensor(float(found.step))
         moments = {n: {"step": step.clone(), **m} for n, m in found.moments.items()} if optimizer else {}
         write_state(folder / "optimizer", {"moments": moments, "scaler": {}})
-        write_state(folder / "state", asdict(State(at=Position(step=found.step))))
+        write_state(folder / "state", asdict(State(Halvings(1.0, math.inf, 0), Position(step=found.step))))
 
     run.save(found.step, write, keep=1)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Annotated, Literal
 
 from annotated_types import Ge, Gt, Le
@@ -27,14 +27,14 @@ class Position:
 class Halvings:
     """What the learning rate's schedule remembers."""
 
-    scale: Annotated[float, Gt(0), Le(1)] = 1.0
-    best: Lowest = math.inf
-    stale: Count = 0
+    scale: Annotated[float, Gt(0), Le(1)]
+    best: Lowest
+    stale: Count
 
 
 @dataclass
 class State:
     """What the folder `state` of a checkpoint holds."""
 
-    schedule: Halvings = field(default_factory=Halvings)
-    at: Position = field(default_factory=Position)
+    schedule: Halvings
+    at: Position
