@@ -49,6 +49,7 @@ class Nothing:
     def __init__(self, length: int, places: Tensor | None = None):
         self.rows: Index = slice(0, length)
         self.places: Index = self.rows if places is None else places
+        self.raster = places is None  # remembered, because a compiler does not keep which slice is which
 
     def __getitem__(self, slot: int) -> Memory:
         return self
@@ -58,7 +59,7 @@ class Nothing:
 
     def recall(self, x: Tensor, sources: Tensor, spans: Sequence[tuple[int, int]]) -> list[Tensor]:
         """For each span of channels, the inputs at its `sources` [spans, T]; source -1 is zero."""
-        assert self.places is self.rows, "the token shift needs raster order"
+        assert self.raster, "the token shift needs raster order"
         seen = F.pad(x, (0, 0, 0, 1))
         sources = sources % seen.shape[1]
         return [seen[..., a:b].index_select(1, sources[i]) for i, (a, b) in enumerate(spans)]
