@@ -49,7 +49,7 @@ class DVAEConfig(NetworkConfig):
     channels: Channels = 3
     """1 grey, 2 grey + alpha, 3 colour, 4 colour + alpha."""
     quantizer: Literal["fsq", "gumbel"] = "fsq"
-    """fsq rounds each channel (nothing can collapse); gumbel chooses from a codebook, as DALL-E 1 did."""
+    """fsq rounds each channel and learns no codebook; gumbel chooses from a codebook, as DALL-E 1 did."""
     levels: Annotated[tuple[Codes, ...], MinLen(1)] = (8, 5, 5, 5)
     """fsq: levels of each channel; their product is the number of codes."""
     codes: Codes = 512

@@ -48,9 +48,9 @@ def write(
     """
     subject.model.eval()
     pixels = subject.pixels(subject.held, MEASURED) if subject.image else torch.zeros(0)
-    if codes is None and len(pixels):
-        codes = subject.codes(pixels)
-    again = subject.decoded(subject.codes(pixels)) if len(pixels) else pixels
+    own = subject.codes(pixels) if len(pixels) else None
+    again = pixels if own is None else subject.decoded(own)
+    codes = own if codes is None else codes
     sections = [
         ("Held-out captions, drawn", _tiles(drawn)),
         ("Losses", "".join(map(_img, plots.curves(run)))),

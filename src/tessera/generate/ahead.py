@@ -33,7 +33,7 @@ class Guesses:
     found           e f g h      e = e' and f = f', but g is another than g':
     codes   a b c d e f g h'     e, f and g are right, and h is the next guess
 
-    Because each place keeps its noise, the pictures are those of one code at a time, but for the order of sums.
+    Because each place keeps its noise, the pictures equal those drawn one code at a time, up to rounding.
     """
 
     def __init__(self, width: int, total: int):

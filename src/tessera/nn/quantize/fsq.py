@@ -15,7 +15,7 @@ from tessera.nn.quantize.protocol import Quantized
 class FiniteScalar(nn.Module):
     """Each channel is rounded to one of a few levels; a code is the combination (FSQ, Mentzer et al. 2023).
 
-    There is no codebook that could collapse: the choice for small data and short training.
+    It has no codebook to learn, which suits small data and short training; most codes can still be left unused.
     """
 
     levels: Tensor
