@@ -8,23 +8,11 @@ import pytest
 import torch
 from PIL import Image
 
+from conftest import fails
 from tessera.cli import main
 from tessera.cli.screen import notice
 from tessera.cli.train import profiled
-from tessera.config import DVAEConfig, TextToImageConfig
-from tessera.errors import ConfigError
 from tessera.generate import sheet
-from tessera.generate.pipeline import Picture
-from tessera.generate.sheet import contact_sheet, folder_name, prompt_folder
-from tessera.train.plan import refuse_too_large
-
-
-def fails(capsys, *args: str) -> str:
-    with pytest.raises(SystemExit) as stopped:
-        main(args)
-    assert stopped.value.code == 2
-    captured = capsys.readouterr()
-    return captured.err + captured.out
 
 
 @pytest.mark.parametrize("command", ["", "train", "train t2i-s-64", "generate", "learn", "demo", "show", "data check"])
@@ -163,24 +151,6 @@ def test_train_both_and_generate(capsys, bird_folder, tmp_path):
     assert "empty" in fails(capsys, "generate", str(tmp_path / "prior"), " ")
 
 
-def test_prompts_never_become_paths(tmp_path):
-    for prompt in ("../../x", "/etc/passwd", "..", "a/b\\c", "\0", "", "é" * 300, "con\n"):
-        name = folder_name(prompt, set())
-        assert "/" not in name
-        assert "\\" not in name
-        assert name not in ("", ".", "..")
-        assert len(name.encode()) <= 255
-    first, second = prompt_folder(tmp_path, "a bird!"), prompt_folder(tmp_path, "a bird?")
-    assert first != second
-    assert prompt_folder(tmp_path, "a bird!") == first
-
-
-def test_a_picture_shows_itself():
-    picture = Picture(Image.new("RGB", (8, 8)), "x", 1)
-    assert picture._repr_png_().startswith(b"\x89PNG")
-    assert contact_sheet([picture] * 3).width > 128
-
-
 def test_a_warning_of_ours_is_a_sentence_and_others_say_where_they_come_from():
     assert notice("Memory ran out.", UserWarning, sheet.__file__, 7) == "tessera: Memory ran out.\n"
     assert notice("old", UserWarning, "/x/torch.py", 7) == "/x/torch.py:7: UserWarning: old\n"
@@ -236,10 +206,3 @@ def test_a_profile_is_written_to_a_folder_of_its_own(tmp_path, capsys):
     profiled(lambda: torch.ones(3) + 1, tmp_path / "run-profile")
     assert sorted(p.name for p in (tmp_path / "run-profile").iterdir()) == ["profile.txt", "trace.json"]
     assert "slowest operations of 8 steps" in capsys.readouterr().out
-
-
-def test_a_model_that_cannot_be_held_is_refused_before_it_is_built():
-    with pytest.raises(ConfigError, match=r"parameters: .* GB of weights alone, and 8\.0 GB are free"):
-        refuse_too_large(DVAEConfig(hidden=20_000), 8e9)
-    refuse_too_large(DVAEConfig(), 8e9)
-    refuse_too_large(TextToImageConfig(), 8e9)

@@ -2,25 +2,20 @@
 
 from __future__ import annotations
 
-import json
 import os
 import signal
-import time
 from pathlib import Path
 
 import pytest
 import torch
 from PIL import Image
 
-from conftest import MODERN, TINY_DVAE, prior
+from conftest import MODERN, TINY_DVAE, fails, prior
 from tessera.cli import main
-from tessera.generate import sheet
 from tessera.generate.pipeline import Picture, Pipeline
-from tessera.generate.sheet import contact_sheet, prompt_folder, wrap
 from tessera.models import saved
 from tessera.models.dvae import DiscreteVAE
 from tessera.tokens.text import Numbers
-from test_cli import fails
 
 
 @pytest.fixture(scope="module")
@@ -145,40 +140,6 @@ def test_a_folder_that_an_earlier_release_began_is_gone_on_with(run, tmp_path):
     assert (tmp_path / "contact-sheet.png").read_bytes() == b"of an earlier release"
 
 
-@pytest.mark.parametrize("text", ["", "{", "[]", '{"prompt": 5}', '{"prompt": "another"}', "\ud800"])
-def test_a_damaged_prompt_file_loses_no_picture(tmp_path, text):
-    folder = prompt_folder(tmp_path, "a bird")
-    Picture(Image.new("RGB", (4, 4)), "a bird", 0).save(folder / "0.png")
-    (folder / "prompt.json").write_bytes(text.encode("utf-8", "surrogatepass"))
-    again = prompt_folder(tmp_path, "a bird")
-    assert (again == folder) is (text != '{"prompt": "another"}')
-    assert json.loads((again / "prompt.json").read_text())["prompt"] == "a bird"
-    other = prompt_folder(tmp_path, "a bird?")
-    assert other not in (folder, again)
-
-
-def test_a_folder_or_file_of_the_users_is_not_taken_for_a_prompts(tmp_path):
-    (tmp_path / "a_bird").mkdir()
-    (tmp_path / "a_bird/notes.txt").write_text("mine")
-    (tmp_path / "a_bird_2").write_text("mine")
-    (tmp_path / "a_bird_3").symlink_to(tmp_path / "nowhere")
-    assert prompt_folder(tmp_path, "a bird").name == "a_bird_4"
-    assert os.listdir(tmp_path / "a_bird") == ["notes.txt"]
-
-
-def test_pictures_are_written_whole(tmp_path, monkeypatch):
-    path = tmp_path / "0.png"
-    Picture(Image.new("RGB", (4, 4)), "x", 0).save(path)
-    before = path.read_bytes()
-    monkeypatch.setattr(
-        Image.Image, "save", lambda self, file, *args, **options: Path(file).write_bytes(b"h") and 1 / 0
-    )
-    with pytest.raises(ZeroDivisionError):
-        Picture(Image.new("RGB", (4, 4)), "x", 0).save(path)
-    assert [p.name for p in tmp_path.iterdir()] == ["0.png"]
-    assert path.read_bytes() == before
-
-
 def test_a_full_disk_is_a_sentence_and_what_was_drawn_is_kept(run, capsys, tmp_path, monkeypatch):
     save = Picture.save
 
@@ -191,29 +152,6 @@ def test_a_full_disk_is_a_sentence_and_what_was_drawn_is_kept(run, capsys, tmp_p
     said = fails(capsys, "generate", str(run), "1 2", "--count", "3", "--batch", "1", "--out", str(tmp_path / "out"))
     assert "1.png cannot be written: No space left on device" in said
     assert (tmp_path / "out/1_2/0.png").is_file()
-
-
-# The sheet.
-
-
-def test_a_prompt_of_a_million_letters_is_laid_out_at_once():
-    picture = Picture(Image.new("RGB", (8, 8)), "word " * 200_000, 1)
-    began = time.perf_counter()
-    contact_sheet([picture])
-    contact_sheet([Picture(Image.new("RGB", (8, 8)), "w" * 1_000_000, 1)])
-    assert time.perf_counter() - began < 2
-
-
-def test_lines_are_no_longer_than_the_tile():
-    assert wrap("a bb ccc dddddddd e", 4, len, 9) == ["a bb", "ccc", "dddd", "dddd", "e"]
-    assert wrap("a bb ccc dddddddd e", 4, len, 2) == ["a bb", "ccc"]
-    assert wrap("", 4, len, 9) == []
-
-
-def test_a_sheet_shows_some_of_very_many(monkeypatch, tmp_path):
-    monkeypatch.setattr(sheet, "MOST", 3)
-    pictures = [Picture(Image.new("RGB", (8, 8)), "x", i) for i in range(5)]
-    assert contact_sheet(pictures).size == contact_sheet(pictures[:3]).size
 
 
 # Stopping.

@@ -11,7 +11,11 @@ import numpy as np
 import pytest
 from annotated_types import Ge, Gt, Le, Lt, MaxLen, MinLen
 
-from tessera.config.merging import Checked, cast, check, merge, read_json, read_toml, short
+from tessera.config import (
+    TrainConfig,
+)
+from tessera.config.merging import Checked, cast, check, differences, merge, read_json, read_toml, short
+from tessera.config.presets import preset
 from tessera.errors import ConfigError
 
 Count = Annotated[int, Ge(1), Le(10)]
@@ -136,6 +140,48 @@ def test_a_json_file_of_another_form_is_one_sentence_with_its_name(tmp_path, tex
         read_json(file, Inner)
     assert str(refused.value).startswith(str(file))
     assert len(str(refused.value)) < 400
+
+
+def test_merge_puts_one_over_the_other():
+    base = preset("t2i-s-64")
+    merged = merge(base, {"steps": 7, "model": {"transformer": {"dim": 64, "patterns": ["full", "axial_row"]}}})
+    assert (merged.steps, merged.model.transformer.dim) == (7, 64)
+    assert merged.model.transformer.patterns == ("full", "axial_row")
+    assert merged.model.transformer.depth == base.model.transformer.depth
+
+
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        ({"stepz": 3}, r"'stepz'; did you mean 'steps'"),
+        ({"optim": {"learning_rate": 1}}, r"'optim\.learning_rate'"),
+        ({"optim": {"shedule": "cosine"}}, r"'optim\.shedule'; did you mean 'schedule'"),
+        ({"optim": {"schedule": "cosin"}}, r"optim\.schedule is 'cosin'; did you mean 'cosine'"),
+        ({"optim": {"lr": "1e-3"}}, r"optim\.lr is '1e-3'; it must be a number"),
+        ({"steps": 1.5}, r"steps is 1\.5; it must be a whole number"),
+        ({"steps": True}, r"steps is True"),
+        ({"optim": {"betas": [0.9]}}, r"optim\.betas"),
+    ],
+)
+def test_a_wrong_setting_is_named_with_the_nearest_right_one(changes, says):
+    with pytest.raises(ConfigError, match=says):
+        merge(TrainConfig(), changes)
+
+
+def test_toml(tmp_path):
+    file = tmp_path / "run.toml"
+    file.write_text("steps = 5\n[optim]\nlr = 1e-3\n")
+    assert merge(TrainConfig(), read_toml(file)).optim.lr == 1e-3
+    file.write_text("steps = = 5\n")
+    with pytest.raises(ConfigError, match=r"run\.toml is not TOML: .*line 1"):
+        read_toml(file)
+    with pytest.raises(ConfigError, match="cannot be read"):
+        read_toml(tmp_path / "gone.toml")
+
+
+def test_differences_are_named():
+    other = merge(TrainConfig(), {"steps": 5, "optim": {"lr": 0.5}})
+    assert differences(TrainConfig(), other) == ["steps: 1000 -> 5", "optim.lr: 0.001 -> 0.5"]
 
 
 def test_a_json_file_is_read_with_or_without_a_mark_of_its_encoding(tmp_path):

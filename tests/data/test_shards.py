@@ -14,12 +14,14 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
+from small_data import folder, png
 from tessera.cli import main
 from tessera.config import DataConfig
 from tessera.data import hub, shards
 from tessera.data.batches import Captions, Pictures, stream
 from tessera.data.check import check
 from tessera.data.find import find
+from tessera.data.pictures import read
 from tessera.errors import ConfigError, DataError
 from tessera.files import own
 from tessera.store.run import Run
@@ -53,11 +55,6 @@ def folder_of(root: Path, sizes: tuple[int, ...]) -> Path:
         write(root / f"part-{i:02d}.tar", {f"{number + j:05d}": sample(number + j) for j in range(size)})
         number += size
     return root
-
-
-@pytest.fixture(autouse=True)
-def own_cache(tmp_path, monkeypatch):
-    monkeypatch.setattr(shards, "CACHE", tmp_path / "cache")
 
 
 def test_every_way_to_name_shards_finds_the_same(tmp_path):
@@ -94,12 +91,12 @@ def zipped(path: Path, number: int) -> None:
 
 @pytest.mark.parametrize("spelling", ["{}", "pipe:cat {}"])
 def test_a_zipped_shard_is_read_where_it_lies_and_as_it_is_now(tmp_path, monkeypatch, spelling):
-    for number, folder in enumerate("ab"):
-        (tmp_path / folder).mkdir()
-        zipped(tmp_path / folder / "t.tar.gz", number)
+    for number, place in enumerate("ab"):
+        (tmp_path / place).mkdir()
+        zipped(tmp_path / place / "t.tar.gz", number)
     seen = []
-    for folder in "ab":
-        monkeypatch.chdir(tmp_path / folder)
+    for place in "ab":
+        monkeypatch.chdir(tmp_path / place)
         seen.append(find(spelling.format("t.tar.gz")).pairs[0].captions[0])
     assert seen == ["shade 0", "shade 1"]
     zipped(tmp_path / "b" / "t.tar.gz", 123)
@@ -127,6 +124,18 @@ def test_a_loose_picture_does_not_hide_the_shards_beside_it(tmp_path):
     (root / "preview.png").write_bytes(picture(1))
     (root / "part-00.tar.md5").write_text("no shard")
     assert len(find(str(root)).pairs) == 5
+
+
+def test_shards_of_one_name_in_two_folders_keep_their_pictures_apart(tmp_path):
+    for name, colour in (("a", "red"), ("b", "blue")):
+        data = folder(tmp_path / f"data-{name}", **{"good__png": png(colour), "good__txt": name})
+        shards.pack(find(str(data)).pairs, tmp_path / name, 10)
+    found = find(f"{tmp_path}/{{a,b}}/shard-000000.tar").pairs
+    assert [p.key for p in found] == ["a/shard-000000.tar/000000", "b/shard-000000.tar/000000"]
+    assert find(f"{tmp_path}/a/shard-000000.tar").pairs[0].key == "shard-000000.tar/000000"
+    assert [int(read(p.image)[0, 0, 0]) for p in found] == [255, 0]
+    with pytest.raises(ConfigError, match="named twice"):
+        find(f"{tmp_path}/{{a,a}}/shard-000000.tar")
 
 
 def test_columns(tmp_path):

@@ -15,19 +15,19 @@ import torch
 from PIL import Image
 
 import tessera
-from conftest import CLASSIC, MODERN, TINY_DVAE, prior
+from conftest import CLASSIC, MODERN, TINY_CLIP, TINY_DVAE, prior
 from tessera.cli.generate import GenerateConfig
 from tessera.config import SampleConfig
 from tessera.errors import CheckpointError, ConfigError, DataError, TesseraError
 from tessera.generate import raster
 from tessera.generate.judge import CLIPJudge
 from tessera.generate.pipeline import Partial, Picture, Pipeline, Request, Step
+from tessera.generate.raster import RasterDecoder
 from tessera.models.clip import CLIP
 from tessera.models.dvae import DiscreteVAE
 from tessera.models.text_to_image import TextToImage
 from tessera.tokens.image import Frozen
 from tessera.tokens.text import Numbers
-from test_judge import TINY
 
 
 def pipeline(**changes: Any) -> Pipeline:
@@ -57,7 +57,7 @@ def test_a_judge_that_reads_less_of_the_prompt_says_so():
     torch.manual_seed(0)
     picture = Picture(Image.new("RGB", (16, 16)), "1 2 3 4 5 6 7", 0)
     with pytest.warns(UserWarning, match="The judge reads 5 of the 7 tokens"):
-        CLIPJudge(CLIP(TINY), Numbers(20)).scores([picture])
+        CLIPJudge(CLIP(TINY_CLIP), Numbers(20)).scores([picture])
 
 
 # Values and names.
@@ -179,6 +179,62 @@ def test_a_judge_with_damaged_weights_ranks_nothing():
 
 
 # Events, and stopping half-way.
+
+
+class Tiny:
+    """A tokenizer of pictures of one pixel a code."""
+
+    grid, vocab = 4, 11
+
+    def decode(self, codes: torch.Tensor) -> torch.Tensor:
+        return (codes / 10).reshape(-1, 1, 4, 4).expand(-1, 3, -1, -1)
+
+
+class Words:
+    def encode(self, text: str) -> list[int]:
+        return [3, 4]
+
+
+def test_drawing_halves_the_batch_that_does_not_fit(monkeypatch):
+    pipeline = Pipeline(prior(MODERN), Words(), Tiny())
+    wanted = [p.codes for p in pipeline.stream(Request("a bird", count=8))]
+    asked, steps = [], RasterDecoder.steps
+
+    def cramped(self, tokens, *args):
+        asked.append(len(tokens))
+        if len(tokens) > 2:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return steps(self, tokens, *args)
+
+    monkeypatch.setattr(RasterDecoder, "steps", cramped)
+    with pytest.warns(UserWarning, match="Memory ran out") as warned:
+        found = [p.codes for p in pipeline.stream(Request("a bird", count=8))]
+    assert found == wanted
+    assert asked == [8, 4, 2, 2, 2, 2]
+    assert len(warned) == 2
+    assert [p.codes for p in pipeline.stream(Request("a bird", count=4))] == wanted[:4]
+    assert asked[6:] == [2, 2], "it remembers"
+
+
+def test_a_single_picture_that_does_not_fit_is_an_error(monkeypatch):
+    pipeline = Pipeline(prior(MODERN), Words(), Tiny())
+
+    def full(*args):
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr(RasterDecoder, "steps", full)
+    with pytest.raises(torch.OutOfMemoryError):
+        pipeline.draw(["a bird"], [0], SampleConfig())
+
+
+def test_unfinished_pictures_come_along_the_way():
+    seen: list = []
+    pipeline = Pipeline(prior(MODERN), Words(), Tiny())
+    (whole,) = pipeline.stream(Request("a bird"), on_partial=seen.extend)
+    (half,) = seen
+    assert half.seed == whole.seed
+    assert half.image.getpixel((0, 3)) == (200, 200, 200)
+    assert half.image.crop((0, 0, 4, 2)).tobytes() == whole.image.crop((0, 0, 4, 2)).tobytes()
 
 
 def asked(**options: Any) -> Request:

@@ -111,6 +111,13 @@ def test_right_guesses_save_steps():
     assert steps == [1, 6, 11, 16]
 
 
+def test_drawing_reads_each_position_once():
+    model, read = prior(MODERN), []
+    model.transformer.register_forward_hook(lambda module, args, out: read.append(out.shape[1]))
+    raster.codes(model, torch.randint(1, 20, (1, 5)), [0], SampleConfig())
+    assert read == [6, *[1] * 15]
+
+
 def test_a_seed_is_the_same_picture_alone_and_in_any_batch():
     model = prior(MODERN)
     tokens = torch.tensor([[3, 4, 7, 23, 24]])

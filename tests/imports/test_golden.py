@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import numpy as np
 import pytest
 import torch
 from torch.testing import assert_close
 
+from conftest import GOLDEN
 from tessera.compat import dalle_pytorch as theirs
 from tessera.compat.dalle_pytorch.tokenizer import HugTokenizer, YttmTokenizer
 from tessera.config import SampleConfig
@@ -18,7 +17,6 @@ from tessera.imports.reader import read
 from tessera.models.clip import CLIP
 from tessera.models.text_to_image import TextToImage
 
-GOLDEN = Path(__file__).parent / "golden"
 PRIORS = sorted(p.stem for p in GOLDEN.glob("*.pt") if not p.stem.startswith(("dvae_", "clip_")))
 MODERN_PRIORS = [name for name in PRIORS if not name.startswith("legacy_")]
 DVAES = sorted(p.stem for p in GOLDEN.glob("dvae_*.pt"))

@@ -14,6 +14,7 @@ import pytest
 import torch
 from torch.testing import assert_close
 
+from conftest import GOLDEN, fails
 from tessera.cli import main
 from tessera.compat import dalle_pytorch as theirs
 from tessera.config import DVAEConfig, TextToImageConfig
@@ -33,15 +34,7 @@ from tessera.store.state import read_state
 from tessera.train.moments import set_moments
 from tessera.train.optim import optimizer_of
 
-GOLDEN = Path(__file__).parent / "golden"
 RESUME = GOLDEN / "resume_opt_state.pt"
-
-
-def fails(capsys, *args: object) -> str:
-    with pytest.raises(SystemExit) as stopped:
-        main([str(a) for a in args])
-    assert stopped.value.code == 2
-    return capsys.readouterr().err
 
 
 def small_vae() -> theirs.DiscreteVAE:

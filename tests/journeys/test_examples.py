@@ -11,11 +11,12 @@ from pathlib import Path
 import pytest
 import torch
 
+from conftest import GOLDEN
 from tessera.compat.dalle_pytorch import DiscreteVAE
 from tessera.store.run import Run
 
-ROOT = Path(__file__).parent.parent
-HUG = ROOT / "tests" / "golden" / "hug_bpe_open.json"
+ROOT = Path(__file__).parents[2]
+HUG = GOLDEN / "hug_bpe_open.json"
 
 
 @pytest.mark.filterwarnings("ignore")
@@ -75,10 +76,3 @@ def test_the_old_notebooks_cells_run_under_deepspeed(bird_folder, tmp_path, monk
     words = ["import", str(tmp_path / "dalle-ds-cp"), str(tmp_path / "run"), "--text", str(HUG)]
     subprocess.run([sys.executable, "-c", code, *words], check=True, capture_output=True, timeout=300)
     assert Run(tmp_path / "run").config().model.transformer.reversible
-
-
-def test_the_readme_shows_the_table_of_measurements():
-    root = Path(__file__).parent.parent
-    done = subprocess.run([sys.executable, str(root / "bench/table.py")], capture_output=True, text=True, check=True)
-    shown = (root / "README.md").read_text("utf-8").split("<!-- bench -->\n")[1].split("<!-- /bench -->")[0]
-    assert shown == done.stdout, "make bench, and put what it prints between the marks"

@@ -101,6 +101,17 @@ def test_encoding_is_deterministic():
     assert torch.equal(model.encode(pixels), model.encode(pixels))
 
 
+def test_grey_is_drawn_grey():
+    """Codes that mean grey give grey pixels: nothing is stretched to black and white."""
+    model = DiscreteVAE(dataclasses.replace(TINY_DVAE, resblocks=0))
+    with torch.no_grad():
+        for p in model.decoder.parameters():
+            p.zero_()
+        model.decoder[-1].bias.fill_(-0.18)
+    pixels = model.decode(torch.zeros(1, 16, dtype=torch.long))
+    assert_close(pixels, torch.full_like(pixels, 0.41))
+
+
 def test_codes_of_both_quantizers_match_the_vectors_that_training_sees():
     """At temperature 0 and without noise, training would decode just what drawing decodes."""
     model = DiscreteVAE(TINY_DVAE).eval()

@@ -1,5 +1,6 @@
 """A model in a folder: whatever was cut off, edited or swapped is a sentence before anything is drawn."""
 
+import dataclasses
 import json
 import shutil
 from pathlib import Path
@@ -79,6 +80,14 @@ def test_a_damaged_config_is_a_sentence(folder, tmp_path, name, content):
     (tmp_path / "t2i" / name).write_bytes(content)
     with pytest.raises(CheckpointError, match="t2i"):
         Pipeline.load(tmp_path / "t2i")
+
+
+def test_every_setting_of_a_vae_is_saved(tmp_path):
+    config = dataclasses.replace(
+        TINY_DVAE, quantizer="gumbel", reconstruction="smooth_l1", kl_weight=0.3, straight_through=True, temperature=0.7
+    )
+    saved.write(tmp_path, DiscreteVAE(config))
+    assert saved.read(tmp_path).config == config
 
 
 def test_weights_of_the_first_release_are_read(folder, tmp_path):

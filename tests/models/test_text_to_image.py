@@ -333,3 +333,16 @@ def test_places_may_follow_another_order_than_rows(positions):
             steps.append(stack(x[:, t : t + 1], past))
     assert_close(torch.cat(steps, 1), whole, atol=1e-5, rtol=1e-5)
     assert not torch.allclose(stack(x), whole, atol=1e-2)
+
+
+def test_joint_logits_never_exist():
+    """Nothing that a step keeps is as large as the logits of all positions, even over one of the two vocabularies."""
+    torch.manual_seed(0)
+    model = TextToImage(
+        TextToImageConfig(text_vocab=30_000, text_len=20, image_vocab=20_000, grid=8, transformer=MODERN)
+    )
+    tokens, codes = torch.randint(1, 30_000, (16, 20)), torch.randint(0, 20_000, (16, 64))
+    kept = []
+    with torch.autograd.graph.saved_tensors_hooks(lambda t: kept.append(t.numel()) or t, lambda t: t):
+        model(tokens, codes).total.backward()
+    assert max(kept) < 16 * 64 * 20_000 / 10

@@ -12,6 +12,7 @@ import pytest
 import torch
 from safetensors import SafetensorError
 
+from small_runs import PLAIN, dvae_config, go, prior_config, spoil
 from tessera.config import LearnConfig, OptimConfig
 from tessera.data.check import check
 from tessera.errors import CheckpointError, ConfigError, TesseraError
@@ -31,7 +32,6 @@ from tessera.train.keep import SPOILED, begin, newest
 from tessera.train.loop import train
 from tessera.train.optim import Schedule
 from tessera.train.track import JSONL
-from test_train import PLAIN, dvae_config, go, prior_config, spoil
 
 
 class Heard:

@@ -1,11 +1,10 @@
 """Text tokenizers."""
 
-from pathlib import Path
-
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from conftest import GOLDEN
 from tessera.errors import ConfigError, DataError
 from tessera.tokens import text
 
@@ -101,7 +100,7 @@ def test_a_bert_vocabulary_splits_chinese_into_letters(tmp_path):
 
 
 def test_a_youtokentome_model_is_saved_and_refused_when_it_is_none(tmp_path):
-    golden = Path(__file__).parent / "golden" / "yttm_open.model"
+    golden = GOLDEN / "yttm_open.model"
     tokenizer = text.find(str(golden))
     tokenizer.save(tmp_path / "saved")
     assert text.load(tmp_path / "saved").encode("a red bird") == tokenizer.encode("a red bird") == [79, 55, 81]

@@ -309,7 +309,7 @@ def test_one_dead_rank_ends_the_job_and_restarts_continue_it(train, ground, tmp_
 
 def readme_lines(launcher: str) -> list[str]:
     """The command lines of the README that begin with a launcher, continued lines joined."""
-    text = (Path(__file__).parent.parent / "README.md").read_text().replace("\\\n", " ")
+    text = (Path(__file__).parents[2] / "README.md").read_text().replace("\\\n", " ")
     return [line for line in text.splitlines() if line.startswith(f"{launcher} ")]
 
 

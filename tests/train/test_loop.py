@@ -15,59 +15,26 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from small_runs import DVAE, PLAIN, PRIOR, dvae_config, go, prior_config, spoil
 from tessera.cli import main
 from tessera.config import (
     DataConfig,
-    DVAEConfig,
-    MachineConfig,
     OptimConfig,
-    TextToImageConfig,
-    TokensConfig,
     TrainConfig,
-    TransformerConfig,
 )
 from tessera.data.batches import Batch
 from tessera.errors import CheckpointError, ConfigError, TesseraError
 from tessera.files import own
 from tessera.files.claim import LOCK
 from tessera.journeys.preview import preview
-from tessera.models.dvae import DiscreteVAE
 from tessera.store.run import Run
 from tessera.store.state import read_state, write_state
 from tessera.train.engines.single import Single
 from tessera.train.job import build
 from tessera.train.keep import SPOILED, together
-from tessera.train.loop import forward_backward, in_memory, train
+from tessera.train.loop import forward_backward, in_memory
 from tessera.train.moments import set_moments
 from tessera.train.optim import Schedule, optimizer_of, tagged
-from tessera.train.track import JSONL
-
-PLAIN = MachineConfig(device="cpu", precision="float32", threads=1)
-DVAE = DVAEConfig(pixels=16, layers=2, hidden=8, quantizer="gumbel", codes=12, code_dim=8)
-PRIOR = TextToImageConfig(
-    transformer=TransformerConfig(dim=32, depth=2, heads=2, head_dim=16, ff_dropout=0.1, attn_dropout=0.1)
-)
-
-
-def dvae_config(folder: Path, out: Path, **changes) -> TrainConfig:
-    data = DataConfig(path=str(folder), holdout=0.2, flip=True, workers=0)
-    base = TrainConfig(
-        out=str(out), steps=6, save_every=3, valid_every=2, preview_every=0, model=DVAE, data=data, machine=PLAIN,
-        optim=OptimConfig(batch=4, warmup=2),
-    )  # fmt: skip
-    return dataclasses.replace(base, **changes)
-
-
-def go(config: TrainConfig, show=lambda objective, path: ""):
-    config.check()
-    objective, run = build(config), Run(config.out)
-    run.open(objective.config)
-    tracker = JSONL(run)
-    try:
-        at = train(objective.config, objective, Single(config.machine), run, tracker, show)
-    finally:
-        tracker.close()
-    return run, at
 
 
 def weights(run: Run) -> dict[str, torch.Tensor]:
@@ -83,10 +50,6 @@ def assert_same(a: dict, b: dict) -> None:
 @pytest.fixture(scope="module")
 def tokenizer(bird_folder, tmp_path_factory) -> Path:
     return go(dvae_config(bird_folder, tmp_path_factory.mktemp("vae")))[0].folder
-
-
-def prior_config(folder: Path, out: Path, tokenizer: Path, **changes) -> TrainConfig:
-    return dvae_config(folder, out, model=PRIOR, tokens=TokensConfig(image=str(tokenizer), vocab=300), **changes)
 
 
 class Died(Exception):
@@ -256,6 +219,10 @@ def test_schedules():
     assert rate("exponential", 50, 0.5) == pytest.approx(math.sqrt(0.1))
 
 
+def test_the_first_step_has_the_rate_that_was_asked_for():
+    assert Schedule(OptimConfig(lr=1e-3, schedule="exponential", warmup=0)).rate(0, 0.0) == 1e-3
+
+
 def test_plateau_halves_and_its_state_survives():
     schedule = Schedule(OptimConfig(lr=1.0, warmup=0, schedule="plateau", plateau_patience=2, lr_end=0.2))
     for loss in (3.0, 2.0, 2.5, 2.5):
@@ -334,18 +301,6 @@ def test_an_unwritable_folder_is_a_sentence(bird_folder, tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(ConfigError, match="cannot be written"):
         go(dvae_config(bird_folder, tmp_path / "file" / "run"))
-
-
-def spoil(monkeypatch, steps):
-    """Make the loss NaN at some steps (None: at all)."""
-    forward, count = DiscreteVAE.forward, iter(range(1000))
-
-    def spoiled(self, x, t):
-        loss = forward(self, x, t)
-        step = next(count)
-        return loss._replace(total=loss.total * math.nan) if steps is None or step in steps else loss
-
-    monkeypatch.setattr(DiscreteVAE, "forward", spoiled)
 
 
 def test_nan_stops_with_advice(bird_folder, tmp_path, monkeypatch):

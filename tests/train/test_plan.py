@@ -1,6 +1,7 @@
-"""What a run will need is known before it, and where memory runs out nevertheless it goes on in smaller parts."""
+"""What a run will need is known before it, and where memory runs out all the same, training goes on in smaller parts."""
 
 import dataclasses
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -8,16 +9,13 @@ from pathlib import Path
 import pytest
 import torch
 
-from conftest import MODERN, prior
 from tessera.cli import main
-from tessera.config import CLIPConfig, MachineConfig, SampleConfig, TrainConfig
+from tessera.config import CLIPConfig, DVAEConfig, MachineConfig, TextToImageConfig, TrainConfig
 from tessera.config.presets import preset
-from tessera.generate.pipeline import Pipeline, Request
-from tessera.generate.raster import RasterDecoder
-from tessera.machine import memory
-from tessera.machine.device import out_of_memory
+from tessera.errors import ConfigError
 from tessera.store.run import Run
 from tessera.train import plan
+from tessera.train.plan import refuse_too_large
 
 
 def t2i(batch: int = 8, depth: int = 2, recompute: str = "auto", engine: str = "auto", **machine) -> TrainConfig:
@@ -35,15 +33,15 @@ def t2i(batch: int = 8, depth: int = 2, recompute: str = "auto", engine: str = "
 MEASURE = """
 import sys, ctypes
 ctypes.CDLL(None).mallopt(-3, 65536)  # every array gets pages of its own, which go when it goes
-sys.path[:0] = [sys.argv[1], sys.argv[2]]
+sys.path[:0] = sys.argv[2:]
 import torch
 from common import peak, restart_peak
-from test_memory import CASES, plan
+from test_plan import CASES, plan
 from tessera.models import saved
 from tessera.train.engines.single import Single
 from tessera.train.optim import optimizer_of
 torch.set_num_threads(1)
-config = CASES[sys.argv[3]]
+config = CASES[sys.argv[1]]
 engine = Single(config.machine)
 def steps(model, inputs):
     engine.prepare(model, optimizer_of(config.optim))
@@ -83,8 +81,8 @@ CASES = {
 @pytest.mark.parametrize("name", CASES)
 def test_the_plan_is_within_a_tenth_of_the_peak(name):
     config = CASES[name]
-    root = Path(__file__).parent
-    arguments = [str(root.parent / "bench"), str(root), name]
+    here = Path(__file__).parent
+    arguments = [name, str(here.parents[1] / "bench"), str(here.parent), str(here)]
     done = subprocess.run([sys.executable, "-c", MEASURE, *arguments], capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr[-2000:]
     found, measured = plan.predict(config, config.optim.batch).total, float(done.stdout)
@@ -115,14 +113,6 @@ def test_the_batch_of_each_of_several_ranks_is_split(monkeypatch):
     assert found.micro < 16
 
 
-def test_ranks_on_one_machine_share_its_memory(monkeypatch):
-    monkeypatch.setattr(memory, "_meminfo", lambda: 8e9)
-    monkeypatch.setattr(memory, "_container", lambda: [])
-    monkeypatch.setattr(memory, "_limits", lambda: [])
-    monkeypatch.setenv("LOCAL_WORLD_SIZE", "4")
-    assert memory.free_memory(torch.device("cpu")) == 2e9
-
-
 def test_memory_grows_in_a_straight_line_with_the_pictures():
     config = t2i(64)
     guess = plan.scaled(config)(64)
@@ -142,6 +132,13 @@ def test_engines_share_what_they_say_they_share():
         assert (found.weights / held, found.gradients / held, found.optimizer / held) == shares
     assert plan.predict(t2i(engine="deepspeed", zero=3, offload="optimizer"), 8, 4).optimizer == 0
     assert plan.predict(t2i(engine="ddp"), 8, 4).working > plan.predict(t2i(), 8, 1).working
+
+
+def test_a_model_that_cannot_be_held_is_refused_before_it_is_built():
+    with pytest.raises(ConfigError, match=r"parameters: .* GB of weights alone, and 8\.0 GB are free"):
+        refuse_too_large(DVAEConfig(hidden=20_000), 8e9)
+    refuse_too_large(DVAEConfig(), 8e9)
+    refuse_too_large(TextToImageConfig(), 8e9)
 
 
 def test_reversible_depth_costs_no_activations():
@@ -187,7 +184,6 @@ main(json.loads(sys.argv[2]))
 
 @pytest.mark.skipif(sys.platform != "linux", reason="RLIMIT_DATA")
 def test_a_run_that_runs_out_of_memory_ends_with_the_losses_of_one_that_does_not(bird_folder, tmp_path):
-    import json
 
     small = ["--model.pixels", "32", "--model.layers", "2", "--model.hidden", "8", "--data.workers", "0"]
     quiet = ["--preview-every", "0", "--valid-every", "0", "--log-every", "1", "--machine.precision", "float32"]
@@ -209,74 +205,3 @@ def test_a_run_that_runs_out_of_memory_ends_with_the_losses_of_one_that_does_not
     assert warned.count("Memory ran out with 1 micro-batches") == 1
     assert len(found) == len(wanted) == 3
     assert max(abs(a - b) for a, b in zip(found, wanted, strict=True)) < 1e-4
-
-
-class Tiny:
-    """A tokenizer of pictures of one pixel a code."""
-
-    grid, vocab = 4, 11
-
-    def decode(self, codes: torch.Tensor) -> torch.Tensor:
-        return (codes / 10).reshape(-1, 1, 4, 4).expand(-1, 3, -1, -1)
-
-
-class Words:
-    def encode(self, text: str) -> list[int]:
-        return [3, 4]
-
-
-def test_drawing_halves_the_batch_that_does_not_fit(monkeypatch):
-    pipeline = Pipeline(prior(MODERN), Words(), Tiny())
-    wanted = [p.codes for p in pipeline.stream(Request("a bird", count=8))]
-    asked, steps = [], RasterDecoder.steps
-
-    def cramped(self, tokens, *args):
-        asked.append(len(tokens))
-        if len(tokens) > 2:
-            raise torch.OutOfMemoryError("CUDA out of memory")
-        return steps(self, tokens, *args)
-
-    monkeypatch.setattr(RasterDecoder, "steps", cramped)
-    with pytest.warns(UserWarning, match="Memory ran out") as warned:
-        found = [p.codes for p in pipeline.stream(Request("a bird", count=8))]
-    assert found == wanted
-    assert asked == [8, 4, 2, 2, 2, 2]
-    assert len(warned) == 2
-    assert [p.codes for p in pipeline.stream(Request("a bird", count=4))] == wanted[:4]
-    assert asked[6:] == [2, 2], "it remembers"
-
-
-def test_a_single_picture_that_does_not_fit_is_an_error(monkeypatch):
-    pipeline = Pipeline(prior(MODERN), Words(), Tiny())
-
-    def full(*args):
-        raise torch.OutOfMemoryError("CUDA out of memory")
-
-    monkeypatch.setattr(RasterDecoder, "steps", full)
-    with pytest.raises(torch.OutOfMemoryError):
-        pipeline.draw(["a bird"], [0], SampleConfig())
-
-
-def test_only_memory_errors_are_taken_for_one():
-    assert out_of_memory(MemoryError())
-    assert out_of_memory(RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes."))
-    assert not out_of_memory(RuntimeError("shapes cannot be multiplied"))
-
-
-def test_unfinished_pictures_come_along_the_way():
-    seen: list = []
-    pipeline = Pipeline(prior(MODERN), Words(), Tiny())
-    (whole,) = pipeline.stream(Request("a bird"), on_partial=seen.extend)
-    (half,) = seen
-    assert half.seed == whole.seed
-    assert half.image.getpixel((0, 3)) == (200, 200, 200)
-    assert half.image.crop((0, 0, 4, 2)).tobytes() == whole.image.crop((0, 0, 4, 2)).tobytes()
-
-
-@pytest.mark.skipif(sys.platform != "linux", reason="ulimit")
-def test_free_memory_is_what_ulimit_leaves():
-    script = (
-        "import resource, torch; from tessera.machine import memory; resource.setrlimit(resource.RLIMIT_AS, (2**33, 2**33)); "
-        "print(memory.free_memory(torch.device('cpu')) < 2**33)"
-    )
-    assert subprocess.run([sys.executable, "-c", script], capture_output=True, text=True).stdout == "True\n"

@@ -12,6 +12,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from small_runs import dvae_config, go
 from tessera import cli
 from tessera.config import DataConfig
 from tessera.data.batches import NoCaptions, Pictures, WorkerDied, stream
@@ -19,7 +20,6 @@ from tessera.data.folder import scan
 from tessera.data.sources import Pair
 from tessera.errors import DataError
 from tessera.store.run import Run
-from test_train import dvae_config, go
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="POSIX signals")
 

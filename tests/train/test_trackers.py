@@ -11,8 +11,12 @@ from pathlib import Path
 
 os.environ.setdefault("TRACKIO_DIR", tempfile.mkdtemp())
 
+import subprocess
+import sys
+
 import pytest
 
+from small_runs import dvae_config, go
 from tessera.config import TrackConfig
 from tessera.errors import ConfigError
 from tessera.journeys.preview import preview
@@ -20,7 +24,6 @@ from tessera.store.run import Run
 from tessera.train import loop, trackers
 from tessera.train.engines.single import Single
 from tessera.train.job import build
-from test_train import dvae_config, go
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # of the trackers' libraries
 
@@ -132,6 +135,12 @@ def test_a_failing_tracker_is_told_once_and_training_goes_on(bird_folder, tmp_pa
     run = track(config(bird_folder, tmp_path, steps=6), ("wandb",))
     assert run.latest().name == "step-000006"
     assert capsys.readouterr().out.count("wandb failed") == 1
+
+
+def test_nothing_imports_a_tracker():
+    code = "import sys, tessera.train.loop, tessera.journeys.learn, tessera.compat.dalle_pytorch; print('wandb' in sys.modules)"
+    out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    assert out.strip() == "False"
 
 
 def test_a_missing_tracker_names_its_install_line(bird_folder, tmp_path, monkeypatch):
