@@ -6,6 +6,7 @@ import os
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # two threads on two busy cores are slower than one
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -33,6 +34,7 @@ with install_import_hook(SEAMS, "beartype.beartype"):
     import tessera.models.dvae
     import tessera.models.text_to_image  # noqa: F401
 
+from ranks import Ranks
 from tessera.cli import main
 from tessera.config import CLIPConfig, DVAEConfig, TextToImageConfig, TransformerConfig
 from tessera.journeys import birds
@@ -71,6 +73,14 @@ def fails(capsys: pytest.CaptureFixture[str], *args: object) -> str:
     assert stopped.value.code == 2
     captured = capsys.readouterr()
     return captured.err + captured.out
+
+
+@pytest.fixture(scope="session")
+def ranks(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ranks]:
+    """Processes that need no time to start."""
+    server = Ranks(tmp_path_factory.mktemp("ranks"))
+    yield server
+    server.close()
 
 
 @pytest.fixture(scope="session")

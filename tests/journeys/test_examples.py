@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import importlib.util
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 import torch
 
 from conftest import GOLDEN
+from ranks import Ranks, main_with
 from tessera.compat.dalle_pytorch import DiscreteVAE
 from tessera.store.run import Run
 
@@ -38,22 +36,20 @@ def test_the_notebook_runs_from_top_to_bottom(tmp_path, monkeypatch):
     assert Run(tmp_path / "out" / "prior").latest().name == "step-000006"
 
 
-def old_script(folder: Path, out: Path, *more: str) -> str:
+def old_script(ranks: Ranks, folder: Path, out: Path, *more: str) -> str:
     vae = {"image_size": 16, "num_tokens": 12, "codebook_dim": 8, "num_layers": 2, "hidden_dim": 8}
     torch.save({"hparams": vae, "weights": DiscreteVAE(**vae).state_dict()}, out / "vae.pt")
-    script = [sys.executable, str(ROOT / "examples" / "dalle_pytorch_birds.py"), "--image_folder", str(folder)]
-    small = ["--vae_path", str(out / "vae.pt"), "--bpe_path", str(HUG), "--dim", "24", "--text_seq_len", "32",
+    script = str(ROOT / "examples" / "dalle_pytorch_birds.py")
+    small = ["--image_folder", str(folder), "--vae_path", str(out / "vae.pt"), "--bpe_path", str(HUG), "--dim", "24", "--text_seq_len", "32",
              "--draw_every", "5", "--samples", "40", "--output", str(out / "dalle.pt")]  # fmt: skip
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "DS_ACCELERATOR": "cpu"}
-    done = subprocess.run([*script, *small, *more], env=environment, capture_output=True, text=True, timeout=300)
-    assert done.returncode == 0, done.stderr[-3000:]
-    return done.stdout
+    run = f"import runpy, sys; sys.argv = {[script, *small, *more]}; runpy.run_path({script!r}, run_name='__main__')"
+    return ranks.run(0, run)
 
 
-def test_the_old_notebooks_cells_run_and_their_file_comes_in(bird_folder, tmp_path):
-    said = old_script(bird_folder, tmp_path, "--epochs", "1")
+def test_the_old_notebooks_cells_run_and_their_file_comes_in(ranks, bird_folder, tmp_path):
+    said = old_script(ranks, bird_folder, tmp_path, "--epochs", "1")
     assert "drew (1, 3, 16, 16)" in said
-    again = old_script(bird_folder, tmp_path, "--epochs", "2", "--dalle_path", str(tmp_path / "dalle.pt"))
+    again = old_script(ranks, bird_folder, tmp_path, "--epochs", "2", "--dalle_path", str(tmp_path / "dalle.pt"))
     assert "finished 2 epochs, 10 steps" in again
     from tessera.imports import dalle_pytorch
 
@@ -62,17 +58,14 @@ def test_the_old_notebooks_cells_run_and_their_file_comes_in(bird_folder, tmp_pa
 
 
 @pytest.mark.skipif(importlib.util.find_spec("deepspeed") is None, reason="DeepSpeed is not installed")
-def test_the_old_notebooks_cells_run_under_deepspeed(bird_folder, tmp_path, monkeypatch):
+def test_the_old_notebooks_cells_run_under_deepspeed(ranks, bird_folder, tmp_path):
     """ZeRO 3 with the optimiser offloaded: drawn from, saved, stopped, resumed, and put together by DeepSpeed's tool."""
-    monkeypatch.setenv("DS_ACCELERATOR", "cpu")
     zero = ["--deepspeed", "--zero", "3", "--epochs", "2"]
-    said = old_script(bird_folder, tmp_path, *zero, "--save_every", "4", "--stop_after", "13")
+    said = old_script(ranks, bird_folder, tmp_path, *zero, "--save_every", "4", "--stop_after", "13")
     assert "drew (1, 3, 16, 16)" in said
     assert "stopped as asked" in said
-    said = old_script(bird_folder, tmp_path, *zero)
+    said = old_script(ranks, bird_folder, tmp_path, *zero)
     assert "resumed at epoch 1" in said
     assert "finished 2 epochs, 10 steps" in said
-    code = "import sys; from tessera.cli import main; main(sys.argv[1:])"
-    words = ["import", str(tmp_path / "dalle-ds-cp"), str(tmp_path / "run"), "--text", str(HUG)]
-    subprocess.run([sys.executable, "-c", code, *words], check=True, capture_output=True, timeout=300)
+    ranks.run(0, main_with(["import", str(tmp_path / "dalle-ds-cp"), str(tmp_path / "run"), "--text", str(HUG)]))
     assert Run(tmp_path / "run").config().model.transformer.reversible

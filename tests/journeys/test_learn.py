@@ -2,12 +2,11 @@
 
 import dataclasses
 import json
-import subprocess
-import sys
 import time
 
 import pytest
 
+from ranks import main_with
 from tessera.cli import main
 from tessera.config import MachineConfig, TrainConfig
 from tessera.journeys import birds
@@ -44,10 +43,10 @@ def test_learn_from_a_folder(bird_folder, tmp_path, capsys):
     assert Run(tmp_path).latest() == before, "the finished command has nothing left to learn"
 
 
-def test_learn_killed_in_every_stage_goes_on(bird_folder, tmp_path):
-    command = [sys.executable, "-m", "tessera", "learn", str(bird_folder), "--out", str(tmp_path), "--budget", "8s", "--samples", "2", "--pixels", "32", "--grid", "8"]  # fmt: skip
+def test_learn_killed_in_every_stage_goes_on(ranks, bird_folder, tmp_path):
+    command = main_with(["learn", str(bird_folder), "--out", str(tmp_path), "--budget", "8s", "--samples", "2", "--pixels", "32", "--grid", "8"])  # fmt: skip
     for sign in ("tokenizer/step-000000", "step-000000"):
-        process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        process = ranks.start(0, command)
         deadline = time.monotonic() + 120
         while (
             process.poll() is None
@@ -58,7 +57,7 @@ def test_learn_killed_in_every_stage_goes_on(bird_folder, tmp_path):
         time.sleep(0.5)
         process.kill()
         process.wait()
-    subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+    ranks.run(0, command)
     assert (tmp_path / "report.html").is_file()
     figures = json.loads((tmp_path / "figures.json").read_text())
     assert float(figures["best held-out loss, nats per code"].split()[0]) > 0

@@ -1,6 +1,5 @@
 """How much memory is free, and which errors say that it ran out."""
 
-import subprocess
 import sys
 
 import pytest
@@ -25,9 +24,9 @@ def test_only_memory_errors_are_taken_for_one():
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="ulimit")
-def test_free_memory_is_what_ulimit_leaves():
+def test_free_memory_is_what_ulimit_leaves(ranks):
     script = (
         "import resource, torch; from tessera.machine import memory; resource.setrlimit(resource.RLIMIT_AS, (2**33, 2**33)); "
         "print(memory.free_memory(torch.device('cpu')) < 2**33)"
     )
-    assert subprocess.run([sys.executable, "-c", script], capture_output=True, text=True).stdout == "True\n"
+    assert ranks.run(0, script) == "True\n"

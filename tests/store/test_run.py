@@ -4,8 +4,7 @@ import dataclasses
 import json
 import os
 import shutil
-import subprocess
-import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -117,18 +116,17 @@ def test_a_run_of_the_first_release_goes_on(bird_folder, vae, tmp_path):
     assert own.kind_of(run.folder) == "run"
 
 
-def test_a_second_process_is_told_who_works_in_the_folder(vae, tmp_path):
+def test_a_second_process_is_told_who_works_in_the_folder(ranks, vae, tmp_path):
     run = copied(vae, tmp_path / "vae")
-    hold = (
-        "import sys; from tessera.store.run import Run\n"
-        "with Run(sys.argv[1]).held(): print('held', flush=True); sys.stdin.read()"
-    )
-    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
-    with subprocess.Popen([sys.executable, "-c", hold, str(run.folder)], **pipes) as holder:
-        assert holder.stdout.readline() == "held\n"
-        with pytest.raises(ConfigError, match=f"in use by process {holder.pid} on"), run.held():
-            pass
-        holder.kill()
+    hold = "import time; from tessera.store.run import Run\nwith Run({!r}).held(): print('held', flush=True); time.sleep(99)"
+    holder = ranks.start(0, hold.format(str(run.folder)))
+    until = time.monotonic() + 60
+    while holder.said() != "held\n" and time.monotonic() < until:
+        time.sleep(0.01)
+    with pytest.raises(ConfigError, match=f"in use by process {holder.pids[0]} on"), run.held():
+        pass
+    holder.kill()
+    holder.wait()
     with run.held():
         assert run.lock.held
     assert not run.lock.held

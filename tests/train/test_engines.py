@@ -18,7 +18,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from ranks import ENVIRONMENT, Ranks, port
+from ranks import ENVIRONMENT, main_with, port
 from tessera.cli import REQUEUE, main
 from tessera.config import MachineConfig, OptimConfig, TextToImageConfig, TrainConfig, TransformerConfig
 from tessera.errors import ConfigError
@@ -48,13 +48,6 @@ SHARED = ["--model.tied", "--model.transformer.positions", "axial", "--model.tra
 def command(processes: int, *args: str) -> list[str]:
     launcher = ["-m", "torch.distributed.run", "--nproc_per_node", str(processes), "--master_port", port()]
     return [sys.executable, *(launcher if processes else []), "-m", "tessera", *args]
-
-
-@pytest.fixture(scope="session")
-def ranks(tmp_path_factory):
-    server = Ranks(tmp_path_factory.mktemp("ranks") / "log")
-    yield server
-    server.close()
 
 
 @pytest.fixture(scope="session")
@@ -88,10 +81,6 @@ def train(ground, ranks):
         return Run(out)
 
     return under
-
-
-def main_with(args: list[str]) -> str:
-    return f"from tessera.cli import main; main({args})"
 
 
 def run(launch: list[str], timeout: int = 300) -> None:
@@ -334,9 +323,8 @@ def test_the_readmes_command_lines_run_as_printed(ground, tmp_path, launcher):
     assert Run(tmp_path / "prior").latest().name == "step-000002"
 
 
-def test_sigterm_saves_and_asks_to_be_requeued(ground, tmp_path):
-    args = command(0, *arguments(ground, tmp_path / "run", 100_000))
-    process = subprocess.Popen(args, env=ENVIRONMENT, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+def test_sigterm_saves_and_asks_to_be_requeued(ranks, ground, tmp_path):
+    process = ranks.start(0, main_with(arguments(ground, tmp_path / "run", 100_000)))
     while not (tmp_path / "run" / "step-000005").is_dir():
         time.sleep(0.1)
     process.send_signal(signal.SIGTERM)
@@ -346,30 +334,22 @@ def test_sigterm_saves_and_asks_to_be_requeued(ground, tmp_path):
     assert Run(tmp_path / "run").latest().name > "step-000005"
 
 
-def test_ranks_that_hold_other_data_or_weights_are_found(ground, tmp_path):
+DIFFER = """
+from tessera.config import MachineConfig
+from tessera.train.engines.ddp import Replicated
+engine = Replicated(MachineConfig(device="cpu"))
+engine.same(3.5, "the data")
+engine.same(float(engine.rank), "the weights")
+"""
+
+
+def test_ranks_that_hold_other_data_or_weights_are_found(ranks):
     """Two processes, called as the loop calls them, with a different number on each."""
-    script = tmp_path / "differ.py"
-    script.write_text(
-        "from tessera.config import MachineConfig\n"
-        "from tessera.train.engines.ddp import Replicated\n"
-        "engine = Replicated(MachineConfig(device='cpu'))\n"
-        "engine.same(3.5, 'the data')\n"
-        "engine.same(float(engine.rank), 'the weights')\n"
-    )
-    launch = [
-        sys.executable,
-        "-m",
-        "torch.distributed.run",
-        "--nproc_per_node",
-        "2",
-        "--master_port",
-        port(),
-        str(script),
-    ]
-    done = subprocess.run(launch, env=ENVIRONMENT, capture_output=True, text=True, timeout=120)
-    assert done.returncode != 0
-    assert "The ranks disagree about the weights" in done.stderr
-    assert "the data" not in done.stderr
+    process = ranks.start(2, DIFFER)
+    _, said = process.communicate(timeout=120)
+    assert process.returncode != 0
+    assert "The ranks disagree about the weights" in said
+    assert "the data" not in said
 
 
 # What cannot work is refused before the start.

@@ -6,8 +6,6 @@ import json
 import math
 import os
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -15,6 +13,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from ranks import main_with
 from small_runs import DVAE, PLAIN, PRIOR, dvae_config, go, prior_config, spoil
 from tessera.cli import main
 from tessera.config import (
@@ -90,28 +89,16 @@ def test_three_steps_and_three_more_are_six(bird_folder, tmp_path, tokenizer, ki
     assert steps == [2, 4, 6], "a resumed run writes no row twice"
 
 
-def test_a_run_killed_at_any_moment_goes_on(bird_folder, tmp_path):
+def test_a_run_killed_at_any_moment_goes_on(ranks, bird_folder, tmp_path):
     """SIGKILL at growing delays, in the middle of checkpoint writes too; the end is that of the run left in peace."""
-    sizes = [
-        "--model.pixels",
-        "16",
-        "--model.layers",
-        "2",
-        "--model.hidden",
-        "8",
-        "--optim.batch",
-        "4",
-        "--data.workers",
-        "0",
-    ]
-    command = [sys.executable, "-m", "tessera", "train", "dvae-xs-64", "--data.path", str(bird_folder), "--steps", "60",
-               "--save-every", "1", "--valid-every", "0", "--preview-every", "0", *sizes,
-               "--machine.device", "cpu", "--machine.threads", "1", "--machine.precision", "float32", "--out"]  # fmt: skip
-    quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
-    main([*command[3:], str(tmp_path / "peace")])
+    command = ["train", "dvae-xs-64", "--data.path", str(bird_folder), "--steps", "60", "--save-every", "1",
+               "--valid-every", "0", "--preview-every", "0", "--model.pixels", "16", "--model.layers", "2",
+               "--model.hidden", "8", "--optim.batch", "4", "--data.workers", "0", "--machine.device", "cpu",
+               "--machine.threads", "1", "--machine.precision", "float32", "--out"]  # fmt: skip
+    main([*command, str(tmp_path / "peace")])
     run, kills = Run(tmp_path / "killed"), 0
     for extra in (0.05, 0.21, 0.33, 0.47):
-        process = subprocess.Popen([*command, str(run.folder)], **quiet)
+        process = ranks.start(0, main_with([*command, str(run.folder)]))
         seen = len(run.checkpoints()) and run.latest().name
         deadline = time.monotonic() + 60
         while process.poll() is None and time.monotonic() < deadline:
@@ -121,12 +108,12 @@ def test_a_run_killed_at_any_moment_goes_on(bird_folder, tmp_path):
         time.sleep(extra)
         if process.poll() is None:
             kills += 1
-            process.send_signal(signal.SIGKILL)
+            process.kill()
         process.wait()
     assert kills >= 2
     (run.folder / own.temporary("latest")).write_text("half")  # as a kill in the middle of a write leaves it
     (run.folder / ".step-000099").mkdir()
-    main([*command[3:], str(run.folder)])
+    main([*command, str(run.folder)])
     assert_same(weights(Run(tmp_path / "peace")), weights(run))
     assert {p.name for p in run.folder.glob(".*")} == {own.MARKER, LOCK}, "no temporary files are left over"
 

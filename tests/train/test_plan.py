@@ -1,8 +1,6 @@
 """What a run will need is known before it, and where memory runs out all the same, training goes on in smaller parts."""
 
 import dataclasses
-import json
-import subprocess
 import sys
 from pathlib import Path
 
@@ -10,7 +8,7 @@ import pytest
 import torch
 
 from tessera.cli import main
-from tessera.config import CLIPConfig, DVAEConfig, MachineConfig, TextToImageConfig, TrainConfig
+from tessera.config import CLIPConfig, DVAEConfig, MachineConfig, TextToImageConfig, TrainConfig, to_dict
 from tessera.config.presets import preset
 from tessera.errors import ConfigError
 from tessera.store.run import Run
@@ -30,18 +28,18 @@ def t2i(batch: int = 8, depth: int = 2, recompute: str = "auto", engine: str = "
     )
 
 
+BENCH = str(Path(__file__).parents[2] / "bench")
 MEASURE = """
-import sys, ctypes
+import ctypes, dataclasses
 ctypes.CDLL(None).mallopt(-3, 65536)  # every array gets pages of its own, which go when it goes
-sys.path[:0] = sys.argv[2:]
 import torch
 from common import peak, restart_peak
-from test_plan import CASES, plan
+from tessera.config import train_config
 from tessera.models import saved
 from tessera.train.engines.single import Single
 from tessera.train.optim import optimizer_of
 torch.set_num_threads(1)
-config = CASES[sys.argv[1]]
+config = train_config(plain)
 engine = Single(config.machine)
 def steps(model, inputs):
     engine.prepare(model, optimizer_of(config.optim))
@@ -51,7 +49,7 @@ def steps(model, inputs):
         engine.backward(loss)
         engine.step(1.0, 1e-4)
         del loss
-small = plan.dataclasses.replace(config.model, **({"text_len": 8} if hasattr(config.model, "text_len") else {"hidden": 8}))
+small = dataclasses.replace(config.model, **({"text_len": 8} if hasattr(config.model, "text_len") else {"hidden": 8}))
 steps(saved.network(small), saved.inputs(small, 1))  # the libraries make their own buffers
 del engine.model, engine.bare, engine.optimizer
 before = restart_peak()
@@ -79,13 +77,11 @@ CASES = {
 
 @pytest.mark.skipif(sys.platform != "linux", reason="memory is read from /proc")
 @pytest.mark.parametrize("name", CASES)
-def test_the_plan_is_within_a_tenth_of_the_peak(name):
+def test_the_plan_is_within_a_tenth_of_the_peak(ranks, name):
     config = CASES[name]
-    here = Path(__file__).parent
-    arguments = [name, str(here.parents[1] / "bench"), str(here.parent), str(here)]
-    done = subprocess.run([sys.executable, "-c", MEASURE, *arguments], capture_output=True, text=True, timeout=300)
-    assert done.returncode == 0, done.stderr[-2000:]
-    found, measured = plan.predict(config, config.optim.batch).total, float(done.stdout)
+    given = f"import sys; sys.path.insert(0, {BENCH!r}); plain = {to_dict(config)!r}"
+    measured = float(ranks.run(0, f"{given}\n{MEASURE}").split()[-1])
+    found = plan.predict(config, config.optim.batch).total
     assert abs(found / measured - 1) < 0.1, f"{plan.size(found)} expected, {plan.size(measured)} measured"
 
 
@@ -161,13 +157,14 @@ def test_other_models_have_plans_too():
 
 
 LIMITED = """
-import json, resource, sys
+import resource, warnings
 import torch
+warnings.simplefilter("always")
 torch.set_num_threads(1)
 from tessera.cli import main
 from tessera.train import loop, plan
 plan.keep_freed_memory = plan.return_freed_memory  # as it would have been, had the plan seen the limit
-work, megabytes = loop.train, float(sys.argv[1])
+work = loop.train
 
 def limited(*args):
     data = next(int(line.split()[1]) for line in open("/proc/self/status") if line.startswith("VmData")) * 1024
@@ -178,23 +175,19 @@ def limited(*args):
     return done
 
 loop.train = limited
-main(json.loads(sys.argv[2]))
+main(args)
 """
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="RLIMIT_DATA")
-def test_a_run_that_runs_out_of_memory_ends_with_the_losses_of_one_that_does_not(bird_folder, tmp_path):
-
+def test_a_run_that_runs_out_of_memory_ends_with_the_losses_of_one_that_does_not(ranks, bird_folder, tmp_path):
     small = ["--model.pixels", "32", "--model.layers", "2", "--model.hidden", "8", "--data.workers", "0"]
     quiet = ["--preview-every", "0", "--valid-every", "0", "--log-every", "1", "--machine.precision", "float32"]
     vae = ["train", "dvae-xs-64", "--data.path", str(bird_folder), "--steps", "1", *small, *quiet]
 
     def run(name: str, megabytes: int, args: list[str]) -> tuple[list[float], str]:
-        args = [*args, "--out", str(tmp_path / name)]
-        command = [sys.executable, "-W", "always", "-c", LIMITED, str(megabytes), json.dumps(args)]
-        done = subprocess.run(command, capture_output=True, text=True, timeout=300)
-        assert done.returncode == 0, done.stderr[-2000:]
-        return [r["loss"] for r in Run(tmp_path / name).read_metrics() if "loss" in r], done.stderr
+        said = ranks.run(0, f"args, megabytes = {[*args, '--out', str(tmp_path / name)]}, {megabytes}\n{LIMITED}")
+        return [r["loss"] for r in Run(tmp_path / name).read_metrics() if "loss" in r], said
 
     main([*vae, "--out", str(tmp_path / "vae")])
     train = ["train", "t2i-s-64", "--data.path", str(bird_folder), "--tokens.image", str(tmp_path / "vae"),

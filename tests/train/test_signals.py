@@ -6,12 +6,14 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
 from safetensors.torch import load_file
 
+from ranks import ENVIRONMENT, Job, main_with
 from small_runs import dvae_config, go
 from tessera import cli
 from tessera.config import DataConfig
@@ -100,12 +102,10 @@ def test_sigterm_before_there_is_anything_to_save_ends_with_the_status_of_a_stop
 
 # Real processes.
 
-ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1"}
-
 
 def command(pictures: Path, out: Path, steps: int) -> list[str]:
     return [
-        sys.executable, "-m", "tessera", "train", "dvae-xs-64", "--data.path", str(pictures), "--steps", str(steps),
+        "train", "dvae-xs-64", "--data.path", str(pictures), "--steps", str(steps),
         "--save-every", "100000", "--valid-every", "0", "--preview-every", "0", "--model.pixels", "16",
         "--model.layers", "2", "--model.hidden", "8", "--optim.batch", "4", "--data.workers", "2", "--machine.device",
         "cpu", "--machine.threads", "1", "--machine.precision", "float32", "--log-every", "1", "--out", str(out),
@@ -121,15 +121,20 @@ def steps_logged(run: Run) -> int:
     return max((r["step"] for r in run.read_metrics() if "loss" in r), default=0)
 
 
-def start(launch: list[str]) -> subprocess.Popen:
+Start = Callable[[list[str]], subprocess.Popen | Job]
+
+
+def slowly(args: list[str]) -> subprocess.Popen:
+    """From the first line of an interpreter on."""
     return subprocess.Popen(
-        launch, env=ENVIRONMENT, start_new_session=True, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
-    )
+        [sys.executable, "-m", "tessera", *args], env=ENVIRONMENT, start_new_session=True, stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
 
 
-def terminate_group(launch: list[str], run: Run, wait: float, first: int) -> tuple[int, str]:
+def terminate_group(start: Start, args: list[str], run: Run, wait: float, first: int) -> tuple[int, str]:
     """SIGTERM for all processes of a job, `wait` seconds after it began or took a step beyond `first`."""
-    process = start(launch)
+    process = start(args)
     deadline = time.monotonic() + 60
     while first >= 0 and process.poll() is None and steps_logged(run) <= first and time.monotonic() < deadline:
         time.sleep(0.01)
@@ -140,14 +145,17 @@ def terminate_group(launch: list[str], run: Run, wait: float, first: int) -> tup
     return process.returncode, errors
 
 
-def assert_interrupted_runs_are_the_uninterrupted_one(pictures: Path, folder: Path, steps: int, waits: list) -> None:
+def assert_interrupted_runs_are_the_uninterrupted_one(
+    start: Start, pictures: Path, folder: Path, steps: int, waits: list
+) -> None:
     """`waits`: for each SIGTERM, whether it comes after a step, and how many seconds later."""
     peace, run = Run(folder / "peace"), Run(folder / "run")
-    cli.main(command(pictures, peace.folder, steps)[3:])
+    cli.main(command(pictures, peace.folder, steps))
     statuses = []
     for after_step, wait in waits:
         seen = steps_logged(run)
-        status, errors = terminate_group(command(pictures, run.folder, steps), run, wait, seen if after_step else -1)
+        args = command(pictures, run.folder, steps)
+        status, errors = terminate_group(start, args, run, wait, seen if after_step else -1)
         statuses.append(status)
         assert "Traceback" not in errors
         if status == 75 and run.latest():
@@ -158,13 +166,14 @@ def assert_interrupted_runs_are_the_uninterrupted_one(pictures: Path, folder: Pa
         else:
             assert status in (75, 0), f"{status}: {errors[-2000:]}"
     assert statuses.count(75) > len(waits) // 2
-    cli.main(command(pictures, run.folder, steps)[3:])
+    cli.main(command(pictures, run.folder, steps))
     wanted, found = (load_file(r.folder / f"step-{steps:06d}/weights.safetensors") for r in (peace, run))
     assert all(torch.equal(found[name], wanted[name]) for name in wanted)
 
 
-def test_sigterm_to_all_processes_of_a_run_loses_nothing(bird_folder, tmp_path):
-    assert_interrupted_runs_are_the_uninterrupted_one(bird_folder, tmp_path, 200, [(True, 0.02)])
+def test_sigterm_to_all_processes_of_a_run_loses_nothing(ranks, bird_folder, tmp_path):
+    start = lambda args: ranks.start(0, main_with(args))
+    assert_interrupted_runs_are_the_uninterrupted_one(start, bird_folder, tmp_path, 200, [(True, 0.02)])
 
 
 @pytest.mark.slow
@@ -173,16 +182,16 @@ def test_twenty_sigterms_to_all_processes_at_random_moments_lose_nothing(bird_fo
     waits = [(noise.random() < 0.8, noise.random() * 0.3) for _ in range(14)]
     waits += [(False, noise.random() * 8) for _ in range(6)]
     noise.shuffle(waits)
-    assert_interrupted_runs_are_the_uninterrupted_one(bird_folder, tmp_path, 2000, waits)
+    assert_interrupted_runs_are_the_uninterrupted_one(slowly, bird_folder, tmp_path, 2000, waits)
 
 
-def test_workers_end_with_a_parent_that_is_killed(bird_folder, tmp_path):
+def test_workers_end_with_a_parent_that_is_killed(ranks, bird_folder, tmp_path):
     run = Run(tmp_path / "run")
-    process = start(command(bird_folder, run.folder, 10**6))
+    process = ranks.start(0, main_with(command(bird_folder, run.folder, 10**6)))
     deadline = time.monotonic() + 60
     while steps_logged(run) < 2 and time.monotonic() < deadline:
         time.sleep(0.05)
-    left = children(process.pid)
+    left = children(process.pids[0])
     assert len(left) >= 2
     process.kill()
     process.communicate()
