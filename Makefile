@@ -23,8 +23,8 @@ test: $(VENV)/ready
 without: $(VENV)/ready
 	for path in $$($(BIN)/python -c 'from tessera.machine.paths import PATHS; print(*PATHS)'); do \
 	  echo "without $$path"; \
-	  case $$path in packed_*|int8|compiler) compiled=tests/test_compiled.py;; *) compiled=;; esac; \
-	  TESSERA_WITHOUT=$$path $(BIN)/pytest -n logical --maxprocesses 8 tests/test_machine.py tests/test_sample.py $$compiled || exit 1; \
+	  case $$path in packed_*|int8|compiler) compiled=tests/generate/test_compiled.py;; *) compiled=;; esac; \
+	  TESSERA_WITHOUT=$$path $(BIN)/pytest -n logical --maxprocesses 8 tests/machine/test_paths.py tests/generate/test_raster.py $$compiled || exit 1; \
 	done
 
 journeys: $(VENV)/ready

@@ -6,6 +6,7 @@ import os
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # two threads on two busy cores are slower than one
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -33,7 +34,9 @@ with install_import_hook(SEAMS, "beartype.beartype"):
     import tessera.models.dvae
     import tessera.models.text_to_image  # noqa: F401
 
-from tessera.config import DVAEConfig, TextToImageConfig, TransformerConfig
+from ranks import Ranks
+from tessera.cli import main
+from tessera.config import CLIPConfig, DVAEConfig, TextToImageConfig, TransformerConfig
 from tessera.journeys import birds
 from tessera.models.text_to_image import TextToImage
 
@@ -45,6 +48,11 @@ CLASSIC = TransformerConfig(
     ff_mult=4.0, bias=True, shift=True, layer_scale=True, zero_init=False,
 )  # fmt: skip
 TINY_DVAE = DVAEConfig(pixels=16, layers=2, hidden=8, resblocks=1, levels=(3, 3, 3))
+TINY_CLIP = CLIPConfig(
+    text_vocab=20, text_len=5, pixels=16, patch=8, dim_text=16, dim_image=16, dim_latent=8, text_depth=1, image_depth=1,
+    text_heads=2, image_heads=2, head_dim=8,
+)  # fmt: skip
+GOLDEN = Path(__file__).parent / "golden"
 
 
 def prior(transformer: TransformerConfig, seed: int = 0, **changes: object) -> TextToImage:
@@ -56,6 +64,23 @@ def prior(transformer: TransformerConfig, seed: int = 0, **changes: object) -> T
         for name, p in model.named_parameters():
             p.copy_(torch.randn_like(p) * (0.3 if "scale" not in name else 0.1) + ("scale" in name) * 0.5)
     return model
+
+
+def fails(capsys: pytest.CaptureFixture[str], *args: object) -> str:
+    """What the command line says when it refuses these arguments."""
+    with pytest.raises(SystemExit) as stopped:
+        main([str(arg) for arg in args])
+    assert stopped.value.code == 2
+    captured = capsys.readouterr()
+    return captured.err + captured.out
+
+
+@pytest.fixture(scope="session")
+def ranks(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ranks]:
+    """Processes that need no time to start."""
+    server = Ranks(tmp_path_factory.mktemp("ranks"))
+    yield server
+    server.close()
 
 
 @pytest.fixture(scope="session")

@@ -1,0 +1,65 @@
+"""Training runs that take a moment: a discrete VAE and a prior on a folder of birds."""
+
+import dataclasses
+import math
+from pathlib import Path
+
+from tessera.config import (
+    DataConfig,
+    DVAEConfig,
+    MachineConfig,
+    OptimConfig,
+    TextToImageConfig,
+    TokensConfig,
+    TrainConfig,
+    TransformerConfig,
+)
+from tessera.models.dvae import DiscreteVAE
+from tessera.store.run import Run
+from tessera.train.engines.single import Single
+from tessera.train.job import build
+from tessera.train.loop import train
+from tessera.train.track import JSONL
+
+PLAIN = MachineConfig(device="cpu", precision="float32", threads=1)
+DVAE = DVAEConfig(pixels=16, layers=2, hidden=8, quantizer="gumbel", codes=12, code_dim=8)
+PRIOR = TextToImageConfig(
+    transformer=TransformerConfig(dim=32, depth=2, heads=2, head_dim=16, ff_dropout=0.1, attn_dropout=0.1)
+)
+
+
+def dvae_config(folder: Path, out: Path, **changes) -> TrainConfig:
+    data = DataConfig(path=str(folder), holdout=0.2, flip=True, workers=0)
+    base = TrainConfig(
+        out=str(out), steps=6, save_every=3, valid_every=2, preview_every=0, model=DVAE, data=data, machine=PLAIN,
+        optim=OptimConfig(batch=4, warmup=2),
+    )  # fmt: skip
+    return dataclasses.replace(base, **changes)
+
+
+def go(config: TrainConfig, show=lambda objective, path: ""):
+    config.check()
+    objective, run = build(config), Run(config.out)
+    run.open(objective.config)
+    tracker = JSONL(run)
+    try:
+        at = train(objective.config, objective, Single(config.machine), run, tracker, show)
+    finally:
+        tracker.close()
+    return run, at
+
+
+def prior_config(folder: Path, out: Path, tokenizer: Path, **changes) -> TrainConfig:
+    return dvae_config(folder, out, model=PRIOR, tokens=TokensConfig(image=str(tokenizer), vocab=300), **changes)
+
+
+def spoil(monkeypatch, steps):
+    """Make the loss NaN at some steps (None: at all)."""
+    forward, count = DiscreteVAE.forward, iter(range(1000))
+
+    def spoiled(self, x, t):
+        loss = forward(self, x, t)
+        step = next(count)
+        return loss._replace(total=loss.total * math.nan) if steps is None or step in steps else loss
+
+    monkeypatch.setattr(DiscreteVAE, "forward", spoiled)
