@@ -4,6 +4,7 @@ import dataclasses
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -116,7 +117,7 @@ def test_the_batch_of_each_of_several_ranks_is_split(monkeypatch):
 
 
 def test_ranks_on_one_machine_share_its_memory(monkeypatch):
-    monkeypatch.setattr(memory, "_meminfo", lambda: 8e9)
+    monkeypatch.setattr(memory.psutil, "virtual_memory", lambda: SimpleNamespace(available=8e9))
     monkeypatch.setattr(memory, "_container", lambda: [])
     monkeypatch.setattr(memory, "_limits", lambda: [])
     monkeypatch.setenv("LOCAL_WORLD_SIZE", "4")

@@ -21,7 +21,7 @@ from tessera.data.batches import Captions, Pictures, stream
 from tessera.data.check import check
 from tessera.data.find import find
 from tessera.errors import ConfigError, DataError
-from tessera.files import own
+from tessera.files import download, own
 from tessera.store.run import Run
 from tessera.tokens.text import train_bpe
 
@@ -224,6 +224,49 @@ def test_an_epoch_over_a_server_that_drops_connections(tmp_path, flaky):
         del batches
     assert set(seen.values()) == {1}
     assert len(seen) == steps * batch
+
+
+@pytest.fixture
+def store(monkeypatch):
+    """An object store in memory, read as s3:// and the like are: each time a file is opened it breaks off later."""
+    fsspec = pytest.importorskip("fsspec")
+    files, opened = fsspec.filesystem("memory"), []
+    monkeypatch.setitem(download.STORES, "memory", "s3")
+    whole = type(files).open
+
+    def breaking(self, path, *args, **kwargs):
+        file, left = whole(self, path, *args, **kwargs), [7_000]
+        read = file.read
+
+        def some(size=-1):
+            opened.append(file.tell())
+            if left[0] <= 0:
+                raise OSError("the connection broke")
+            got = read(min(size, left[0]))
+            left[0] -= len(got)
+            return got
+
+        file.read = some
+        return file
+
+    monkeypatch.setattr(type(files), "open", breaking)
+    yield files, opened
+    files.store.clear()
+
+
+def test_shards_in_an_object_store_are_fetched_once_and_resumed(tmp_path, store):
+    files, opened = store
+    root = folder_of(tmp_path / "tars", (3, 5))
+    for shard in root.iterdir():
+        files.pipe(f"/bucket/{shard.name}", shard.read_bytes())
+    found = find("memory://bucket/part-{00..02}.tar")
+    assert [p.key for p in found.pairs] == [p.key for p in find(str(root)).pairs]
+    assert [s.path for s in found.skipped] == ["part-02.tar"]
+    assert "FileNotFoundError" in found.skipped[0].reason or "part-02.tar" in found.skipped[0].reason
+    assert max(opened) >= 7_000, "a broken connection goes on where it broke"
+    before = len(opened)
+    find("memory://bucket/part-{00..01}.tar")
+    assert len(opened) == before
 
 
 def test_packing_is_balanced_resumable_and_verified(bird_folder, tmp_path, capsys):

@@ -30,7 +30,7 @@ from tessera.errors import CheckpointError, ConfigError, DataError
 from tessera.files import own
 from tessera.files.atomic import whole, write_whole
 from tessera.files.claim import claim
-from tessera.files.download import CACHE, PIPE, TRIES, cached, download, output, stamp, starts_programs
+from tessera.files.download import CACHE, PIPE, cached, fetch, scheme_of, stamp, starts_programs
 
 SHARD = re.compile(r".*\.(tar|tgz|tar\.gz)")
 """The name of a shard."""
@@ -43,7 +43,7 @@ COLUMNS = ("txt", "text", "caption", "json.caption", "json.text", "json.prompt",
 def are_shards(path: str) -> bool:
     """Whether a data path names shards: a tar, a brace range of them, an address, a command, or a folder that holds
     tars, and more of them than loose pictures."""
-    if starts_programs(path) or path.startswith(("http://", "https://")):
+    if starts_programs(path) or scheme_of(path):
         return True
     folder = Path(path).expanduser()
     if not folder.is_dir():
@@ -134,17 +134,9 @@ def _range(inside: str, path: str) -> list[str]:
 
 
 def local(source: str) -> Path:
-    """The shard as a plain tar on this disk; fetched into the cache where it is elsewhere, one process at a time."""
+    """The shard as a plain tar on this disk."""
     kept = CACHE / "shards"
-    if starts_programs(source):
-        path = output(source, kept)
-    elif source.startswith(("http://", "https://")):
-        path = download(source, cached(source, kept), tries=TRIES)
-    else:
-        path = Path(source).expanduser()
-        if not path.is_file():
-            raise CheckpointError("there is no such file")
-    return _unzipped(path, kept)
+    return _unzipped(fetch(source, kept), kept)
 
 
 def _unzipped(path: Path, kept: Path) -> Path:

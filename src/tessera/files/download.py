@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import os
 import re
 import shlex
@@ -12,7 +13,8 @@ import tempfile
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
 
@@ -22,8 +24,38 @@ from tessera.errors import CheckpointError, ConfigError
 from tessera.files.atomic import whole, write_whole
 
 CACHE = Path(os.environ.get("TESSERA_CACHE", "~/.cache/tessera")).expanduser()
+STORES = {"s3": "s3", "gs": "gs", "az": "azure", "abfs": "azure"}
+"""Object stores by the scheme of their addresses, and the extra of this package with which fsspec reads each."""
 TRIES = 8
 """Connections that may break before a download is given up; each goes on where the one before was cut off."""
+
+
+def scheme_of(source: str) -> str:
+    """What stands before :// in an address; nothing for a path."""
+    return source.partition("://")[0] if "://" in source else ""
+
+
+def is_remote(source: str) -> bool:
+    """Whether `download` reads a source."""
+    return scheme_of(source) in ("http", "https", *STORES)
+
+
+def fetch(source: str, cache: Path) -> Path:
+    """What a source names, as a file on this disk: fetched into the cache where it is elsewhere, by one process at a
+    time. Raises CheckpointError where it cannot be had, ConfigError where nothing here reads such an address."""
+    if starts_programs(source):
+        return output(source, cache)
+    if is_remote(source):
+        return download(source, cached(source, cache), tries=TRIES)
+    if scheme := scheme_of(source):
+        raise ConfigError(
+            f"{source[:200]}: Tessera does not read {scheme}:// itself. Name a program that prints the file, for "
+            f"example '{PIPE}hdfs dfs -cat {source[:200]}'."
+        )
+    path = Path(source).expanduser()
+    if not path.is_file():
+        raise CheckpointError("there is no such file")
+    return path
 
 
 def download(
@@ -47,8 +79,9 @@ def download(
             try:
                 _fetch(url, part, progress)
                 break
-            except (urllib.error.URLError, OSError) as error:
-                if not left or getattr(error, "code", 500) in (401, 403, 404):
+            except OSError as error:
+                refused = isinstance(error, FileNotFoundError | PermissionError)
+                if not left or refused or getattr(error, "code", 500) in (401, 403, 404):
                     raise CheckpointError(
                         f"{url} cannot be fetched ({error}). Fetch it where there is a network, and give the file's "
                         "path; the same command goes on with what has come so far."
@@ -64,12 +97,6 @@ def download(
 
 
 PIPE = "pipe:"
-STORES = {
-    "gs://": ("gsutil", "cat", "{}"),
-    "s3://": ("aws", "s3", "cp", "{}", "-"),
-    "hdfs://": ("hdfs", "dfs", "-cat", "{}"),
-}
-"""How object stores are read: by their own tools, which get the address as one argument."""
 
 _QUOTED = r'''\\.|'[^']*'|"(?:\\.|[^"\\])*"'''
 _PARTS = re.compile(rf"""(?:{_QUOTED}|[^|'"\\])+|\|""", re.DOTALL)
@@ -77,7 +104,7 @@ _PARTS = re.compile(rf"""(?:{_QUOTED}|[^|'"\\])+|\|""", re.DOTALL)
 
 def starts_programs(source: str) -> bool:
     """Whether reading a source starts programs on this machine. Such a source must have been typed by the user."""
-    return source.startswith((PIPE, *STORES))
+    return source.startswith(PIPE)
 
 
 def programs_of(source: str) -> list[list[str]]:
@@ -86,9 +113,6 @@ def programs_of(source: str) -> list[list[str]]:
     There is no shell: `pipe:curl -s URL | zcat` is two programs. Quotes are understood as a shell does, and ~/ at the
     beginning of a word; whatever else a shell would act on is refused. Raises ConfigError.
     """
-    for scheme, words in STORES.items():
-        if source.startswith(scheme):
-            return [[word.replace("{}", source) for word in words]]
     command = source.removeprefix(PIPE).strip()
     parts = _PARTS.findall(command)
     bare = re.sub(_QUOTED, lambda m: re.sub(r"[^$`]", "", m[0]) if m[0].startswith('"') else "", command, flags=re.S)
@@ -119,7 +143,7 @@ def output(source: str, cache: Path) -> Path:
     files that it names. Raises CheckpointError where a program fails."""
     programs = programs_of(source)
     named = [stamp(Path(word)) for words in programs for word in words[1:]]
-    target = cached(source, cache, *([Path.cwd(), *named] if source.startswith(PIPE) else []))
+    target = cached(source, cache, Path.cwd(), *named)
     target.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(f"{target}.lock"):
         if not target.is_file():
@@ -176,25 +200,54 @@ def run_programs(programs: Sequence[Sequence[str]], out: IO[bytes]) -> None:
 
 
 def _fetch(url: str, part: Path, progress: Callable[[int, int], None]) -> None:
-    done = part.stat().st_size if part.exists() else 0
+    open_at = _from_store if scheme_of(url) in STORES else _from_server
+    before = part.stat().st_size if part.exists() else 0
+    with open_at(url, before) as (source, done, total), part.open("ab" if done else "wb") as file:
+        while chunk := source.read(1 << 20):
+            file.write(chunk)
+            done += len(chunk)
+            progress(done, total)
+    if total and done < total:
+        raise OSError(f"{done} of {total} bytes came")
+
+
+Opened = tuple[IO[bytes], int, int]
+"""The rest of a file, how many bytes come before it, and the size of the whole (0 where it is unknown)."""
+
+
+@contextmanager
+def _from_server(url: str, done: int) -> Iterator[Opened]:
     request = urllib.request.Request(url, headers={"Range": f"bytes={done}-"} if done else {})
     try:
         source = urllib.request.urlopen(request, timeout=60)
     except urllib.error.HTTPError as error:
-        if error.code == 416 and done:  # nothing is left to fetch
-            return
-        raise
+        if error.code != 416 or not done:
+            raise
+        yield io.BytesIO(), done, done  # nothing is left to fetch
+        return
     with source:
-        resumed = source.status == 206
-        done = done if resumed else 0
-        total = done + int(source.headers.get("Content-Length") or 0)
-        with part.open("ab" if resumed else "wb") as file:
-            while chunk := source.read(1 << 20):
-                file.write(chunk)
-                done += len(chunk)
-                progress(done, total)
-    if total and done < total:
-        raise OSError(f"{done} of {total} bytes came")
+        done = done if source.status == 206 else 0
+        yield source, done, done + int(source.headers.get("Content-Length") or 0)
+
+
+@contextmanager
+def _from_store(url: str, done: int) -> Iterator[Opened]:
+    import fsspec
+
+    scheme = scheme_of(url)
+    try:
+        store = fsspec.filesystem(scheme)
+        size = int(store.size(url))
+        with store.open(url, "rb") as source:
+            done = done if done <= size else 0
+            source.seek(done)
+            yield source, done, size
+    except ImportError as error:
+        raise CheckpointError(f"{url} needs another package: pip install 'tessera[{STORES[scheme]}]'.") from error
+    except OSError:
+        raise
+    except Exception as error:  # each store's library has errors of its own
+        raise OSError(f"{type(error).__name__}: {str(error)[:200]}") from error
 
 
 def _sha256(path: Path) -> str:
