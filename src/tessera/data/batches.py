@@ -9,7 +9,7 @@ import signal
 import threading
 from collections.abc import Iterator, Sequence
 from functools import cached_property, lru_cache, partial
-from typing import Any, NamedTuple
+from typing import NamedTuple
 from weakref import WeakSet
 
 import numpy as np
@@ -214,7 +214,7 @@ class Ahead(Iterator[Batch]):
         child = getattr(signal, "SIGCHLD", None) if threading.current_thread() is threading.main_thread() else None
         before = signal.getsignal(child) if child else None
         with holding_signals():  # a worker that starts must not be hit by what its parent is to answer
-            self.batches: Any = iter(loader)
+            self.batches: Iterator[Batch] = iter(loader)
         if child:  # the library would raise whatever the main thread is at, a save for instance; `next` notices too
             signal.signal(child, before)
         WORKERS.update(getattr(self.batches, "_workers", ()))

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import codecs
 import re
-from typing import Any
 
 from tessera.errors import DataError
 
@@ -53,7 +52,7 @@ def decoded(raw: bytes) -> str:
     raise DataError("it is not text in UTF-8, UTF-16 or Windows-1252; save it as UTF-8")
 
 
-def clean(value: Any) -> tuple[str, ...]:
+def clean(value: object) -> tuple[str, ...]:
     """The captions in a value: each line of a text, each text of a list, without blank ones and extra spaces.
 
     Only newlines and carriage returns end a line. Raises DataError with the reason where a caption is not a text.
@@ -66,7 +65,7 @@ def clean(value: Any) -> tuple[str, ...]:
     return tuple(caption for line in lines if (caption := _caption(line)))
 
 
-def _caption(line: Any) -> str:
+def _caption(line: object) -> str:
     if isinstance(line, bytes):
         line = decoded(line)
     if line is None:

@@ -11,7 +11,6 @@ from collections.abc import Callable, Iterable
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from tessera.config.merging import read_json
 from tessera.data.find import find
@@ -55,7 +54,7 @@ class Health:
             groups[c.fingerprint].append(c.pair.key)
         return [keys for keys in groups.values() if len(keys) > 1]
 
-    def settings(self) -> dict[str, Any]:
+    def settings(self) -> dict[str, int | float | bool]:
         """What Tessera would choose for this data."""
         short = statistics.median(min(c.width, c.height) for c in self.good)
         words = [len(c.split()) for c in self.captions]
@@ -67,7 +66,7 @@ class Health:
             "flip": sided < 0.01 * len(words),
         }
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> dict[str, object]:
         return {
             "layout": self.layout,
             "pairs": [

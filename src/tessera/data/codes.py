@@ -8,7 +8,7 @@ import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import numpy as np
 import torch
@@ -48,7 +48,7 @@ class Index:
     tokenizer: str
     views: Annotated[int, Ge(1)]
     seed: int
-    data: dict[str, Any]
+    data: dict[str, object]
     keys: str
     parts: tuple[str, ...]
     pairs: tuple[Listed, ...]
@@ -169,7 +169,7 @@ def ours(name: str) -> bool:
     return bool(re.fullmatch(r"(started|index)\.json|part-\d{5,}\.npy", name)) or name == own.MARKER
 
 
-def _read_plainly(path: Path) -> Any:
+def _read_plainly(path: Path) -> object:
     try:
         return read_json(path)
     except ConfigError:

@@ -21,7 +21,6 @@ from concurrent.futures import ProcessPoolExecutor
 from io import BytesIO
 from itertools import islice, product
 from pathlib import Path
-from typing import Any
 
 from tessera.data import captions as texts
 from tessera.data.pictures import SUFFIXES, Member
@@ -204,7 +203,7 @@ def _captions(columns: dict[str, Member], asked: str) -> tuple[str, ...]:
         extension, _, fieldname = column.partition(".")
         if extension not in columns:
             continue
-        value: Any = texts.decoded(columns[extension].read_bytes())
+        value: object = texts.decoded(columns[extension].read_bytes())
         if fieldname:
             content = json.loads(value)
             value = content.get(fieldname, ()) if isinstance(content, dict) else ()

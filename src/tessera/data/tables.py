@@ -14,7 +14,6 @@ import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from tessera.data.captions import COLUMNS, MARKS, clean, decoded
 from tessera.data.pictures import SUFFIXES
@@ -161,7 +160,7 @@ def _text(path: Path) -> str:
         raise DataError(f"{path}: {error}.") from error
 
 
-def _plain(column: Any) -> str:
+def _plain(column: object) -> str:
     """A column's name without what people vary: case, spaces, hyphens."""
     return re.sub(r"[ -]+", "_", str(column).strip().lower())
 
@@ -177,7 +176,7 @@ def _columns(path: Path, header: Sequence[str]) -> tuple[str, list[str]]:
     return name, columns
 
 
-def _row(where: str, name: Any, values: Iterable[Any]) -> Row:
+def _row(where: str, name: object, values: Iterable[object]) -> Row:
     """The first caption that is not empty counts; `values` are a row's in the order of COLUMNS."""
     if isinstance(name, bytes):
         name = os.fsdecode(name)
@@ -245,9 +244,9 @@ def read_coco(path: Path) -> list[Row]:
     return rows
 
 
-def _coco_images(path: Path, images: list[Any]) -> tuple[dict[Any, str | None], list[Row]]:
+def _coco_images(path: Path, images: list[object]) -> tuple[dict[int | str, str | None], list[Row]]:
     """Names by id, and what is wrong with entries. An id of two pictures belongs to neither."""
-    names: dict[Any, str | None] = {}
+    names: dict[int | str, str | None] = {}
     rows = []
     for number, image in enumerate(images):
         where = f"{path.name}, image {number}"
@@ -263,5 +262,5 @@ def _coco_images(path: Path, images: list[Any]) -> tuple[dict[Any, str | None], 
     return names, rows
 
 
-def _id(value: Any) -> Any:
+def _id(value: object) -> int | str | None:
     return value if isinstance(value, int | str) else None

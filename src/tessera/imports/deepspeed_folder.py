@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from glob import has_magic
 from pathlib import Path
-from typing import Any
 
+from torch import Tensor
 from torch.serialization import get_unsafe_globals_in_checkpoint
 
 from tessera.errors import CheckpointError
@@ -27,11 +28,14 @@ MAY_NAME = frozenset(
 """All that DeepSpeed's own files name. Its tool would run whatever they name, so others never reach it."""
 
 
+Consolidate = Callable[..., dict[str, Tensor]]
+"""DeepSpeed's tool: (folder, tag=) -> the weights put together."""
+
 INNER = ("vae.model.", "vae.network.", "prior.", "joint.")
 """Names of our own faces for weights that stand under DALLE-pytorch's too, when they were trained here."""
 
 
-def read_folder(folder: Path) -> tuple[dict[str, Any], list[str]]:
+def read_folder(folder: Path) -> tuple[dict[str, object], list[str]]:
     """hparams, weights and the rest, and what there is to say. Raises CheckpointError for an incomplete folder."""
     with guarded(folder):
         step = _newest(folder)
@@ -80,7 +84,7 @@ def _newest(folder: Path) -> Path:
     return folder / name
 
 
-def _tool() -> Any:
+def _tool() -> Consolidate | None:
     try:
         from deepspeed.utils.zero_to_fp32 import (  # type: ignore[import-not-found]
             get_fp32_state_dict_from_zero_checkpoint,
@@ -104,7 +108,7 @@ def _vet(file: Path) -> None:
         raise CheckpointError(f"{file} wants to run {told(refused, 4)}; it is refused, and nothing in it was run.")
 
 
-def _whole(consolidate: Any, folder: Path, tag: str) -> dict[str, Any]:
+def _whole(consolidate: Consolidate, folder: Path, tag: str) -> dict[str, Tensor]:
     if has_magic(str(folder)):
         raise CheckpointError(f"DeepSpeed's tool takes '{folder}' for a pattern of names; rename it (no *, ?, [).")
     try:

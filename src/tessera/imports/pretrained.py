@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeVar
 
 import torch
 from annotated_types import Ge, Le
@@ -17,6 +17,8 @@ from tessera.files.download import CACHE, TRIES, download
 from tessera.imports.reader import guarded, read, state_of, tensors, told
 from tessera.models.openai_dvae import OpenAIDVAE, OpenAIDVAEConfig
 from tessera.models.vqgan import VQGAN, VQGANConfig
+
+Network = TypeVar("Network", bound=nn.Module)
 
 PUBLISHED: dict[str, dict[str, str]] = {
     "openai-dvae": {
@@ -31,13 +33,13 @@ PUBLISHED: dict[str, dict[str, str]] = {
 """The tokenizers that DALLE-pytorch downloads by itself, by name."""
 
 
-def published(name: str, cache: Path = CACHE) -> nn.Module:
+def published(name: str, cache: Path = CACHE) -> OpenAIDVAE | VQGAN:
     """A tokenizer by name, downloaded once."""
     files = [download(url, cache / name / file, tries=TRIES) for file, url in PUBLISHED[name].items()]
     return openai_dvae(*files) if name == "openai-dvae" else vqgan(*files)
 
 
-def load_weights(make: Callable[[], nn.Module], state: Mapping[str, Tensor], path: Any) -> nn.Module:
+def load_weights(make: Callable[[], Network], state: Mapping[str, Tensor], path: Path | str) -> Network:
     """The model with these weights, strictly: raises CheckpointError that names what is missing, left over, of another
     shape, or not finite. Shapes are compared before any memory is taken: a file may claim to be of any size."""
     shape = without_memory(make)
@@ -56,13 +58,13 @@ def load_weights(make: Callable[[], nn.Module], state: Mapping[str, Tensor], pat
     return model.eval()
 
 
-def without_memory(make: Callable[[], nn.Module]) -> nn.Module:
+def without_memory(make: Callable[[], Network]) -> Network:
     """A model whose tensors have shapes and nothing in them."""
     with torch.device("meta"):
         return make()
 
 
-def check_finite(state: Mapping[str, Tensor], path: Any) -> None:
+def check_finite(state: Mapping[str, Tensor], path: Path | str) -> None:
     """Raises CheckpointError that names the weights that hold NaN or infinity: such a model can only draw noise."""
     if broken := [name for name, value in state.items() if not value.isfinite().all()]:
         raise CheckpointError(
@@ -87,14 +89,14 @@ def vqgan(checkpoint: Path, yaml: Path | None = None) -> VQGAN:
         config = vqgan_config(state, checkpoint)
         if yaml:
             _compare(config, read_yaml(yaml), yaml)
-        return load_weights(lambda: VQGAN(config), state, checkpoint)  # type: ignore[return-value]
+        return load_weights(lambda: VQGAN(config), state, checkpoint)
 
 
-def _beside(name: Any) -> bool:
+def _beside(name: object) -> bool:
     return isinstance(name, str) and name.startswith(("loss.", "model_ema."))
 
 
-def vqgan_config(state: Mapping[str, Tensor], path: Any, pixels: int = 256) -> VQGANConfig:
+def vqgan_config(state: Mapping[str, Tensor], path: Path | str, pixels: int = 256) -> VQGANConfig:
     """What the names and shapes of a VQGAN's weights tell. Raises CheckpointError where they are not one's."""
 
     def count(pattern: str) -> int:
@@ -129,7 +131,7 @@ YAML_BYTES, YAML_DEPTH, YAML_WORD = 1 << 20, 20, 1000
 """Bounds of a configuration: its size, how deep it nests, and the length of a word in it."""
 
 
-def read_yaml(path: Path) -> Any:
+def read_yaml(path: Path) -> object:
     """The settings in a .yaml. Raises CheckpointError where it cannot be read, or is larger, deeper or more entangled
     than the settings of a network are."""
     import yaml
@@ -166,7 +168,7 @@ SAID: dict[str, tuple[str, Any]] = {
 """Where the .yaml says what the weights' shapes say too."""
 
 
-def _compare(config: VQGANConfig, settings: Any, path: Path) -> None:
+def _compare(config: VQGANConfig, settings: object, path: Path) -> None:
     """Raises CheckpointError where the settings are those of another network."""
     try:
         said = {name: cast(_setting(settings, place), kind, place) for name, (place, kind) in SAID.items()}
@@ -181,7 +183,7 @@ def _compare(config: VQGANConfig, settings: Any, path: Path) -> None:
         raise CheckpointError(f"{path} describes another VQGAN than the weights: {', '.join(different)[:400]}.")
 
 
-def _setting(settings: Any, place: str) -> Any:
+def _setting(settings: object, place: str) -> object:
     """The value at a dotted place. Raises ConfigError that names it where it is missing."""
     for name in place.split("."):
         if not isinstance(settings, dict) or name not in settings:
@@ -200,17 +202,17 @@ def openai_dvae(encoder: Path, decoder: Path) -> OpenAIDVAE:
         found = read(path)
         with guarded(path):
             half = tensors(found if isinstance(found, dict) else state_of(found), path, "the weights of OpenAI's dVAE")
-            state |= {f"{part}.{_plain(name)}": value for name, value in half.items()}
+            state |= {f"{part}.{plain(name)}": value for name, value in half.items()}
     return openai_dvae_of(state, f"{encoder}, {decoder}")
 
 
-def _plain(name: str) -> str:
+def plain(name: str) -> str:
     """dall_e calls a convolution's tensors w and b."""
     name = name.removeprefix("blocks.")
     return re.sub(r"\.w$", ".weight", re.sub(r"\.b$", ".bias", name))
 
 
-def openai_dvae_of(state: Mapping[str, Tensor], path: Any) -> OpenAIDVAE:
+def openai_dvae_of(state: Mapping[str, Tensor], path: Path | str) -> OpenAIDVAE:
     def rows(name: str) -> int:
         if name not in state or not state[name].ndim:
             raise CheckpointError(f"{path}: not the weights of OpenAI's dVAE; {name} is missing or a single number.")
@@ -223,4 +225,4 @@ def openai_dvae_of(state: Mapping[str, Tensor], path: Any) -> OpenAIDVAE:
             blocks=len({n for n in state if re.fullmatch(r"encoder\.group_1\.block_\d+\.res_path\.conv_1\.weight", n)}),
             codes=rows("encoder.output.conv.weight"),
         )
-        return load_weights(lambda: OpenAIDVAE(config), state, path)  # type: ignore[return-value]
+        return load_weights(lambda: OpenAIDVAE(config), state, path)

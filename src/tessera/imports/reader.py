@@ -27,15 +27,15 @@ REPEATED = 2**20
 class Hollow:
     """What is left of an object whose class is not imported: its attributes."""
 
-    def __new__(cls, *args: Any, **kwargs: Any) -> Hollow:
+    def __new__(cls, *args: object, **kwargs: object) -> Hollow:
         return object.__new__(cls)
 
-    def __init__(self, *args: Any, **kwargs: Any) -> None: ...
+    def __init__(self, *args: object, **kwargs: object) -> None: ...
 
-    def __setstate__(self, state: Any) -> None:
+    def __setstate__(self, state: object) -> None:
         self.__dict__.update(state if isinstance(state, dict) else {"state": state})
 
-    def __setitem__(self, key: Any, value: Any) -> None: ...
+    def __setitem__(self, key: object, value: object) -> None: ...
 
 
 def read(path: Path) -> Any:
@@ -88,7 +88,7 @@ def named_in_old_format(path: Path) -> set[str]:
 
 
 @contextmanager
-def guarded(path: Any) -> Iterator[None]:
+def guarded(path: Path | str) -> Iterator[None]:
     """Where foreign content becomes a model. Whatever goes wrong there means that the file is not what it claims.
 
     One guard for every kind of error, because such content may hold anything anywhere: what a dozen lines of honest
@@ -107,7 +107,7 @@ def guarded(path: Any) -> Iterator[None]:
         raise CheckpointError(f"{path} does not hold what it claims; it cannot be understood ({reason}).") from error
 
 
-def state_of(module: Any) -> dict[str, Tensor]:
+def state_of(module: object) -> dict[str, Tensor]:
     """The parameters and buffers of a module that was saved whole and read as hollow objects; each object once."""
     found: dict[str, Tensor] = {}
     todo, seen = [("", module)], set()
@@ -122,12 +122,12 @@ def state_of(module: Any) -> dict[str, Tensor]:
     return found
 
 
-def _table(module: Hollow, kind: str) -> dict[str, Any]:
+def _table(module: Hollow, kind: str) -> dict[str, object]:
     table = getattr(module, kind, None)
     return {k: v for k, v in table.items() if isinstance(k, str)} if isinstance(table, dict) else {}
 
 
-def tensors(content: Any, path: Any, what: str) -> dict[str, Tensor]:
+def tensors(content: object, path: Path | str, what: str) -> dict[str, Tensor]:
     """Named tensors. Raises CheckpointError where the content is anything else."""
     if not isinstance(content, Mapping) or not content:
         raise CheckpointError(f"{path}: {what} are a {type(content).__name__}, not named tensors.")
@@ -144,7 +144,7 @@ def tensors(content: Any, path: Any, what: str) -> dict[str, Tensor]:
     return dict(content)
 
 
-def told(names: Iterable[Any], count: int = 3) -> str:
+def told(names: Iterable[object], count: int = 3) -> str:
     """The first few names, fit for a sentence."""
     shown = [n[:60] if isinstance(n, str) else f"a {type(n).__name__}" for n in list(names)[:count]]
     return ", ".join(shown) or "nothing"

@@ -93,10 +93,9 @@ def _read(source: str, yaml: str, decoder: str, version: str) -> Imported:
 
 
 def _text_tokenizer(name: str, found: Imported) -> TextTokenizer | None:
-    if isinstance(found.model, DiscreteVAE):
+    if not isinstance(found.model, TextToImage | CLIP):
         return None
-    config: Any = found.model.config
-    vocab: int = config.text_vocab
+    vocab = found.model.config.text_vocab
     if not name and vocab == CLIP_VOCAB:
         try:
             return text_tokens.find("clip")

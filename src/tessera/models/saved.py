@@ -22,7 +22,7 @@ from tessera.models.openai_dvae import OpenAIDVAE, OpenAIDVAEConfig
 from tessera.models.text_to_image import TextToImage
 from tessera.models.vqgan import VQGAN, VQGANConfig
 
-NETWORKS: dict[str, tuple[type, Any]] = {
+NETWORKS: dict[str, tuple[type, type[nn.Module]]] = {
     "dvae": (DVAEConfig, DiscreteVAE),
     "t2i": (TextToImageConfig, TextToImage),
     "clip": (CLIPConfig, CLIP),
@@ -31,12 +31,12 @@ NETWORKS: dict[str, tuple[type, Any]] = {
 }
 
 
-def network(config: Any) -> nn.Module:
+def network(config: object) -> nn.Module:
     """The model that a config describes, with fresh weights."""
     return class_of(config)(config)
 
 
-def class_of(config: Any) -> Any:
+def class_of(config: object) -> Any:
     """The class of the model that a config describes."""
     return next(cls for kind, cls in NETWORKS.values() if type(config) is kind)
 
@@ -44,7 +44,7 @@ def class_of(config: Any) -> Any:
 def write(folder: Path, model: nn.Module, weights: Mapping[str, Tensor] | None = None) -> None:
     """Save a model of this house, tied weights once. `weights` are its own, where an engine holds them elsewhere."""
     folder.mkdir(parents=True, exist_ok=True)
-    config: Any = model.config
+    config = model.config
     kind = next(name for name, (cls, _) in NETWORKS.items() if type(config) is cls)
     about = json.loads(json.dumps({"kind": kind, **to_dict(config)}))
     (folder / "config.json").write_text(json.dumps(about, indent=1), "utf-8")
@@ -76,7 +76,7 @@ UNREADABLE = (
 """What files that were damaged or edited by hand make of a config and the network that it describes."""
 
 
-def described(folder: Path) -> Any:
+def described(folder: Path) -> object:
     """The config of the model in a folder, of whatever kind. Raises ConfigError where there is none, or where the
     weights beside it were saved with another."""
     about = read_json(folder / "config.json", dict)
@@ -90,7 +90,7 @@ def described(folder: Path) -> Any:
     return merge(NETWORKS[kind][0](), about)
 
 
-def digest(about: dict[str, Any]) -> str:
+def digest(about: Mapping[str, object]) -> str:
     """Equal for equal configs. Patterns and the like change what weights mean, and no shape tells."""
     return hashlib.sha256(json.dumps(about, sort_keys=True).encode()).hexdigest()
 
@@ -125,6 +125,6 @@ def parameters(model: nn.Module) -> int:
     return sum(p.numel() for p in model.parameters())
 
 
-def inputs(config: Any, rows: int) -> tuple[Any, ...]:
+def inputs(config: object, rows: int) -> tuple[Tensor | float, ...]:
     """What `network(config)` is called with in training, of `rows` samples, all zero."""
     return class_of(config).inputs(config, rows)

@@ -12,7 +12,6 @@ import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
 
 from safetensors import SafetensorError
 
@@ -228,7 +227,7 @@ class Run:
         with self.written():
             write_whole(self.metrics, "".join(json.dumps(row) + "\n" for row in rows))
 
-    def read_metrics(self) -> list[dict[str, Any]]:
+    def read_metrics(self) -> list[dict[str, float]]:
         """All rows; a line that was cut off by a kill, or is damaged, is left out."""
         rows = []
         for line in self.metrics.read_bytes().split(b"\n") if self.metrics.is_file() else []:

@@ -4,23 +4,24 @@ from __future__ import annotations
 
 import hashlib
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from tessera.config import DVAEConfig
 from tessera.errors import CheckpointError
 from tessera.models import saved
 from tessera.models.dvae import DiscreteVAE
-from tessera.models.openai_dvae import OpenAIDVAE
-from tessera.models.vqgan import VQGAN
+from tessera.models.openai_dvae import OpenAIDVAE, OpenAIDVAEConfig
+from tessera.models.vqgan import VQGAN, VQGANConfig
 
 
 class ImageTokenizer(Protocol):
     """Pictures with values 0 ... 1 become a square grid of codes 0 ... vocab - 1, and back."""
 
-    config: Any
+    config: DVAEConfig | VQGANConfig | OpenAIDVAEConfig
     vocab: int
     grid: int
     pixels: int

@@ -9,7 +9,7 @@ import json
 import zlib
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal, Protocol
+from typing import Annotated, Literal, Protocol
 
 import torch
 from annotated_types import Ge
@@ -89,8 +89,9 @@ def clip_bpe(merges: Path) -> BPE:
     """CLIP's 49,408-entry BPE from its merges file (bpe_simple_vocab_16e6.txt, gzipped or not)."""
     raw = merges.read_bytes()
     text = (gzip.decompress(raw) if raw[:2] == b"\x1f\x8b" else raw).decode("utf-8")
-    pairs: list[Any] = [tuple(line.split()) for line in text.split("\n")[1 : CLIP_VOCAB - 512 - 2 + 1]]
-    if len(pairs) != CLIP_VOCAB - 514 or any(len(p) != 2 for p in pairs):
+    lines = [line.split() for line in text.split("\n")[1 : CLIP_VOCAB - 512 - 2 + 1]]
+    pairs = [(line[0], line[1]) for line in lines if len(line) == 2]
+    if not len(pairs) == len(lines) == CLIP_VOCAB - 514:
         raise ConfigError(f"{merges} is not CLIP's merges file: it does not hold {CLIP_VOCAB - 514} pairs of symbols.")
     letters = list(_byte_letters().values())
     symbols = letters + [s + "</w>" for s in letters] + ["".join(p) for p in pairs]

@@ -6,14 +6,14 @@ Where the original's numbers were wrong (its cache, guidance, text completion) t
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from tessera.compat.dalle_pytorch.image_tokenizers import DiscreteVAE, OpenAIDiscreteVAE, VQGanVAE
+from tessera.compat.dalle_pytorch.image_tokenizers import VAE, DiscreteVAE
 from tessera.compat.dalle_pytorch.joint import JointPrior
 from tessera.config import SampleConfig
 from tessera.errors import ConfigError, DataError
@@ -26,15 +26,17 @@ from tessera.models.text_to_image import TextToImage
 class DALLE(JointPrior):
     """The prior with its image tokenizer. Text ids are 0 for padding, as DALLE-pytorch's tokenizers give them."""
 
-    def __init__(self, *, dim: int, vae: Any, num_text_tokens: int = 10000, text_seq_len: int = 256, depth: int,
+    vae: VAE
+
+    def __init__(self, *, dim: int, vae: VAE, num_text_tokens: int = 10000, text_seq_len: int = 256, depth: int,
                  heads: int = 8, dim_head: int = 64, reversible: bool = False, attn_dropout: float = 0.0,
-                 ff_dropout: float = 0.0, sparse_attn: bool = False, attn_types: Any = None,
+                 ff_dropout: float = 0.0, sparse_attn: bool = False, attn_types: str | Sequence[str] | None = None,
                  loss_img_weight: float = 7, stable: bool = False, sandwich_norm: bool = False,
-                 shift_tokens: bool = True, rotary_emb: bool = True, shared_attn_ids: Any = None,
-                 shared_ff_ids: Any = None, share_input_output_emb: bool = False,
+                 shift_tokens: bool = True, rotary_emb: bool = True, shared_attn_ids: Sequence[int] | None = None,
+                 shared_ff_ids: Sequence[int] | None = None, share_input_output_emb: bool = False,
                  optimize_for_inference: bool = False):  # fmt: skip
         super().__init__()
-        if not isinstance(vae, DiscreteVAE | OpenAIDiscreteVAE | VQGanVAE):
+        if not isinstance(vae, VAE):
             raise ConfigError(
                 f"vae is a {type(vae).__name__}; DALLE needs a DiscreteVAE, OpenAIDiscreteVAE or VQGanVAE."
             )
@@ -129,7 +131,8 @@ class DALLE(JointPrior):
         return SampleConfig(temperature=temperature, top_k=float(keep), guidance=float(cond_scale))
 
     @torch.no_grad()
-    def generate_images(self, text: Tensor, *, clip: Any = None, filter_thres: float = 0.5, temperature: float = 1.0,
+    def generate_images(self, text: Tensor, *, clip: Callable[..., Tensor] | None = None, filter_thres: float = 0.5,
+                        temperature: float = 1.0,
                         img: Tensor | None = None, num_init_img_tokens: int | None = None, cond_scale: float = 1.0,
                         use_cache: bool = False) -> Any:  # fmt: skip
         """Pictures as `vae.decode` gives them, or (pictures, scores) with a `clip`. Drawing is cached, whatever
@@ -183,13 +186,13 @@ class DALLE(JointPrior):
         whole.load_state_dict(state)
         return whole.to(self.joint.weight.device).eval()
 
-    def _whole_vae(self, vae: Any) -> Any:
+    def _whole_vae(self, vae: VAE) -> VAE:
         if isinstance(vae, DiscreteVAE):
             return DiscreteVAE(**vae.options)
-        made: Any = object.__new__(type(vae))
+        made = object.__new__(type(vae))
         nn.Module.__init__(made)
         made.__dict__.update({k: v for k, v in vae.__dict__.items() if not k.startswith("_")})
-        made.network = saved.network(vae.network.config)
+        made.network = saved.network(vae.network.config)  # type: ignore[assignment]
         return made
 
     def _evaluating(self, draw: Callable[[TextToImage], Tensor]) -> Tensor:

@@ -17,6 +17,9 @@ from tessera.errors import ConfigError
 from tessera.train.engines import deepspeed, horovod
 from tessera.train.engines import group as distributed
 
+Wrapped = tuple[Any, Any, Any, Any]
+"""(model, optimizer, data, schedule)."""
+
 
 class DistributedBackend:
     """What a training script asks of a backend. It raises ConfigError where it is used before `initialize`."""
@@ -74,9 +77,9 @@ class DistributedBackend:
         self.require_init()
         self._local_barrier()
 
-    def distribute(self, args: Any = None, model: Any = None, optimizer: Any = None, model_parameters: Any = None,
-                   training_data: Any = None, lr_scheduler: Any = None,
-                   **kwargs: Any) -> tuple[Any, Any, Any, Any]:  # fmt: skip
+    def distribute(self, args: object = None, model: nn.Module | None = None, optimizer: object = None,
+                   model_parameters: object = None, training_data: object = None, lr_scheduler: object = None,
+                   **kwargs: object) -> Wrapped:  # fmt: skip
         """(model, optimizer, data, schedule), wrapped as the backend needs them."""
         self.require_init()
         return self._distribute(args, model, optimizer, model_parameters, training_data, lr_scheduler, **kwargs)
@@ -97,8 +100,8 @@ class DistributedBackend:
 
     def _local_barrier(self) -> None: ...
 
-    def _distribute(self, args: Any, model: Any, optimizer: Any, model_parameters: Any, training_data: Any,
-                    lr_scheduler: Any, **kwargs: Any) -> tuple[Any, Any, Any, Any]:  # fmt: skip
+    def _distribute(self, args: object, model: nn.Module | None, optimizer: object, model_parameters: object,
+                    training_data: object, lr_scheduler: object, **kwargs: object) -> Wrapped:  # fmt: skip
         return model, optimizer, training_data, lr_scheduler
 
     def _average_all(self, tensor: Tensor) -> Tensor:
@@ -152,8 +155,8 @@ class DeepSpeedBackend(DistributedBackend):
     def _local_barrier(self) -> None:
         torch.distributed.barrier()
 
-    def _distribute(self, args: Any, model: Any, optimizer: Any, model_parameters: Any, training_data: Any,
-                    lr_scheduler: Any, **kwargs: Any) -> tuple[Any, Any, Any, Any]:  # fmt: skip
+    def _distribute(self, args: object, model: nn.Module | None, optimizer: object, model_parameters: object,
+                    training_data: object, lr_scheduler: object, **kwargs: object) -> Wrapped:  # fmt: skip
         config = (
             kwargs.pop("config_params", None) or kwargs.pop("config", None) or getattr(args, "deepspeed_config", None)
         )
@@ -211,8 +214,9 @@ class HorovodBackend(DistributedBackend):
     def _local_barrier(self) -> None:
         self.backend_module.join()
 
-    def _distribute(self, args: Any, model: Any, optimizer: Any, model_parameters: Any, training_data: Any,
-                    lr_scheduler: Any, **kwargs: Any) -> tuple[Any, Any, Any, Any]:  # fmt: skip
+    def _distribute(self, args: object, model: nn.Module | None, optimizer: object, model_parameters: object,
+                    training_data: object, lr_scheduler: object, **kwargs: object) -> Wrapped:  # fmt: skip
+        assert model is not None
         self.backend_module.broadcast_parameters(model.state_dict(), root_rank=self.ROOT_RANK)
         self.backend_module.broadcast_optimizer_state(optimizer, root_rank=self.ROOT_RANK)
         return model, self.backend_module.DistributedOptimizer(optimizer), training_data, lr_scheduler

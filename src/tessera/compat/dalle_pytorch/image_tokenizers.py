@@ -3,7 +3,7 @@ get_codebook_indices, decode."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,11 @@ from tessera.imports import pretrained
 from tessera.imports.dalle_pytorch.names import dvae_names, openai_name
 from tessera.imports.dalle_pytorch.options import DVAE_OPTIONS, dvae_config
 from tessera.models import dvae as house_dvae
+from tessera.models.openai_dvae import OpenAIDVAE
+from tessera.models.vqgan import VQGAN
+
+Normalization = tuple[Sequence[float], Sequence[float]]
+"""(mean, deviation) of each channel."""
 
 
 class DiscreteVAE(Face):
@@ -26,7 +31,7 @@ class DiscreteVAE(Face):
                  num_resnet_blocks: int = 0, hidden_dim: int = 64, channels: int = 3, smooth_l1_loss: bool = False,
                  temperature: float = 0.9, straight_through: bool = False, reinmax: bool = False,
                  kl_div_loss_weight: float = 0.0,
-                 normalization: Any = DVAE_OPTIONS["normalization"]):  # fmt: skip
+                 normalization: Normalization | None = DVAE_OPTIONS["normalization"]):  # fmt: skip
         super().__init__()
         given = {k: v for k, v in locals().items() if k in DVAE_OPTIONS}
         self.options = given
@@ -76,7 +81,7 @@ class DiscreteVAE(Face):
 class _Pretrained(Face):
     """A published tokenizer; `network` is the house's."""
 
-    network: Any
+    network: VQGAN | OpenAIDVAE
     spelling: Callable[[str], str]
     channels, image_size = 3, 256
 
@@ -131,3 +136,6 @@ class OpenAIDiscreteVAE(_Pretrained):
 
     def spelling(self, name: str) -> str:
         return openai_name(name)
+
+
+VAE = DiscreteVAE | OpenAIDiscreteVAE | VQGanVAE

@@ -20,7 +20,7 @@ from tessera.models.text_to_image import TextToImage
 from tessera.nn.attention import Attention, sight
 from tessera.nn.rotary import Rotary
 
-Slice = tuple[nn.Module, str, nn.Module, str, Any]
+Slice = tuple[nn.Module, str, nn.Module, str, slice | int]
 """A module, its attribute, and what that is a part of: a module, its attribute, and which part. Plain values, so that a
 model can be copied and saved whole."""
 

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from functools import cache
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -29,7 +28,7 @@ class Tokenizer:
     def encode(self, text: str) -> list[int]:
         return self.inner.encode(text)
 
-    def decode(self, tokens: Any, pad_tokens: set[int] = frozenset()) -> str:  # type: ignore[assignment]
+    def decode(self, tokens: Tensor | Sequence[int], pad_tokens: Collection[int] = frozenset()) -> str:
         ids = tokens.tolist() if isinstance(tokens, Tensor) else tokens
         return self.inner.decode(i for i in ids if i not in self.dropped and i not in pad_tokens)
 
@@ -51,7 +50,9 @@ class SimpleTokenizer(Tokenizer):
     def __init__(self, bpe_path: str | None = None):
         super().__init__(text_tokens.clip_bpe(Path(bpe_path) if bpe_path else text_tokens.find_clip_merges()))
 
-    def decode(self, tokens: Any, remove_start_end: bool = True, pad_tokens: set[int] = frozenset()) -> str:  # type: ignore[override,assignment]
+    def decode(
+        self, tokens: Tensor | Sequence[int], remove_start_end: bool = True, pad_tokens: set[int] = frozenset()
+    ) -> str:  # type: ignore[override,assignment]
         """With the space that ends a word also at the end, as the original gives it."""
         assert isinstance(self.inner, BPE)
         ids = tokens.tolist() if isinstance(tokens, Tensor) else tokens
@@ -81,7 +82,7 @@ class YttmTokenizer(Tokenizer):
     def __init__(self, bpe_path: str | Path):
         super().__init__(text_tokens.YouToken(_present(bpe_path)))
 
-    def encode(self, text: str | Sequence[str]) -> Any:
+    def encode(self, text: str | Sequence[str]) -> list[int] | list[Tensor]:
         """The ids of a text; of a list of texts a tensor each, as the original gives them."""
         if isinstance(text, str):
             return super().encode(text)
@@ -99,7 +100,7 @@ def _simple() -> SimpleTokenizer:
     return SimpleTokenizer()
 
 
-def __getattr__(name: str) -> Any:
+def __getattr__(name: str) -> SimpleTokenizer:
     if name == "tokenizer":  # made when it is first asked for: CLIP's merges may be absent
         return _simple()
     raise AttributeError(name)

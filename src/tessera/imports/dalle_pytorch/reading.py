@@ -11,7 +11,7 @@ from typing import Annotated, Any
 
 import torch
 from annotated_types import Ge, Gt, Le
-from torch import Tensor, nn
+from torch import Tensor
 
 from tessera.config.merging import cast
 from tessera.errors import CheckpointError, ConfigError
@@ -22,6 +22,7 @@ from tessera.imports.pretrained import load_weights, without_memory
 from tessera.imports.reader import guarded, read, tensors, told
 from tessera.models.clip import CLIP
 from tessera.models.dvae import DiscreteVAE
+from tessera.models.openai_dvae import OpenAIDVAE
 from tessera.models.text_to_image import TextToImage
 from tessera.models.vqgan import VQGAN
 from tessera.nn.rotary import ROUND_DALLE1, angles_dalle1
@@ -31,8 +32,8 @@ from tessera.nn.rotary import ROUND_DALLE1, angles_dalle1
 class Imported:
     """What a file held."""
 
-    model: nn.Module
-    image: nn.Module | None = None
+    model: TextToImage | CLIP | DiscreteVAE | VQGAN | OpenAIDVAE
+    image: DiscreteVAE | VQGAN | OpenAIDVAE | None = None
     """The image tokenizer of a DALLE."""
     step: int = 0
     rate: float = 3e-4
@@ -46,7 +47,7 @@ def load(path: Path, version: str = "") -> Imported:
     return understood(read(path), path, version)
 
 
-def understood(content: Any, path: Any, version: str = "") -> Imported:
+def understood(content: object, path: Path | str, version: str = "") -> Imported:
     with guarded(path):
         if not isinstance(content, dict):
             raise CheckpointError(f"{path} holds a {type(content).__name__}, not the dict that DALLE-pytorch saves.")
@@ -65,7 +66,7 @@ def understood(content: Any, path: Any, version: str = "") -> Imported:
             return _dalle(content, dict(hparams), weights, path, version or _version(content))
         if "visual_enc_depth" in hparams or "visual_patch_size" in hparams or "to_visual_latent.weight" in weights:
             config = clip_config(hparams)
-            names = clip_names(without_memory(lambda: CLIP(config)))  # type: ignore[arg-type]
+            names = clip_names(without_memory(lambda: CLIP(config)))
             return Imported(load_weights(lambda: CLIP(config), translated(weights, names, 0), path))
         if "image_size" in hparams or "codebook.weight" in weights:
             return Imported(_dvae(hparams, weights, path))
@@ -77,13 +78,13 @@ def _version(content: Mapping[str, Any]) -> str:
     return cast(content.get("version") or "0.14", str, "version")[:40]
 
 
-def _dvae(hparams: Mapping[str, Any], weights: Mapping[str, Tensor], path: Any) -> DiscreteVAE:
+def _dvae(hparams: Mapping[str, Any], weights: Mapping[str, Tensor], path: Path | str) -> DiscreteVAE:
     config = dvae_config(hparams)
-    names = dvae_names(without_memory(lambda: DiscreteVAE(config)))  # type: ignore[arg-type]
-    return load_weights(lambda: DiscreteVAE(config), translated(weights, names, 0), path)  # type: ignore[return-value]
+    names = dvae_names(without_memory(lambda: DiscreteVAE(config)))
+    return load_weights(lambda: DiscreteVAE(config), translated(weights, names, 0), path)
 
 
-def _dalle(content: dict, hparams: dict, weights: Mapping[str, Tensor], path: Any, version: str) -> Imported:
+def _dalle(content: dict, hparams: dict, weights: Mapping[str, Tensor], path: Path | str, version: str) -> Imported:
     vae_state = {n.removeprefix("vae."): v for n, v in weights.items() if n.startswith("vae.")}
     image = _image_tokenizer(content.get("vae_params"), vae_state, path)
     own = {n: v for n, v in weights.items() if not n.startswith("vae.") and n != "logits_mask"}
@@ -102,7 +103,7 @@ def _dalle(content: dict, hparams: dict, weights: Mapping[str, Tensor], path: An
         state["text_embedding.weight"], state["image_embedding.weight"] = (
             state.get(f"{kind}_head.weight", torch.zeros(0)) for kind in ("text", "image")
         )
-    model: Any = load_weights(lambda: TextToImage(config), state, path)
+    model = load_weights(lambda: TextToImage(config), state, path)
     _check_table(table, model, path)
     found = Imported(model, image)
     if "sparse" in config.transformer.patterns:
@@ -126,9 +127,9 @@ def _told_by_names(weights: Mapping[str, Tensor], table: Tensor | None) -> dict[
     }
 
 
-def _image_tokenizer(params: Any, state: Mapping[str, Tensor], path: Any) -> Any:
+def _image_tokenizer(params: object, state: Mapping[str, Tensor], path: Path | str) -> DiscreteVAE | VQGAN | OpenAIDVAE:
     if params:
-        return _dvae(params, state, path)
+        return _dvae(cast(params, dict, "vae_params"), state, path)
     if not state:
         raise CheckpointError(f"{path} holds no image tokenizer: neither vae_params nor weights of one.")
     if any(n.startswith("model.") for n in state):
@@ -136,11 +137,11 @@ def _image_tokenizer(params: Any, state: Mapping[str, Tensor], path: Any) -> Any
         config = pretrained.vqgan_config(state, path)
         return load_weights(lambda: VQGAN(config), state, path)
     parts = {"enc.": "encoder.", "dec.": "decoder."}
-    renamed = {parts.get(n[:4], n[:4]) + pretrained._plain(n[4:]): v for n, v in state.items()}
+    renamed = {parts.get(n[:4], n[:4]) + pretrained.plain(n[4:]): v for n, v in state.items()}
     return pretrained.openai_dvae_of(renamed, path)
 
 
-def _check_table(table: Tensor | None, model: TextToImage, path: Any) -> None:
+def _check_table(table: Tensor | None, model: TextToImage, path: Path | str) -> None:
     """The rotary table in the file must be the one we compute; 1.0 kept it in another shape, one unused row short."""
     t = model.config.transformer
     if table is None or t.positions not in ROUND_DALLE1:
@@ -152,7 +153,7 @@ def _check_table(table: Tensor | None, model: TextToImage, path: Any) -> None:
 
 
 def _moments(
-    found: Imported, saved: Any, weights: Mapping[str, Tensor], names: Names, model: TextToImage, path: Any
+    found: Imported, saved: Any, weights: Mapping[str, Tensor], names: Names, model: TextToImage, path: Path | str
 ) -> None:
     """Adam's moments, which the file numbers in the order of the weights, shared ones counted once."""
     texts = model.config.text_vocab + model.config.text_len
