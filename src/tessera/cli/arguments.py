@@ -1,4 +1,4 @@
-"""Words and flags -> a config: the only user of tyro. It knows no command."""
+"""The command line's words and flags as a config. The only module that imports tyro; it knows no command."""
 
 from __future__ import annotations
 

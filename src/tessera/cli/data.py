@@ -20,46 +20,46 @@ from tessera.errors import ConfigError
 
 @dataclass(frozen=True, kw_only=True)
 class CheckConfig:
-    """Look at every picture and caption of a folder."""
+    """Check every picture and caption of a data set."""
 
     captions: str = ""
     """A second folder or COCO JSON with the captions."""
     json: bool = False
-    """Print one JSON object instead."""
+    """Print one JSON object instead of sentences."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class PackConfig:
-    """Write balanced webdataset shards; interrupted, the same command goes on."""
+    """Write balanced webdataset shards. After an interruption the same command resumes."""
 
     captions: str = ""
     """A second folder, COCO JSON or column with the captions."""
     per_shard: Count = 1000
-    """Pairs in a shard, at most."""
+    """Largest number of pairs in a shard."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class EncodeConfig:
-    """Encode pictures once, so that the image tokenizer leaves the training step."""
+    """Encode pictures once, so that training steps need no image tokenizer."""
 
     tokens: str = ""
     """The run with the image tokenizer."""
     captions: str = ""
     """A second folder, COCO JSON or column with the captions."""
     views: Annotated[int, Ge(1), Le(1_000)] = 4
-    """Encodings of each picture: the middle square, and random crops."""
+    """Number of encodings of each picture: the middle square, then random crops."""
     crop: ShareAboveZero = 0.75
-    """Smallest area share of a random crop."""
+    """Smallest share of the area that a random crop keeps."""
     flip: bool = False
-    """Mirror every second view."""
+    """Mirror every second encoding."""
     seed: Seed = 0
-    """Chooses the crops."""
+    """Seed of the random crops."""
     device: str = "auto"
     """auto, cpu, cuda, cuda:1 or mps."""
 
 
 def data(args: list[str]) -> None:
-    """check|pack|encode DATA  List a data set's problems; write it as shards; encode its pictures once."""
+    """check|pack|encode DATA  Check a data set, write it as shards, or encode its pictures once."""
     verb = next((a for a in args if not a.startswith("-")), "check")
     if verb not in DATA:
         raise ConfigError(f"There is no 'tessera data {verb}'{nearest(verb, DATA) or '.'} Known: {', '.join(DATA)}.")
@@ -67,7 +67,7 @@ def data(args: list[str]) -> None:
 
 
 def pack(args: list[str]) -> None:
-    """DATA OUT  Write webdataset shards of any data set."""
+    """DATA OUT  Write a data set as webdataset shards."""
     (_, source, out), args = positionals(args, "data pack DATA OUT", count=3)
     config = options(PackConfig(), args, "data pack DATA OUT")
     from tessera.data.check import check
@@ -82,7 +82,7 @@ def pack(args: list[str]) -> None:
 
 
 def encode(args: list[str]) -> None:
-    """DATA OUT  Encode every picture once, in several crops and flips, with a trained image tokenizer."""
+    """DATA OUT  Encode every picture once, in several crops, with a trained image tokenizer."""
     (_, source, out), args = positionals(args, "data encode DATA OUT", count=3)
     config = options(EncodeConfig(), args, "data encode DATA OUT")
     if not config.tokens:
@@ -104,7 +104,7 @@ def encode(args: list[str]) -> None:
 
 
 def data_check(args: list[str]) -> None:
-    """DATA  List every problem of a data set, and the settings that fit it."""
+    """DATA  List every problem of a data set, and settings that fit it."""
     (_, folder), args = positionals(args, "data check DATA", count=2)
     config = options(CheckConfig(), args, "data check DATA")
     from tessera.data.check import check

@@ -11,19 +11,19 @@ from tessera.cli.screen import say
 
 @dataclass(frozen=True, kw_only=True)
 class ImportConfig:
-    """Turn somebody else's checkpoint into a run folder. Nothing in the file is executed."""
+    """Turn a checkpoint of another program into a run folder. No code in the file is executed."""
 
     text: str = ""
     """The text tokenizer of a DALLE or CLIP: clip, chinese, a tokenizer.json, a YouTokenToMe .model, a BERT vocab.txt.
-    Without it CLIP's is taken where the model has 49,408 entries; else prompts are token ids."""
+    By default CLIP's for a vocabulary of 49,408 entries; otherwise prompts are token ids."""
     yaml: str = ""
-    """The .yaml of a VQGAN, to check its weights against."""
+    """The .yaml of a VQGAN, to check the weights against."""
     decoder: str = ""
-    """The other half of OpenAI's dVAE, where FILE is its encoder.pkl; by default the file beside it."""
+    """The decoder.pkl of OpenAI's dVAE, when FILE is its encoder.pkl; by default the file beside it."""
     version: str = ""
-    """The release of DALLE-pytorch that wrote FILE, where the file does not say it and you know it."""
+    """The release of DALLE-pytorch that wrote FILE, if the file does not name it."""
     optimizer: bool = True
-    """Bring Adam's state along, where FILE has it, so that training goes on as if nothing had happened."""
+    """Import Adam's state too, if FILE has it, so that training resumes exactly."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,11 +31,11 @@ class ExportConfig:
     """Write a run's best checkpoint in another program's format."""
 
     format: str = "dalle-pytorch"
-    """dalle-pytorch: a dalle.pt or vae.pt as its release 1.6.6 saves it."""
+    """dalle-pytorch: a dalle.pt or vae.pt as release 1.6.6 saves it."""
 
 
 def bring_in(args: list[str]) -> None:
-    """FILE OUT  A DALLE-pytorch, VQGAN or OpenAI checkpoint -> a run folder to draw from, train on or go on with."""
+    """FILE OUT  Turn a DALLE-pytorch, VQGAN or OpenAI checkpoint into a run folder."""
     (source, out), args = positionals(args, "import FILE OUT", count=2)
     c = options(ImportConfig(), args, "import FILE OUT")
     from tessera.imports import runs
@@ -45,7 +45,7 @@ def bring_in(args: list[str]) -> None:
 
 
 def send_out(args: list[str]) -> None:
-    """RUN FILE  A run -> a checkpoint that DALLE-pytorch loads."""
+    """RUN FILE  Write a run as a checkpoint that DALLE-pytorch loads."""
     (run, file), args = positionals(args, "export RUN FILE", count=2)
     config = options(ExportConfig(), args, "export RUN FILE")
     from tessera.imports import runs

@@ -25,24 +25,24 @@ from tessera.files.atomic import whole, write_whole
 
 @dataclass(frozen=True, kw_only=True)
 class DemoConfig(Checked):
-    """Draw birds, learn them on this machine, and measure what was learnt."""
+    """Draw birds, train on them on this machine, and measure the result."""
 
     out: str = "runs/demo"
-    """Folder for everything; the same command goes on in it."""
+    """Folder for all results; the same command resumes in it."""
     budget: str = "12m"
-    """Time for learning."""
+    """Time for training, for example 90s, 12m or 2h."""
     birds: Annotated[int, Ge(20), Le(99_999)] = 8000
-    """Pictures to draw and learn from."""
+    """Number of pictures to draw and train on."""
     questions: Annotated[int, Ge(1), Le(800)] = 200
-    """Captions with untrained colour combinations that are drawn and measured."""
+    """Number of test captions, with colour combinations that were not trained."""
     seed: Seed = 0
-    """All randomness is a function of it."""
+    """Seed of all randomness."""
     device: str = "auto"
     """auto, cpu, cuda, cuda:1 or mps."""
 
     def rules(self) -> None:
         if self.seed + self.questions > 2**63:
-            raise ConfigError(f"seed is {self.seed}; with {self.questions} questions the last would be over 2^63 - 1.")
+            raise ConfigError(f"seed is {self.seed}; with {self.questions} questions the last one is over 2^63 - 1.")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,20 +50,20 @@ class StartConfig:
     """How `train` starts."""
 
     config: str = ""
-    """A TOML file of settings, put over the preset and under the flags."""
+    """A TOML file of settings: it overrides the preset, and flags override it."""
     dry_run: bool = False
-    """Show the resolved settings and stop."""
+    """Show the final settings and stop."""
     profile: bool = False
     """Profile a few steps, write a trace and a table of the slowest operations, and stop."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class ShowConfig:
-    """The resolved settings of a preset or a run, and how large its model is."""
+    """Show the settings of a preset or a run, and the size of its model."""
 
 
 def demo(args: list[str]) -> None:
-    """Draw the built-in birds, learn them on this machine, show what was learnt."""
+    """Draw birds, train on them on this machine, and show what the model learned."""
     config = options(DemoConfig(), args, "demo")
     from tessera.journeys import demo as demonstration
 
@@ -82,9 +82,9 @@ def demo(args: list[str]) -> None:
 
 
 def learn(args: list[str]) -> None:
-    """PICTURES  Folder of captioned pictures -> trained model, drawings and report. The same command resumes."""
+    """PICTURES  Train on a folder of captioned pictures, draw, and write a report. The same command resumes."""
     if os.environ.get("WORLD_SIZE", "1") not in ("", "0", "1"):
-        raise ConfigError("learn is for one process; under a launcher train one model at a time: tessera train --help.")
+        raise ConfigError("learn runs in one process. Under a launcher train one model at a time: tessera train.")
     (pictures,), args = positionals(args, "learn PICTURES")
     config = options(dataclasses.replace(LearnConfig(), pictures=pictures), args, "learn PICTURES")
     from tessera.journeys.learn import learn as work
@@ -104,14 +104,14 @@ def train(args: list[str]) -> None:
         base = merge(base, read_toml(start.config))
     if command and not base.data.path and not any(word.startswith("--data.path") for word in args):
         raise ConfigError(
-            f"{name}/config.json takes its pictures from the command '{command[:300]}'. What a run folder says is "
-            "never run; if you trust it, give it yourself with --data.path."
+            f"{name}/config.json takes its pictures from the command '{command[:300]}'. Tessera never runs a command "
+            "from a run folder. If you trust it, give it yourself with --data.path."
         )
     config = options(
         base,
         args,
         "train PRESET",
-        "--config FILE puts a TOML file over the preset; --dry-run shows the settings; --profile profiles.",
+        "--config FILE reads settings from a TOML file; --dry-run only shows the settings; --profile profiles 8 steps.",
     )
     config = config if config.out else dataclasses.replace(config, out=f"runs/{name}")
     if start.profile:
@@ -131,7 +131,7 @@ def train(args: list[str]) -> None:
 
 
 def free_name(out: str) -> str:
-    """The name, with a number where it is taken: a profile is of a run's first steps."""
+    """The name, with a number behind it where it is taken: a profile needs a run of its own."""
     names = itertools.chain([out], (f"{out}-{i}" for i in itertools.count(2)))
     return next(name for name in names if not os.path.lexists(name))
 
@@ -196,7 +196,7 @@ def take(default: StartConfig, args: list[str]) -> tuple[StartConfig, list[str]]
 
 
 def show(args: list[str]) -> None:
-    """PRESET|RUN  The resolved settings and parameter counts."""
+    """PRESET|RUN  Show the settings and the number of parameters."""
     (name,), args = positionals(args, "show PRESET|RUN")
     options(ShowConfig(), args, "show PRESET|RUN")
     from tessera.machine import paths

@@ -1,4 +1,4 @@
-"""The dataset doctor: opens every picture once, lists every problem with its reason, and says what it would choose."""
+"""The data set check: opens every picture once, lists every problem with its reason, and proposes settings."""
 
 from __future__ import annotations
 
@@ -80,7 +80,7 @@ class Health:
 
 
 def show(path: str) -> str:
-    """A path fit for a screen: bytes that are no UTF-8 and control characters are spelled out."""
+    """A path fit for a screen: control characters and bytes that are not UTF-8 are escaped."""
     safe = os.fsencode(path).decode("utf-8", "backslashreplace")
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in safe)
 
@@ -91,9 +91,9 @@ def check(
     cache: Path | None = None,
     progress: Callable[[Iterable, int], Iterable] | None = None,
 ) -> Health:
-    """Scan the folder and decode every picture, on all cores; `cache` remembers files that did not change since.
+    """Scan the data and decode every picture, on all cores. `cache` skips files that did not change since.
 
-    Raises DataError where no pair is left.
+    Raises DataError if no pair is left.
     """
     folder = find(path, captions)
     known = _remembered(cache) if cache else {}
@@ -110,7 +110,7 @@ def check(
 
 
 def _remembered(cache: Path) -> dict[str, list]:
-    """What an earlier check found; what is missing or damaged is found again."""
+    """What an earlier check found; empty if its file is missing or damaged."""
     try:
         known: dict[str, list] = read_json(cache, dict[str, list])
     except ConfigError:

@@ -30,7 +30,7 @@ PUBLISHED: dict[str, dict[str, str]] = {
         "vqgan.1024.config.yml": "https://heibox.uni-heidelberg.de/f/6ecf2af6c658432c8298/?dl=1",
     },
 }
-"""The tokenizers that DALLE-pytorch downloads by itself, by name."""
+"""The tokenizers that DALLE-pytorch downloads, by name."""
 
 
 def published(name: str, cache: Path = CACHE) -> OpenAIDVAE | VQGAN:
@@ -40,11 +40,14 @@ def published(name: str, cache: Path = CACHE) -> OpenAIDVAE | VQGAN:
 
 
 def load_weights(make: Callable[[], Network], state: Mapping[str, Tensor], path: Path | str) -> Network:
-    """The model with these weights, strictly: raises CheckpointError that names what is missing, left over, of another
-    shape, or not finite. Shapes are compared before any memory is taken: a file may claim to be of any size."""
+    """The model with exactly these weights. Raises CheckpointError that names weights that are missing, unknown, of
+    another shape, or not finite. Shapes are compared before memory is allocated: a file may claim any size."""
     shape = without_memory(make)
     own = {name: value.shape for name, value in shape.state_dict().items() if value.numel()}
-    missing, extra = sorted(own.keys() - state.keys()), sorted(state.keys() - own.keys())  # absent tables have no rows
+    missing, extra = (
+        sorted(own.keys() - state.keys()),
+        sorted(state.keys() - own.keys()),
+    )  # unused tables have no rows
     wrong = sorted(n for n in own.keys() & state.keys() if own[n] != state[n].shape)
     if missing or extra or wrong:
         shapes = ", ".join(f"{n} {list(state[n].shape)} instead of {list(own[n])}" for n in wrong[:3])
@@ -59,13 +62,13 @@ def load_weights(make: Callable[[], Network], state: Mapping[str, Tensor], path:
 
 
 def without_memory(make: Callable[[], Network]) -> Network:
-    """A model whose tensors have shapes and nothing in them."""
+    """The model on the meta device: its tensors have shapes and no data."""
     with torch.device("meta"):
         return make()
 
 
 def check_finite(state: Mapping[str, Tensor], path: Path | str) -> None:
-    """Raises CheckpointError that names the weights that hold NaN or infinity: such a model can only draw noise."""
+    """Raises CheckpointError that names weights with NaN or infinity: such a model can only draw noise."""
     if broken := [name for name, value in state.items() if not value.isfinite().all()]:
         raise CheckpointError(
             f"{path} holds NaN or infinity in {len(broken)} of {len(state)} weights ({told(broken)}): the training "
@@ -77,7 +80,7 @@ def check_finite(state: Mapping[str, Tensor], path: Path | str) -> None:
 
 
 def vqgan(checkpoint: Path, yaml: Path | None = None) -> VQGAN:
-    """From a .ckpt and, where there is one, its .yaml; without it the shape of the weights says all but the size."""
+    """From a .ckpt and, if given, its .yaml. The shapes of the weights say everything but the size of pictures."""
     found = read(checkpoint)
     with guarded(checkpoint):
         state = found.get("state_dict", found) if isinstance(found, dict) else None
@@ -97,7 +100,7 @@ def _beside(name: object) -> bool:
 
 
 def vqgan_config(state: Mapping[str, Tensor], path: Path | str, pixels: int = 256) -> VQGANConfig:
-    """What the names and shapes of a VQGAN's weights tell. Raises CheckpointError where they are not one's."""
+    """A VQGAN's settings, from the names and shapes of its weights. Raises CheckpointError for other weights."""
 
     def count(pattern: str) -> int:
         return len({m[1] for m in (re.match(pattern, name) for name in state) if m})
@@ -128,12 +131,12 @@ def vqgan_config(state: Mapping[str, Tensor], path: Path | str, pixels: int = 25
 
 
 YAML_BYTES, YAML_DEPTH, YAML_WORD = 1 << 20, 20, 1000
-"""Bounds of a configuration: its size, how deep it nests, and the length of a word in it."""
+"""Limits of a .yaml: its size, its depth, and the length of a word."""
 
 
 def read_yaml(path: Path) -> object:
-    """The settings in a .yaml. Raises CheckpointError where it cannot be read, or is larger, deeper or more entangled
-    than the settings of a network are."""
+    """The settings in a .yaml. Raises CheckpointError if it cannot be read, is too large or too deep, or refers to
+    parts of itself."""
     import yaml
 
     try:
@@ -143,7 +146,7 @@ def read_yaml(path: Path) -> object:
         if len(raw) > YAML_BYTES:
             raise ValueError(f"it has {len(raw):,} bytes")
         text, depth = raw.decode("utf-8"), 0
-        for event in yaml.parse(text, yaml.SafeLoader):  # flat, and before anything is built of it
+        for event in yaml.parse(text, yaml.SafeLoader):  # a flat list of events, before anything is built
             depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
             if depth > YAML_DEPTH:
                 raise ValueError(f"it nests deeper than {YAML_DEPTH} levels")
@@ -165,11 +168,11 @@ SAID: dict[str, tuple[str, Any]] = {
     "num_res_blocks": ("model.params.ddconfig.num_res_blocks", Size),
     "z_channels": ("model.params.ddconfig.z_channels", Size),
 }
-"""Where the .yaml says what the weights' shapes say too."""
+"""Settings that both the .yaml and the shapes of the weights give, and their place in the .yaml."""
 
 
 def _compare(config: VQGANConfig, settings: object, path: Path) -> None:
-    """Raises CheckpointError where the settings are those of another network."""
+    """Raises CheckpointError if the settings are those of another network."""
     try:
         said = {name: cast(_setting(settings, place), kind, place) for name, (place, kind) in SAID.items()}
         gumbel = "GumbelVQ" in cast(_setting(settings, "model.target"), str, "model.target")
@@ -184,7 +187,7 @@ def _compare(config: VQGANConfig, settings: object, path: Path) -> None:
 
 
 def _setting(settings: object, place: str) -> object:
-    """The value at a dotted place. Raises ConfigError that names it where it is missing."""
+    """The value at a dotted place. Raises ConfigError that names the place if it is missing."""
     for name in place.split("."):
         if not isinstance(settings, dict) or name not in settings:
             raise ConfigError(f"{place} is missing.")

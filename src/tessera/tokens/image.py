@@ -1,4 +1,4 @@
-"""Pixels <-> ints, frozen: an image tokenizer as the prior and the pipeline see it. It knows no training."""
+"""A frozen image tokenizer, as the prior and the pipeline use it: pixels <-> codes. It knows no training."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class ImageTokenizer(Protocol):
 
 
 class Frozen:
-    """A network with `encode` and `decode` seen as a tokenizer; looking at one that still learns changes nothing."""
+    """A network with `encode` and `decode` as a tokenizer. It may be used on a network that is still in training."""
 
     def __init__(self, model: DiscreteVAE | VQGAN | OpenAIDVAE):
         self.model, self.config = model, model.config
@@ -65,7 +65,7 @@ class Frozen:
 
 
 def load(folder: Path) -> Frozen:
-    """The image tokenizer in a folder. Raises CheckpointError where there is none."""
+    """The image tokenizer in a folder. Raises CheckpointError if there is none."""
     model = saved.read(folder)
     if not isinstance(model, DiscreteVAE | VQGAN | OpenAIDVAE):
         raise CheckpointError(f"{folder} holds a {type(model).__name__}, which is not an image tokenizer.")

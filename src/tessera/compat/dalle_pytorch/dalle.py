@@ -58,7 +58,7 @@ class DALLE(JointPrior):
         self.seat(prior, self.total_tokens)
 
     def _tokens(self, text: Tensor) -> Tensor:
-        """Ids as the house pads them; the argument is not changed."""
+        """Ids with our padding instead of zeros. The argument is not changed."""
         if text.shape[-1] != self.text_seq_len:
             raise DataError(f"The text has {text.shape[-1]} tokens; this model takes exactly {self.text_seq_len}.")
         vocab = self.prior.config.text_vocab
@@ -80,8 +80,8 @@ class DALLE(JointPrior):
 
     def forward(self, text: Tensor, image: Tensor | None = None, return_loss: bool = False,
                 null_cond_prob: float = 0.0, cache: dict | None = None) -> Tensor:  # fmt: skip
-        """The loss, or the original's joint logits [b, n, total_tokens]: what a position cannot predict is the
-        smallest float. With a `cache` dict, only the positions that it has not seen are computed and returned."""
+        """The loss, or the original's joint logits [b, n, total_tokens]. Tokens that a position cannot predict get the
+        smallest float. With a `cache` dict, only positions that are not in the cache are computed and returned."""
         tokens, codes = self._tokens(text), self._codes(image, len(text))
         if null_cond_prob > 0:
             tokens = self.prior.drop_captions(tokens, torch.rand(len(text), device=text.device) < null_cond_prob)
@@ -116,7 +116,7 @@ class DALLE(JointPrior):
     def forward_with_cond_scale(
         self, *args: Any, cond_scale: float = 1, cache: dict | None = None, **kwargs: Any
     ) -> Any:
-        """null + (conditional - null) * cond_scale; each of the two has a past of its own in `cache`."""
+        """null + (conditional - null) * cond_scale. Each of the two has its own past in `cache`."""
         kept = ({}, {}) if cache is None else (cache.setdefault("conditional", {}), cache.setdefault("null", {}))
         caches = (None, None) if cache is None else kept
         logits = self(*args, cache=caches[0], **kwargs)
@@ -126,7 +126,7 @@ class DALLE(JointPrior):
         return null + (logits - null) * cond_scale
 
     def _sampling(self, filter_thres: float, temperature: float, cond_scale: float) -> SampleConfig:
-        """The original keeps a share of the joint vocabulary."""
+        """The original's filter keeps a share of the joint vocabulary."""
         keep = max(int((1 - filter_thres) * self.total_tokens), 1)
         return SampleConfig(temperature=temperature, top_k=float(keep), guidance=float(cond_scale))
 
@@ -135,8 +135,8 @@ class DALLE(JointPrior):
                         temperature: float = 1.0,
                         img: Tensor | None = None, num_init_img_tokens: int | None = None, cond_scale: float = 1.0,
                         use_cache: bool = False) -> Any:  # fmt: skip
-        """Pictures as `vae.decode` gives them, or (pictures, scores) with a `clip`. Drawing is cached, whatever
-        `use_cache` says; noise comes from torch's generator."""
+        """Pictures as `vae.decode` gives them, or (pictures, scores) with a `clip`. A cache is always used, whatever
+        `use_cache` says. Noise comes from torch's generator."""
         if (whole := self._gathered()) is not self:
             return whole.generate_images(
                 text, clip=clip, filter_thres=filter_thres, temperature=temperature, img=img,
@@ -155,7 +155,7 @@ class DALLE(JointPrior):
                 prior, tokens, _seeds(len(text)), self._sampling(filter_thres, temperature, cond_scale), prime
             )
         )
-        images = self.vae.decode(codes.clone())  # a clone, because sampling ran in inference mode
+        images = self.vae.decode(codes.clone())  # sampling ran in inference mode; a clone may be used in autograd
         return images if clip is None else (images, clip(text, images, return_loss=False))
 
     @torch.no_grad()
@@ -174,7 +174,7 @@ class DALLE(JointPrior):
         return tokens, [tokenizer.decode([i for i in row if i]) for row in tokens.tolist()]
 
     def _gathered(self) -> DALLE:
-        """This model, or, where DeepSpeed has cut its weights up, a whole copy to draw with."""
+        """This model, or a whole copy to draw with if DeepSpeed has sharded its weights."""
         parts = [p for p in nn.Module.parameters(self) if hasattr(p, "ds_id")]
         if not parts:
             return self

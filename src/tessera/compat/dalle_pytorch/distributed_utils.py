@@ -1,6 +1,6 @@
-"""DALLE-pytorch's distributed backends over this house's engines: the calls of its training scripts, on any machine.
+"""DALLE-pytorch's distributed backends on top of our engines: the calls of its training scripts, on any machine.
 
-Without a GPU, `.cuda()` in an old script leaves tensors and models where they are from `initialize` on.
+Without a GPU, `initialize` makes `.cuda()` in an old script leave tensors and models where they are.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ Wrapped = tuple[Any, Any, Any, Any]
 
 
 class DistributedBackend:
-    """What a training script asks of a backend. It raises ConfigError where it is used before `initialize`."""
+    """What a training script calls on a backend. Raises ConfigError if it is used before `initialize`."""
 
     BACKEND_MODULE_NAME = ""
     BACKEND_NAME = ""
@@ -109,7 +109,7 @@ class DistributedBackend:
 
 
 class DummyBackend(DistributedBackend):
-    """One process; what is given comes back."""
+    """One process; everything is returned unchanged."""
 
     BACKEND_MODULE_NAME = "NO MODULE"
     BACKEND_NAME = "Dummy"
@@ -173,7 +173,7 @@ class DeepSpeedBackend(DistributedBackend):
             lr_scheduler=lr_scheduler, config=config, dist_init_required=False, **kwargs,
         )  # fmt: skip
         for p in getattr(model, "used_elsewhere", list)():
-            if hasattr(p, "ds_id"):  # cut up by ZeRO 3, and read outside of the module that owns it
+            if hasattr(p, "ds_id"):  # sharded by ZeRO 3, and used outside of the module that owns it
                 self.backend_module.zero.register_external_parameter(model, p)
         return made
 
@@ -242,7 +242,7 @@ def wrap_arg_parser(parser: ArgumentParser) -> ArgumentParser:
 
 
 def set_backend_from_args(args: Namespace) -> DistributedBackend:
-    """Choose, and return, the backend that the arguments ask for."""
+    """Choose and return the backend that the arguments name."""
     global is_distributed, backend
     if getattr(args, "deepspeed", False):
         args.distributed_backend = DeepSpeedBackend.BACKEND_NAME

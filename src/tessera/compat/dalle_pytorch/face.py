@@ -18,26 +18,26 @@ Seat = tuple[str, Tensor, tuple[int, ...]]
 
 
 class Face(nn.Module):
-    """A model of the house whose state dict and parameters go by DALLE-pytorch's names."""
+    """A model of ours whose state dict and parameters have DALLE-pytorch's names."""
 
     def seats(self) -> list[Seat]:
         raise NotImplementedError
 
     def constants(self) -> dict[str, Tensor]:
-        """What a file holds besides weights."""
+        """The entries of a state dict that are not weights."""
         return {}
 
     def state_dict(self, *args: Any, destination: Any = None, prefix: str = "", keep_vars: bool = False) -> Any:
         found = OrderedDict() if destination is None else destination
         for name, value, shape in self.seats():
             value = value if keep_vars else value.detach()
-            fits = shape and value.shape != shape and value.numel()  # ZeRO 3 leaves nothing of what is cut up
+            fits = shape and value.shape != shape and value.numel()  # a weight that ZeRO 3 sharded is empty here
             found[prefix + name] = value.reshape(shape) if fits else value
         found.update({prefix + name: value for name, value in self.constants().items()})
         return found
 
     def load_state_dict(self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False) -> Any:
-        """Takes the names of every release. Raises RuntimeError as torch does where `strict` finds others."""
+        """Accepts the names of every release. With `strict`, raises RuntimeError for other names, as torch does."""
         given = {canonical(name): (name, value) for name, value in state_dict.items()}
         own = {canonical(name): (name, value) for name, value, _ in self.seats()}
         silent = {canonical(name) for name in self.constants()}
@@ -61,7 +61,7 @@ class Face(nn.Module):
     def named_parameters(
         self, prefix: str = "", recurse: bool = True, remove_duplicate: bool = True
     ) -> Iterator[tuple[str, nn.Parameter]]:
-        """In the original's order, so that its optimiser states fit."""
+        """In the original's order, so that the states of its optimiser fit."""
         seen: set[int] = set()
         for name, value, _ in self.seats():
             if isinstance(value, nn.Parameter) and not (remove_duplicate and id(value) in seen):
@@ -75,7 +75,7 @@ def seats_of(model: nn.Module, table: Names) -> list[Seat]:
 
 
 def widen_scales(model: nn.Module) -> None:
-    """[D] -> [1, 1, D], as their optimiser states have it."""
+    """[D] -> [1, 1, D], as in the states of the original's optimiser."""
     for module in model.modules():
         if isinstance(module, Scale):
             module.scale = nn.Parameter(module.scale.detach()[None, None])

@@ -24,8 +24,8 @@ Normalization = tuple[Sequence[float], Sequence[float]]
 
 
 class DiscreteVAE(Face):
-    """The discrete VAE. `decode` and reconstructions are in normalised pixels, as the original gives them;
-    `tessera.load` and the command line give 0 ... 1."""
+    """The discrete VAE. `decode` and reconstructions give normalised pixels, as in the original; `tessera.load` and the
+    command line give 0 ... 1."""
 
     def __init__(self, image_size: int = 256, num_tokens: int = 512, codebook_dim: int = 512, num_layers: int = 3,
                  num_resnet_blocks: int = 0, hidden_dim: int = 64, channels: int = 3, smooth_l1_loss: bool = False,
@@ -79,7 +79,7 @@ class DiscreteVAE(Face):
 
 
 class _Pretrained(Face):
-    """A published tokenizer; `network` is the house's."""
+    """A published tokenizer; `network` is our model of it."""
 
     network: VQGAN | OpenAIDVAE
     spelling: Callable[[str], str]
@@ -100,11 +100,11 @@ class _Pretrained(Face):
         return self.network.decode(img_seq)
 
     def forward(self, img: Tensor) -> Tensor:
-        raise NotImplementedError("a pretrained tokenizer is not trained here: call get_codebook_indices or decode")
+        raise NotImplementedError("Tessera does not train a pretrained tokenizer. Call get_codebook_indices or decode.")
 
 
 class VQGanVAE(_Pretrained):
-    """taming-transformers' VQGAN; without paths the ImageNet f16 model with 1,024 codes is downloaded."""
+    """taming-transformers' VQGAN. Without paths it downloads the ImageNet f16 model with 1,024 codes."""
 
     def __init__(self, vqgan_model_path: str | None = None, vqgan_config_path: str | None = None):
         super().__init__()
@@ -122,7 +122,7 @@ class VQGanVAE(_Pretrained):
 
 
 class OpenAIDiscreteVAE(_Pretrained):
-    """OpenAI's dVAE; without paths encoder.pkl and decoder.pkl are downloaded. Their code is never run."""
+    """OpenAI's dVAE. Without paths it downloads encoder.pkl and decoder.pkl. Their code is never run."""
 
     num_layers = 3
 

@@ -32,7 +32,7 @@ class JointPrior(Face):
     num_text_tokens: int
 
     def seat(self, prior: TextToImage, total_tokens: int) -> None:
-        """Parameters whose shape there is another become ones of that shape; the house's models see slices of them."""
+        """Give parameters the original's shape; the prior computes with slices of them."""
         self.prior, c = prior, prior.config
         widen_scales(prior)
         joint = nn.Linear(c.transformer.dim, total_tokens)
@@ -106,7 +106,7 @@ class JointPrior(Face):
         return found
 
     def load_state_dict(self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False) -> Any:
-        """Files of releases before 1.3 say by their names that conv_like was centred then."""
+        """In releases before 1.3, which `centred` recognises by the names of weights, conv_like was centred."""
         state_dict = {n: v for n, v in state_dict.items() if n != "logits_mask"}
         if centred(state_dict, self.prior.config.transformer.shift):
             for layer in self.prior.modules():
@@ -117,11 +117,11 @@ class JointPrior(Face):
         return super().load_state_dict(state_dict, strict, assign)
 
     def _take_angles(self, angles: Tensor) -> None:
-        """As the original does: the file's table counts, rounded as it may be; 1.0 left out the unused last row."""
+        """Take the file's rotary table, rounded as it is, as the original does. 1.0 left out its unused last row."""
         for module in self.prior.modules():
             if isinstance(module, Rotary) and module.turned == 2 * angles.shape[1]:
                 module.turns[: len(angles)].copy_(torch.stack((angles.cos(), angles.sin()), -1))
 
     def used_elsewhere(self) -> list[nn.Parameter]:
-        """Weights that are read outside of the module that owns them."""
+        """Weights that are used outside of the module that owns them."""
         return [*self.joint.parameters(), *(getattr(self, n) for n in ("rows", "cols") if hasattr(self, n))]

@@ -17,10 +17,10 @@ START, END = CLIP_VOCAB - 2, CLIP_VOCAB - 1
 
 
 class Tokenizer:
-    """A tokenizer of the house with the original's methods."""
+    """One of our tokenizers with the original's methods."""
 
     dropped: frozenset[int] = frozenset({0})
-    """Ids that are not decoded."""
+    """Ids that `decode` leaves out."""
 
     def __init__(self, inner: TextTokenizer):
         self.inner, self.vocab_size = inner, inner.vocab
@@ -33,7 +33,7 @@ class Tokenizer:
         return self.inner.decode(i for i in ids if i not in self.dropped and i not in pad_tokens)
 
     def tokenize(self, texts: str | Sequence[str], context_length: int = 256, truncate_text: bool = False) -> Tensor:
-        """[b, context_length]. Raises RuntimeError where a text is longer, unless it is to be truncated."""
+        """[b, context_length]. Raises RuntimeError if a text is longer, unless `truncate_text`."""
         texts = [texts] if isinstance(texts, str) else texts
         rows = torch.zeros(len(texts), context_length, dtype=torch.long)
         for row, text in zip(rows, texts, strict=True):
@@ -45,7 +45,7 @@ class Tokenizer:
 
 
 class SimpleTokenizer(Tokenizer):
-    """CLIP's 49,408-entry BPE; its merges come from the path given, or from an installed package that has them."""
+    """CLIP's 49,408-entry BPE. Its merges come from the given path, or from an installed package that has them."""
 
     def __init__(self, bpe_path: str | None = None):
         super().__init__(text_tokens.clip_bpe(Path(bpe_path) if bpe_path else text_tokens.find_clip_merges()))
@@ -53,7 +53,7 @@ class SimpleTokenizer(Tokenizer):
     def decode(
         self, tokens: Tensor | Sequence[int], remove_start_end: bool = True, pad_tokens: set[int] = frozenset()
     ) -> str:  # type: ignore[override,assignment]
-        """With the space that ends a word also at the end, as the original gives it."""
+        """With a space after the last word, as in the original."""
         assert isinstance(self.inner, BPE)
         ids = tokens.tolist() if isinstance(tokens, Tensor) else tokens
         marks = {START, END, 0} if remove_start_end else set()
@@ -70,7 +70,7 @@ class HugTokenizer(Tokenizer):
 
 
 class ChineseTokenizer(Tokenizer):
-    """bert-base-chinese: from its files where a path is given, else from the hub."""
+    """bert-base-chinese: from the given path, else from the hub."""
 
     def __init__(self, path: str = "chinese"):
         super().__init__(text_tokens.find(path))
@@ -83,7 +83,7 @@ class YttmTokenizer(Tokenizer):
         super().__init__(text_tokens.YouToken(_present(bpe_path)))
 
     def encode(self, text: str | Sequence[str]) -> list[int] | list[Tensor]:
-        """The ids of a text; of a list of texts a tensor each, as the original gives them."""
+        """The ids of a text, or a tensor for each of several texts, as in the original."""
         if isinstance(text, str):
             return super().encode(text)
         return [torch.tensor(super(YttmTokenizer, self).encode(t), dtype=torch.long) for t in text]
@@ -101,6 +101,6 @@ def _simple() -> SimpleTokenizer:
 
 
 def __getattr__(name: str) -> SimpleTokenizer:
-    if name == "tokenizer":  # made when it is first asked for: CLIP's merges may be absent
+    if name == "tokenizer":  # made at its first use: CLIP's merges may be absent
         return _simple()
     raise AttributeError(name)

@@ -15,7 +15,7 @@ from tessera.models.dvae import DiscreteVAE
 Names = list[tuple[str, str, tuple[int, ...]]]
 
 SPLIT = ("to_logits.1.weight", "to_logits.1.bias")
-"""Theirs are joint over text and codes; ours are two heads."""
+"""One joint output layer there; two heads here."""
 
 
 def transformer_names(c: TransformerConfig, theirs: str, ours: str) -> Names:
@@ -40,7 +40,7 @@ def transformer_names(c: TransformerConfig, theirs: str, ours: str) -> Names:
 
 
 def dalle_names(c: TextToImageConfig) -> Names:
-    """All of a DALLE's but its image tokenizer's; those in SPLIT stand under one name on both sides."""
+    """All of a DALLE's weights but its image tokenizer's. Those in SPLIT have the same name on both sides."""
     t = c.transformer
     names: Names = []
     if t.positions == "axial":
@@ -79,7 +79,7 @@ def dvae_names(model: DiscreteVAE) -> Names:
 
 
 def canonical(name: str) -> str:
-    """The same for a weight in every release: how many `.fn` wrap a layer changed with version, shift and pattern."""
+    """One name for a weight in every release. The number of `.fn` around a layer changed with release and options."""
     name = re.sub(r"layers\.blocks\.(\d+)\.f\.net", r"layers.layers.\1.0", name)
     name = re.sub(r"layers\.blocks\.(\d+)\.g\.net", r"layers.layers.\1.1", name)
     name = re.sub(r"(\.fn)+\.(to_qkv|to_out|net)\.", r".fn.\2.", name)
@@ -87,7 +87,7 @@ def canonical(name: str) -> str:
 
 
 def translated(weights: Mapping[str, Tensor], names: Names, texts: int) -> dict[str, Tensor]:
-    """Tensors under our names and shapes; SPLIT ones are cut after `texts` rows. Unknown ones keep their name."""
+    """Tensors under our names and shapes. SPLIT ones are cut after `texts` rows. Unknown ones keep their name."""
     table = {canonical(theirs): ours for theirs, ours, _ in names}
     shapes = {ours: shape for _, ours, shape in names}
     found: dict[str, Tensor] = {}
@@ -117,7 +117,7 @@ def foreign(state: Mapping[str, Tensor], names: Names) -> dict[str, Tensor]:
 
 
 def centred(names: Iterable[str], shift: bool) -> bool:
-    """Whether a release before 1.3 named the weights: fewer `.fn` wrapped its layers. conv_like was centred then."""
+    """Whether a release before 1.3 wrote the weights: it has fewer `.fn` around a layer. conv_like was centred then."""
     wrappers = [len(m[1]) // 3 for m in (re.search(r"((?:\.fn)+)\.to_qkv\.", n) for n in names) if m]
     return bool(wrappers) and max(wrappers) < (5 if shift else 3)
 

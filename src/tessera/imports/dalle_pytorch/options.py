@@ -24,7 +24,7 @@ DALLE_OPTIONS: dict[str, Any] = {
     "stable": False, "shift_tokens": None, "rotary_emb": None, "sandwich_norm": None, "shared_attn_ids": None,
     "shared_ff_ids": None, "share_input_output_emb": False, "optimize_for_inference": False, "sparse_attn": False,
 }  # fmt: skip
-"""What a file leaves out. None: the names of its weights tell."""
+"""Defaults of options that a file leaves out. None: decided by the names of its weights."""
 
 DVAE_OPTIONS: dict[str, Any] = {
     "image_size": 256, "num_layers": 3, "num_tokens": 512, "codebook_dim": 512, "hidden_dim": 64, "channels": 3,
@@ -40,19 +40,19 @@ CLIP_OPTIONS: dict[str, Any] = {
 
 
 MOST = 2**24
-"""No number that describes a model is larger."""
+"""Largest number that may describe a model."""
 MOST_OF = {
     "depth": 1024, "num_layers": 16, "num_resnet_blocks": 1024, "text_enc_depth": 1024, "visual_enc_depth": 1024,
     "text_seq_len": 2**14, "image_size": 2**14, "visual_image_size": 2**14,
 }  # fmt: skip
-"""What modules and tables are made by, before any weight is looked at."""
+"""Smaller limits, for numbers by which modules and tables are made before any weight is read."""
 POSITIONS = 20_000
-"""The longest sequence; tables of a model grow with its square."""
+"""The longest sequence. The tables of a model grow with its square."""
 
 
 def options(given: Mapping[str, Any], known: Mapping[str, Any], what: str) -> dict[str, Any]:
-    """The options of a class with its defaults under them. Raises ConfigError for an unknown one, for a number
-    that is not one, or that no model has."""
+    """The options of a class, with its defaults. Raises ConfigError for an unknown option, and for a number that is not
+    a number or out of range."""
     found = dict(known)
     for name, value in given.items():
         if name not in known:
@@ -68,7 +68,7 @@ def options(given: Mapping[str, Any], known: Mapping[str, Any], what: str) -> di
 
 
 def _words(value: Any, name: str) -> tuple[str, ...]:
-    """Names or numbers, as words."""
+    """Names or numbers, as texts."""
     return tuple(str(cast(v, int | str, name)) for v in cast(value or (), tuple[Any, ...], name))
 
 

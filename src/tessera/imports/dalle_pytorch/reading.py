@@ -30,7 +30,7 @@ from tessera.nn.rotary import ROUND_DALLE1, angles_dalle1
 
 @dataclass
 class Imported:
-    """What a file held."""
+    """The content of a file."""
 
     model: TextToImage | CLIP | DiscreteVAE | VQGAN | OpenAIDVAE
     image: DiscreteVAE | VQGAN | OpenAIDVAE | None = None
@@ -38,12 +38,12 @@ class Imported:
     step: int = 0
     rate: float = 3e-4
     moments: dict[str, dict[str, Tensor]] = field(default_factory=dict)
-    """Adam's state by our parameter names; empty where the file has none."""
+    """Adam's state by our parameter names; empty if the file has none."""
     notices: list[str] = field(default_factory=list)
 
 
 def load(path: Path, version: str = "") -> Imported:
-    """A DALLE, DiscreteVAE or CLIP checkpoint. Raises CheckpointError where it is none, damaged, or incomplete."""
+    """Read a DALLE, DiscreteVAE or CLIP checkpoint. Raises CheckpointError if it is not one, damaged, or incomplete."""
     return understood(read(path), path, version)
 
 
@@ -54,12 +54,12 @@ def understood(content: object, path: Path | str, version: str = "") -> Imported
         hparams, weights = content.get("hparams"), content.get("weights")
         if not isinstance(hparams, dict) or weights is None:
             raise CheckpointError(
-                f"{path} is no checkpoint of DALLE-pytorch: it needs 'hparams' and 'weights' and holds "
+                f"{path} is not a checkpoint of DALLE-pytorch: it needs 'hparams' and 'weights' and holds "
                 f"{told(content, 6)}."
             )
         if isinstance(weights, str):
             raise CheckpointError(
-                f"{path} holds no weights but a note of DeepSpeed: '{weights[:200]}'. Name its folder instead."
+                f"{path} holds a note of DeepSpeed instead of weights: '{weights[:200]}'. Name DeepSpeed's folder."
             )
         weights = tensors(weights, path, "its 'weights'")
         if "text_seq_len" in hparams and "dim" in hparams:
@@ -70,11 +70,11 @@ def understood(content: object, path: Path | str, version: str = "") -> Imported
             return Imported(load_weights(lambda: CLIP(config), translated(weights, names, 0), path))
         if "image_size" in hparams or "codebook.weight" in weights:
             return Imported(_dvae(hparams, weights, path))
-        raise CheckpointError(f"{path}: its hparams ({told(hparams, 6)}) are of no model that is known here.")
+        raise CheckpointError(f"{path}: Tessera knows no model with these hparams ({told(hparams, 6)}).")
 
 
 def _version(content: Mapping[str, Any]) -> str:
-    """The release that wrote a file; the oldest ones did not say it."""
+    """The release that wrote a file; the oldest ones did not name it."""
     return cast(content.get("version") or "0.14", str, "version")[:40]
 
 
@@ -107,16 +107,16 @@ def _dalle(content: dict, hparams: dict, weights: Mapping[str, Tensor], path: Pa
     _check_table(table, model, path)
     found = Imported(model, image)
     if "sparse" in config.transformer.patterns:
-        found.notices.append("The table of 'sparse' attention was random at each start of the original; ours is fixed.")
+        found.notices.append("The original draws its table of 'sparse' attention anew at each start; ours is fixed.")
     if content.get("opt_state"):
         _moments(found, content["opt_state"], own, names, model, path)
     if not content.get("version") and "conv_centred" in config.transformer.patterns:
-        found.notices.append("The file names no version; conv_like is read as releases before 1.5 understood it.")
+        found.notices.append("The file names no version; conv_like is read as in releases before 1.5.")
     return found
 
 
 def _told_by_names(weights: Mapping[str, Tensor], table: Tensor | None) -> dict[str, Any]:
-    """Options that older files leave out."""
+    """Options that older files leave out, from the names of the weights."""
     wrappers = [len(m[1]) // 3 for m in (re.search(r"((?:\.fn)+)\.net\.0\.weight", n) for n in weights) if m]
     return {
         "rotary_emb": table is not None,
@@ -142,20 +142,20 @@ def _image_tokenizer(params: object, state: Mapping[str, Tensor], path: Path | s
 
 
 def _check_table(table: Tensor | None, model: TextToImage, path: Path | str) -> None:
-    """The rotary table in the file must be the one we compute; 1.0 kept it in another shape, one unused row short."""
+    """The rotary table in the file must equal ours. 1.0 stored it in another shape, without the last, unused row."""
     t = model.config.transformer
     if table is None or t.positions not in ROUND_DALLE1:
         return
     stored = table.float().reshape(-1, table.shape[-1])[:, ::2]
     ours = angles_dalle1(model.layout, t.head_dim)[: len(stored)]
     if stored.shape != ours.shape or not torch.allclose(stored, ours, rtol=2e-3, atol=2e-3):
-        raise CheckpointError(f"{path}: its table of rotary positions is none that a release of DALLE-pytorch wrote.")
+        raise CheckpointError(f"{path}: no release of DALLE-pytorch wrote such a table of rotary positions.")
 
 
 def _moments(
     found: Imported, saved: Any, weights: Mapping[str, Tensor], names: Names, model: TextToImage, path: Path | str
 ) -> None:
-    """Adam's moments, which the file numbers in the order of the weights, shared ones counted once."""
+    """Adam's moments. The file numbers them in the order of the weights and counts shared ones once."""
     texts = model.config.text_vocab + model.config.text_len
     real = {name: p.data_ptr() for name, p in model.named_parameters(remove_duplicate=False)}
     order, seen = [], set()
