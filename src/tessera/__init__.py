@@ -21,7 +21,7 @@ def __getattr__(name: str) -> Any:
     raise AttributeError(f"module 'tessera' has no attribute '{name}'")
 
 
-def load(run: str | Path, device: str = "auto", **options: str) -> Pipeline:
+def load(run: str | Path, device: str = "auto", **options: Any) -> Pipeline:
     """The trained model in a run folder: `tessera.load("runs/birds")("a red bird", count=4, seed=7)`.
 
     `options` are those of `Pipeline.load`: weights ("float32", "bf16", "int8") and compile ("auto", "on", "off").

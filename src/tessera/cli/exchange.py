@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from tessera.cli.arguments import options, positionals
+from tessera.cli.arguments import options
 from tessera.cli.screen import say
 
 
@@ -13,6 +13,10 @@ from tessera.cli.screen import say
 class ImportConfig:
     """Turn a checkpoint of another program into a run folder. No code in the file is executed."""
 
+    file: str
+    """A checkpoint, a DeepSpeed folder, or the name of a published tokenizer."""
+    out: str
+    """Folder for the run."""
     text: str = ""
     """The text tokenizer of a DALLE or CLIP: clip, chinese, a tokenizer.json, a YouTokenToMe .model, a BERT vocab.txt.
     By default CLIP's for a vocabulary of 49,408 entries; otherwise prompts are token ids."""
@@ -30,25 +34,27 @@ class ImportConfig:
 class ExportConfig:
     """Write a run's best checkpoint in another program's format."""
 
+    run: str
+    """The run folder."""
+    file: str
+    """The checkpoint to write."""
     format: str = "dalle-pytorch"
     """dalle-pytorch: a dalle.pt or vae.pt as release 1.6.6 saves it."""
 
 
 def bring_in(args: list[str]) -> None:
     """FILE OUT  Turn a DALLE-pytorch, VQGAN or OpenAI checkpoint into a run folder."""
-    (source, out), args = positionals(args, "import FILE OUT", count=2)
-    c = options(ImportConfig(), args, "import FILE OUT")
+    c = options(ImportConfig, args, "import")
     from tessera.imports import runs
 
-    for line in runs.bring_in(source, Path(out), c.text, c.yaml, c.decoder, c.version, c.optimizer):
+    for line in runs.bring_in(c.file, Path(c.out), c.text, c.yaml, c.decoder, c.version, c.optimizer):
         say(line)
 
 
 def send_out(args: list[str]) -> None:
     """RUN FILE  Write a run as a checkpoint that DALLE-pytorch loads."""
-    (run, file), args = positionals(args, "export RUN FILE", count=2)
-    config = options(ExportConfig(), args, "export RUN FILE")
+    config = options(ExportConfig, args, "export")
     from tessera.imports import runs
 
-    for line in runs.send_out(run, Path(file), config.format):
+    for line in runs.send_out(config.run, Path(config.file), config.format):
         say(line)

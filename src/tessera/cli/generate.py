@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 from annotated_types import Ge, Le
 
-from tessera.cli.arguments import options, positionals, read_text
+from tessera.cli.arguments import options, read_text
 from tessera.cli.screen import drawing, say
 from tessera.cli.stopping import stoppable
 from tessera.config import DrawingConfig, Request
@@ -29,6 +29,10 @@ if TYPE_CHECKING:
 class GenerateConfig(DrawingConfig):
     """Draw pictures from a trained run."""
 
+    run: str
+    """The run folder."""
+    prompt: tuple[str, ...]
+    """What to draw, each prompt in quotes."""
     count: Pictures = 4
     """Pictures per prompt."""
     prime: str = ""
@@ -64,9 +68,8 @@ class GenerateConfig(DrawingConfig):
 
 def generate(args: list[str]) -> None:
     """RUN "PROMPT" ...  Draw pictures from a trained run."""
-    words, args = positionals(args, 'generate RUN "PROMPT" ...', many=True)
-    config = options(GenerateConfig(), args, 'generate RUN "PROMPT" ...')
-    prompts = asked(words[1:], config)
+    config = options(GenerateConfig, args, "generate")
+    prompts = asked(config)
     made: list[Picture] = []
     out = Path(config.out)
 
@@ -78,8 +81,8 @@ def generate(args: list[str]) -> None:
         from tessera.generate.sheet import MOST
 
         requests = [requested(prompt, config) for prompt in prompts]
-        judge = ready(words[0], config)
-        pipeline = Pipeline.load(words[0], config.device, config.weights, config.compile)
+        judge = ready(config)
+        pipeline = Pipeline.load(config.run, config.device, config.weights, config.compile)
         if not config.complete_text:
             for request in requests:
                 pipeline.tokens([request.prompt], request.truncate)
@@ -90,10 +93,10 @@ def generate(args: list[str]) -> None:
     say(f"{put(out, made)}: all of them" if len(made) <= MOST else f"{put(out, made)}: the first {MOST}")
 
 
-def asked(prompts: list[str], config: GenerateConfig) -> list[str]:
+def asked(config: GenerateConfig) -> list[str]:
     """The prompts from the command line and from --prompts, without duplicates."""
     lines = read_text(config.prompts).splitlines() if config.prompts else []
-    prompts = prompts + [line for line in lines if line.strip()]
+    prompts = [*config.prompt] + [line for line in lines if line.strip()]
     if not prompts and config.complete_text:
         return [""]
     if not prompts:
@@ -111,7 +114,7 @@ def requested(prompt: str, config: GenerateConfig) -> Request:
     return request
 
 
-def ready(run: str, config: GenerateConfig) -> Judge | None:
+def ready(config: GenerateConfig) -> Judge | None:
     """Refuse what cannot be drawn or written before the run's weights are read. Returns the judge for --best-of."""
     from tessera.generate.judge import CLIPJudge
     from tessera.generate.picture import prime_picture
@@ -119,14 +122,14 @@ def ready(run: str, config: GenerateConfig) -> Judge | None:
     from tessera.generate.sheet import began
     from tessera.machine.device import choose_device
 
-    find(run)
+    find(config.run)
     choose_device(config.device)
     if config.prime:
         prime_picture(config.prime)
     out = Path(config.out)
     claim(out, "pictures", began)
     sweep(out)
-    return CLIPJudge.load(config.judge or Path(run) / "judge", config.device) if config.best_of else None
+    return CLIPJudge.load(config.judge or Path(config.run) / "judge", config.device) if config.best_of else None
 
 
 def completed(request: Request, pipeline: Pipeline) -> Request:

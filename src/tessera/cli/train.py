@@ -13,7 +13,7 @@ from typing import Annotated
 
 from annotated_types import Ge, Le
 
-from tessera.cli.arguments import options, positionals
+from tessera.cli.arguments import known, options, settings
 from tessera.cli.screen import bar, say
 from tessera.config import LearnConfig, TrainConfig, to_dict
 from tessera.config.merging import Checked, merge, read_toml
@@ -61,10 +61,13 @@ class StartConfig:
 class ShowConfig:
     """Show the settings of a preset or a run, and the size of its model."""
 
+    name: str
+    """A preset or a run folder."""
+
 
 def demo(args: list[str]) -> None:
     """Draw birds, train on them on this machine, and show what the model learned."""
-    config = options(DemoConfig(), args, "demo")
+    config = options(DemoConfig, args, "demo")
     from tessera.journeys import demo as demonstration
 
     out = Path(config.out)
@@ -85,8 +88,9 @@ def learn(args: list[str]) -> None:
     """PICTURES  Train on a folder of captioned pictures, draw, and write a report. The same command resumes."""
     if os.environ.get("WORLD_SIZE", "1") not in ("", "0", "1"):
         raise ConfigError("learn runs in one process. Under a launcher train one model at a time: tessera train.")
-    (pictures,), args = positionals(args, "learn PICTURES")
-    config = options(dataclasses.replace(LearnConfig(), pictures=pictures), args, "learn PICTURES")
+    if args and not args[0].startswith("-"):
+        args = ["--pictures", *args]
+    config = options(LearnConfig, args, "learn PICTURES")
     from tessera.journeys.learn import learn as work
     from tessera.machine.device import choose_device
 
@@ -94,11 +98,19 @@ def learn(args: list[str]) -> None:
     work(config, bar, say)
 
 
+TRAIN = "\n  ".join(["usage: tessera train PRESET|RUN [options]\n\nPresets:", *PRESETS])
+TRAIN += f"\n\nOptions of a preset: tessera train {next(iter(PRESETS))} --help"
+
+
 def train(args: list[str]) -> None:
     """PRESET|RUN  Train one model: image tokenizer dvae-*, prior t2i-*, judge clip-*. The same command resumes."""
-    table = "\n".join(f"  {name}" for name in PRESETS)
-    (name,), args = positionals(args, "train PRESET|RUN", f"Presets:\n{table}")
-    start, args = take(StartConfig(), args)
+    if args[:1] in (["-h"], ["--help"]):
+        say(TRAIN)
+        return
+    if not args or args[0].startswith("-"):
+        raise ConfigError(TRAIN)
+    name = args[0]
+    start, args = known(StartConfig, args[1:])
     base, command = without_command(_preset_or_run(name))
     if start.config:
         base = merge(base, read_toml(start.config))
@@ -107,12 +119,7 @@ def train(args: list[str]) -> None:
             f"{name}/config.json takes its pictures from the command '{command[:300]}'. Tessera never runs a command "
             "from a run folder. If you trust it, give it yourself with --data.path."
         )
-    config = options(
-        base,
-        args,
-        "train PRESET",
-        "--config FILE reads settings from a TOML file; --dry-run only shows the settings; --profile profiles 8 steps.",
-    )
+    config = settings(base, args)
     config = config if config.out else dataclasses.replace(config, out=f"runs/{name}")
     if start.profile:
         out = free_name(f"{config.out}-profile")
@@ -179,26 +186,9 @@ def without_command(config: TrainConfig) -> tuple[TrainConfig, str]:
     return dataclasses.replace(config, data=dataclasses.replace(config.data, path="")), path
 
 
-def take(default: StartConfig, args: list[str]) -> tuple[StartConfig, list[str]]:
-    """The start's own options, out of the others."""
-    rest, values, words = [], {}, iter(args)
-    for word in words:
-        name, equals, value = word.partition("=")
-        if name in ("--dry-run", "--profile"):
-            values[name[2:].replace("-", "_")] = True
-        elif name == "--config":
-            values["config"] = value if equals else next(words, "")
-            if not values["config"]:
-                raise ConfigError("--config needs a TOML file: --config FILE.")
-        else:
-            rest.append(word)
-    return dataclasses.replace(default, **values), rest
-
-
 def show(args: list[str]) -> None:
     """PRESET|RUN  Show the settings and the number of parameters."""
-    (name,), args = positionals(args, "show PRESET|RUN")
-    options(ShowConfig(), args, "show PRESET|RUN")
+    name = options(ShowConfig, args, "show").name
     from tessera.machine import paths
     from tessera.store.run import Run
     from tessera.train import plan

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypedDict
 
 from tessera.config.merging import read_json
 from tessera.data.find import find
@@ -29,6 +30,15 @@ class Checked:
     width: int
     height: int
     fingerprint: str
+
+
+class Fit(TypedDict):
+    """Settings that fit a data set."""
+
+    pixels: int
+    longest_caption_words: int
+    holdout: float
+    flip: bool
 
 
 @dataclass(frozen=True)
@@ -54,7 +64,7 @@ class Health:
             groups[c.fingerprint].append(c.pair.key)
         return [keys for keys in groups.values() if len(keys) > 1]
 
-    def settings(self) -> dict[str, int | float | bool]:
+    def settings(self) -> Fit:
         """What Tessera would choose for this data."""
         short = statistics.median(min(c.width, c.height) for c in self.good)
         words = [len(c.split()) for c in self.captions]

@@ -244,14 +244,15 @@ def read_coco(path: Path) -> list[Row]:
     return rows
 
 
-def _coco_images(path: Path, images: list[object]) -> tuple[dict[int | str, str | None], list[Row]]:
+def _coco_images(path: Path, images: list[object]) -> tuple[dict[int | str | None, str | None], list[Row]]:
     """Names by id, and the problems of entries. An id of two pictures is used for neither."""
-    names: dict[int | str, str | None] = {}
+    names: dict[int | str | None, str | None] = {}
     rows = []
     for number, image in enumerate(images):
         where = f"{path.name}, image {number}"
-        key = _id(image.get("id")) if isinstance(image, dict) else None
-        row = _row(where, image.get("file_name") if key is not None else None, [])
+        entry = image if isinstance(image, dict) else {}
+        key = _id(entry.get("id"))
+        row = _row(where, entry.get("file_name"), [])
         if key is None or row.reason:
             rows.append(Row(where, reason=row.reason if key is not None else "it has no id"))
         elif names.setdefault(key, row.name) != row.name:

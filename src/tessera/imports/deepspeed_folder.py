@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from glob import has_magic
 from pathlib import Path
 
@@ -35,7 +35,7 @@ INNER = ("vae.model.", "vae.network.", "prior.", "joint.")
 """Names that our compat classes add for weights that also have DALLE-pytorch's name."""
 
 
-def read_folder(folder: Path) -> tuple[dict[str, object], list[str]]:
+def read_folder(folder: Path) -> tuple[Mapping[str, object], list[str]]:
     """hparams, weights and the rest, and notices. Raises CheckpointError for an incomplete folder."""
     with guarded(folder):
         step = _newest(folder)
@@ -91,7 +91,7 @@ def _tool() -> Consolidate | None:
         )
     except ImportError:
         return None
-    return get_fp32_state_dict_from_zero_checkpoint
+    return get_fp32_state_dict_from_zero_checkpoint  # type: ignore[return-value]
 
 
 def _vet(file: Path) -> None:

@@ -1,5 +1,8 @@
 """Where a run stands: what a checkpoint stores besides weights and optimiser. It knows no training."""
 
+# pyright: reportInvalidTypeForm=false
+# Type checkers do not accept infinity as a literal; `cast` does.
+
 from __future__ import annotations
 
 import math

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -59,7 +59,7 @@ class Run:
             write_whole(self.folder / own.MARKER, (self.folder / own.MARKER).read_bytes())
 
     @contextmanager
-    def held(self, began: Callable[[Path], bool] = lambda folder: False) -> Iterator[None]:
+    def held(self, began: Callable[[Path], bool] = lambda folder: False) -> Generator[None]:
         """Make the folder and lock it. Raises ConfigError that names the process that holds it.
 
         Inside another `held` of the same Run it is locked already.
@@ -195,7 +195,7 @@ class Run:
                     own.remove(old)
 
     @contextmanager
-    def guarded(self, step: int) -> Iterator[None]:
+    def guarded(self, step: int) -> Generator[None]:
         """Turn an error while a checkpoint is written into one sentence, and remove what was written."""
         try:
             yield
@@ -209,7 +209,7 @@ class Run:
             ) from error
 
     @contextmanager
-    def written(self) -> Iterator[None]:
+    def written(self) -> Generator[None]:
         """Turn an error of the disk with other files of the run into one sentence."""
         try:
             yield
@@ -229,12 +229,12 @@ class Run:
 
     def read_metrics(self) -> list[dict[str, float]]:
         """All rows, without damaged lines and lines that a kill cut off."""
-        rows = []
+        rows: list[dict[str, float]] = []
         for line in self.metrics.read_bytes().split(b"\n") if self.metrics.is_file() else []:
             with suppress(ValueError, RecursionError):
                 row = json.loads(line)
-                if isinstance(row, dict) and all(isinstance(v, int | float) for v in row.values()):
-                    rows.append(row)
+                if isinstance(row, dict) and all(isinstance(v, int | float) for v in row.values()):  # pyright: ignore
+                    rows.append(row)  # pyright: ignore[reportUnknownArgumentType]
         return rows
 
 
@@ -248,7 +248,7 @@ def checkpoint_of(path: str | Path) -> Path:
         verify(folder, _drawn_with)
         return folder
     run = Run(folder)
-    first, damage = run.best(), []
+    first, damage = run.best(), list[str]()
     for checkpoint in [first, *(p for p in reversed(run.checkpoints()) if p != first)]:
         try:
             verify(checkpoint, _drawn_with)

@@ -106,10 +106,12 @@ class _Pretrained(Face):
 class VQGanVAE(_Pretrained):
     """taming-transformers' VQGAN. Without paths it downloads the ImageNet f16 model with 1,024 codes."""
 
+    network: VQGAN
+
     def __init__(self, vqgan_model_path: str | None = None, vqgan_config_path: str | None = None):
         super().__init__()
         if vqgan_model_path is None:
-            self.network = pretrained.published("vqgan-imagenet-f16-1024")
+            self.network = pretrained.published("vqgan-imagenet-f16-1024")  # type: ignore[assignment]
         else:
             yaml = Path(vqgan_config_path) if vqgan_config_path else None
             self.network = pretrained.vqgan(Path(vqgan_model_path), yaml)

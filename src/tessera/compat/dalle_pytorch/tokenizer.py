@@ -50,9 +50,9 @@ class SimpleTokenizer(Tokenizer):
     def __init__(self, bpe_path: str | None = None):
         super().__init__(text_tokens.clip_bpe(Path(bpe_path) if bpe_path else text_tokens.find_clip_merges()))
 
-    def decode(
-        self, tokens: Tensor | Sequence[int], remove_start_end: bool = True, pad_tokens: set[int] = frozenset()
-    ) -> str:  # type: ignore[override,assignment]
+    def decode(  # type: ignore[override]
+        self, tokens: Tensor | Sequence[int], remove_start_end: bool = True, pad_tokens: Collection[int] = frozenset()
+    ) -> str:
         """With a space after the last word, as in the original."""
         assert isinstance(self.inner, BPE)
         ids = tokens.tolist() if isinstance(tokens, Tensor) else tokens
