@@ -75,7 +75,7 @@ def scan(path: str, caption_column: str = "") -> Folder:
         try:
             shard = local(source)
         except (CheckpointError, OSError) as error:
-            skipped.append(Skip(name, f"the shard cannot be fetched: {error}"))
+            skipped.append(Skip(name, f"the shard cannot be fetched: {str(error).rstrip('.')}"))
             continue
         members, reason = index(shard)
         if reason:
