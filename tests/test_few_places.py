@@ -18,7 +18,7 @@ ROOT = Path(tessera.__file__).parent
 RUN = {
     "files/download.py run_programs: subprocess.DEVNULL": "an empty input for the first of them",
     "files/download.py run_programs: subprocess.PIPE": "between them",
-    "files/download.py run_programs: subprocess.Popen": "what the user typed as pipe:, or an object store's own tool",
+    "files/download.py run_programs: subprocess.Popen": "what the user typed as pipe:",
     "machine/device.py _glibc: ctypes.CDLL": "this process's own C library, for mallopt",
     "imports/deepspeed_folder.py _tool: get_fp32_state_dict_from_zero_checkpoint": "unpickles files that were vetted",
     "imports/reader.py read: torch.load": "weights_only: tensors, plain values, hollow objects",

@@ -11,6 +11,7 @@ import tarfile
 import threading
 from pathlib import Path
 
+import fsspec
 import pytest
 from PIL import Image
 
@@ -23,7 +24,7 @@ from tessera.data.check import check
 from tessera.data.find import find
 from tessera.data.pictures import read
 from tessera.errors import ConfigError, DataError
-from tessera.files import own
+from tessera.files import download, own
 from tessera.store.run import Run
 from tessera.tokens.text import train_bpe
 
@@ -233,6 +234,51 @@ def test_an_epoch_over_a_server_that_drops_connections(tmp_path, flaky):
         del batches
     assert set(seen.values()) == {1}
     assert len(seen) == steps * batch
+
+
+class Breaking(io.BytesIO):
+    """An opened file whose connection breaks after 7,000 bytes."""
+
+    opened_at: list[int] = []  # noqa: RUF012
+
+    def seek(self, *args) -> int:
+        self.opened_at.append(super().seek(*args))
+        self.end = self.tell() + 7_000
+        return self.tell()
+
+    def read(self, size: int = -1) -> bytes:
+        if self.tell() >= self.end:
+            raise OSError("the connection broke")
+        return super().read(min(size, self.end - self.tell()))
+
+
+@pytest.fixture
+def store(monkeypatch):
+    """An object store in memory, read as s3:// and the like are."""
+    files = fsspec.filesystem("memory")
+    whole = type(files).open
+
+    def opened(self, path: str, mode: str = "rb", **options):
+        file = whole(self, path, mode, **options)
+        return Breaking(file.getvalue()) if mode == "rb" else file
+
+    monkeypatch.setitem(download.STORES, "memory", "s3")
+    monkeypatch.setattr(type(files), "open", opened)
+    Breaking.opened_at.clear()
+    yield files
+    files.store.clear()
+
+
+def test_shards_in_an_object_store_are_fetched_once_and_resumed(tmp_path, store):
+    root = folder_of(tmp_path / "tars", (3, 5))
+    for shard in root.iterdir():
+        store.pipe(f"/bucket/{shard.name}", shard.read_bytes())
+    found = find("memory://bucket/part-{00..02}.tar")
+    assert [p.key for p in found.pairs] == [p.key for p in find(str(root)).pairs]
+    assert [s.path for s in found.skipped] == ["part-02.tar"]
+    assert Breaking.opened_at == [0, 7000, 0, 7000, 14000], "a broken connection goes on where it broke"
+    find("memory://bucket/part-{00..01}.tar")
+    assert len(Breaking.opened_at) == 5
 
 
 def test_packing_is_balanced_resumable_and_verified(bird_folder, tmp_path, capsys):

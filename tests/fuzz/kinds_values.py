@@ -38,9 +38,9 @@ BASES: dict[str, Any] = {
     "clip": TrainConfig(model=CLIPConfig(), data=kinds_runs.DataConfig(path="p")),
     "learn": LearnConfig(pictures="p"),
     "sample": SampleConfig(),
-    "generate": GenerateConfig(),
-    "encode": EncodeConfig(),
-    "pack": PackConfig(),
+    "generate": GenerateConfig(run="r", prompt=("a bird",)),
+    "encode": EncodeConfig(data="d", out="o"),
+    "pack": PackConfig(data="d", out="o"),
     "demo": DemoConfig(),
 }  # fmt: skip
 MAY_BE_NEGATIVE = {"mean", "guidance"}

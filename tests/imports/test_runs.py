@@ -164,7 +164,7 @@ def test_a_judge_and_tokenizers_come_in_and_go_out(tmp_path, capsys):
     again = fails(capsys, "export", tmp_path / "vae", tmp_path / "vae.pt")
     assert "exists already" in again
     assert "not empty" in fails(capsys, "import", GOLDEN / "clip_a.pt", tmp_path / "judge")
-    assert "is of Tessera already" in fails(capsys, "import", tmp_path / "vae", tmp_path / "vae2")
+    assert "is a Tessera run already" in fails(capsys, "import", tmp_path / "vae", tmp_path / "vae2")
 
 
 def test_a_run_that_dalle_pytorch_cannot_express_is_refused(tmp_path):
@@ -330,7 +330,7 @@ def broken(content: dict, how: str) -> object:
         ("no tokenizer", "no image tokenizer"),
         ("a list", "holds a list"),
         ("other dict", "needs 'hparams' and 'weights'"),
-        ("numbers for weights", "no named tensors"),
+        ("numbers for weights", "not named tensors"),
         ("gMLP", "gMLP"),
     ],
 )
@@ -352,7 +352,7 @@ def test_things_that_are_no_checkpoints_get_a_sentence(tmp_path, capsys):
     (tmp_path / "words.pt").write_text("these are words")
     (tmp_path / "folder").mkdir()
     assert "cannot be read" in fails(capsys, "import", tmp_path / "words.pt", tmp_path / "run")
-    assert "no DeepSpeed checkpoint" in fails(capsys, "import", tmp_path / "folder", tmp_path / "run")
+    assert "not a DeepSpeed checkpoint" in fails(capsys, "import", tmp_path / "folder", tmp_path / "run")
     assert "There is no file" in fails(capsys, "import", tmp_path / "nothing.pt", tmp_path / "run")
     torch.save({"state_dict": {"a.weight": torch.zeros(2)}}, tmp_path / "other.ckpt")
     assert "weights of a VQGAN" in fails(capsys, "import", tmp_path / "other.ckpt", tmp_path / "run")
@@ -379,7 +379,7 @@ def vqgan_weights() -> dict:
 FOREIGN_WEIGHTS = {
     "a single number": ({"encoder.conv_in.weight": torch.tensor(1.0)}, r"encoder\.conv_in\.weight has the shape \[\]"),
     "no rows": ({"encoder.conv_in.weight": torch.zeros(0, 3, 3, 3)}, r"has the shape \[0, 3, 3, 3\]"),
-    "ids for names": ({5: torch.zeros(2)}, "no named tensors"),
+    "ids for names": ({5: torch.zeros(2)}, "not named tensors"),
     "a table of one dimension": (
         {"quantize.embed.weight": torch.zeros(4)},
         r"quantize.embed.weight has the shape \[4\]",
@@ -487,10 +487,10 @@ def test_an_optimiser_state_that_is_not_finite_can_be_left_behind(tmp_path, caps
 
 
 DEEPSPEED = {
-    "latest leads out": ({"latest": b".."}, "no DeepSpeed checkpoint"),
-    "latest is a pattern": ({"latest": b"global_step[7]"}, "no DeepSpeed checkpoint"),
-    "latest is binary": ({"latest": b"\xff\x00\xfe"}, "no DeepSpeed checkpoint"),
-    "another name": ({"latest": b"global_stepx"}, "no DeepSpeed checkpoint"),
+    "latest leads out": ({"latest": b".."}, "not a DeepSpeed checkpoint"),
+    "latest is a pattern": ({"latest": b"global_step[7]"}, "not a DeepSpeed checkpoint"),
+    "latest is binary": ({"latest": b"\xff\x00\xfe"}, "not a DeepSpeed checkpoint"),
+    "another name": ({"latest": b"global_stepx"}, "not a DeepSpeed checkpoint"),
     "a list": ({"states": [1]}, "holds a list"),
     "no module": ({"states": {"hparams": {}}}, "holds no 'module'"),
     "a number for a module": ({"states": {"module": 5}}, "holds no 'module'"),
@@ -572,7 +572,7 @@ def test_an_import_begins_a_folder_of_its_own_kind(tmp_path, capsys):
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / ".env").write_text("secret")
     for taken in ("file", "mine", "judge", "vq"):
-        assert "name a new folder" in fails(capsys, "import", GOLDEN / "clip_a.pt", tmp_path / taken)
+        assert "Name a new folder" in fails(capsys, "import", GOLDEN / "clip_a.pt", tmp_path / taken)
     assert [p.name for p in (tmp_path / "mine").iterdir()] == [".env"]
 
 

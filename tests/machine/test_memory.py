@@ -1,6 +1,7 @@
 """How much memory is free, and which errors say that it ran out."""
 
 import sys
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -10,7 +11,7 @@ from tessera.machine.device import out_of_memory
 
 
 def test_ranks_on_one_machine_share_its_memory(monkeypatch):
-    monkeypatch.setattr(memory, "_meminfo", lambda: 8e9)
+    monkeypatch.setattr(memory.psutil, "virtual_memory", lambda: SimpleNamespace(available=8e9))
     monkeypatch.setattr(memory, "_container", lambda: [])
     monkeypatch.setattr(memory, "_limits", lambda: [])
     monkeypatch.setenv("LOCAL_WORLD_SIZE", "4")

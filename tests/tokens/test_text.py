@@ -74,7 +74,7 @@ def test_clip_bpe_from_its_merges_file(tmp_path):
 def test_a_file_that_is_no_tokenizer_is_refused(tmp_path):
     bad = tmp_path / "x.json"
     bad.write_text("{}")
-    with pytest.raises(ConfigError, match=r"no tokenizer\.json"):
+    with pytest.raises(ConfigError, match=r"not a tokenizer\.json"):
         text.choose(str(bad), [], 0)
     short = tmp_path / "merges.txt"
     short.write_text("a b\n")
@@ -105,7 +105,7 @@ def test_a_youtokentome_model_is_saved_and_refused_when_it_is_none(tmp_path):
     tokenizer.save(tmp_path / "saved")
     assert text.load(tmp_path / "saved").encode("a red bird") == tokenizer.encode("a red bird") == [79, 55, 81]
     (tmp_path / "cut.model").write_text("\n".join(golden.read_text().splitlines()[:60]))
-    with pytest.raises(ConfigError, match="no YouTokenToMe model"):
+    with pytest.raises(ConfigError, match="not a YouTokenToMe model"):
         text.find(str(tmp_path / "cut.model"))
 
 
@@ -113,7 +113,7 @@ def test_numbers_are_prompts_of_models_without_a_tokenizer(tmp_path):
     numbers = text.Numbers(10)
     assert numbers.encode("3, 0 9") == [3, 0, 9]
     assert numbers.decode([3, 0, 12]) == "3 0"
-    with pytest.raises(ConfigError, match="'10' is no token id below 10"):
+    with pytest.raises(ConfigError, match="'10' is not a token id below 10"):
         numbers.encode("1 10")
     numbers.save(tmp_path)
     assert text.load(tmp_path).vocab == 10

@@ -19,7 +19,7 @@ from tessera.machine.launch import die_with_the_launcher, wait_politely
 from tessera.train.signals import Interrupted, Terminated, terminable
 
 REQUEUE = 75
-"""Exit status of a run that was asked to stop and saved first (EX_TEMPFAIL): give the same command again."""
+"""Exit status of a run that was asked to stop and saved first (EX_TEMPFAIL): the same command goes on."""
 
 COMMANDS: dict[str, Callable[[list[str]], None]] = {
     "demo": demo,
@@ -37,7 +37,7 @@ RESUMABLE = ("demo", "learn", "train")
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Run one command; a user's mistake ends in one sentence and exit status 2."""
+    """Run one command. A user's mistake ends with one sentence and exit status 2."""
     die_with_the_launcher()
     wait_politely()
     warnings.formatwarning = notice
@@ -64,7 +64,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         print(f"\ntessera: {stopped}", file=sys.stderr)
         sys.exit(stopped.status)
     except KeyboardInterrupt as stop:
-        again = " The same command goes on where it stopped." if args[0] in RESUMABLE else ""
+        again = " Give the same command again to go on." if args[0] in RESUMABLE else ""
         print(f"\ntessera: stopped.{again}", file=sys.stderr)
         sys.exit(REQUEUE if isinstance(stop, Terminated) else 130)
 

@@ -1,57 +1,61 @@
-"""Words and flags -> a config: the only user of tyro. It knows no command."""
+"""The command line's words and flags as a config. The only module that imports tyro; it knows no command."""
 
 from __future__ import annotations
 
-import sys
+import dataclasses
 from pathlib import Path
 from typing import TypeVar
 
-from tessera.cli.screen import say
 from tessera.config import TrainConfig
 from tessera.config.merging import check
-from tessera.config.presets import PRESETS
 from tessera.errors import ConfigError
 
 T = TypeVar("T")
 
 
-def positionals(
-    args: list[str], usage: str, more: str = "", count: int = 1, many: bool = False
-) -> tuple[list[str], list[str]]:
-    """The words before the first option, and the rest; --help alone explains the command."""
-    words = next((args[:i] for i, a in enumerate(args) if a.startswith("-")), args)
-    asks = {"-h", "--help"} & set(args)
-    if asks and more and not words:
-        say(
-            f"usage: tessera {usage} [options]\n\n{more}\n\n"
-            f"Options of a preset: tessera {usage.split()[0]} {next(iter(PRESETS))} --help"
-        )
-        sys.exit(0)
-    if asks and len(words) < count:
-        words = words + ["..."] * (count - len(words))
-    if len(words) < count or (len(words) > count and not many):
-        raise ConfigError(f"usage: tessera {usage} [options]; the names come before the options. {more}")
-    return words, args[len([w for w in words if w != "..."]) :]
+def options(kind: type[T], args: list[str], command: str) -> T:
+    """A config from words and flags in any order, checked. Fields without a default are the words.
 
-
-def options(default: T, args: list[str], usage: str, more: str = "") -> T:
-    """The config with flags put over it, checked; tyro prints help and names the nearest option for a wrong one."""
+    tyro prints the help, names what is missing, and names the nearest flag for a wrong one.
+    """
     import tyro
 
-    config = tyro.cli(
-        type(default),
-        args=args,
-        default=default,
-        prog=f"tessera {usage}",
-        description=f"{(type(default).__doc__ or '').strip()} {more}",
-        config=(tyro.conf.AvoidSubcommands,) if isinstance(default, TrainConfig) else (tyro.conf.OmitArgPrefixes,),
-    )
+    fields = dataclasses.fields(kind)  # type: ignore[arg-type]
+    words = [f.name.upper() for f in fields if f.default is f.default_factory is dataclasses.MISSING]
+    if words and not args:
+        raise ConfigError(f"usage: tessera {command} {' '.join(words)} [options]. Try: tessera {command} --help")
+    marks = (
+        tyro.conf.PositionalRequiredArgs, tyro.conf.PositionalMetavarFromFieldName, tyro.conf.OmitArgPrefixes,
+    )  # fmt: skip
+    config = tyro.cli(kind, args=args, prog=f"tessera {command}", config=marks)
     check(config)
     return config
 
 
+STARTS = "--config FILE reads settings from a TOML file; --dry-run only shows them; --profile profiles 8 steps."
+
+
+def settings(default: TrainConfig, args: list[str]) -> TrainConfig:
+    """Settings with flags put over them, checked. The help lists all of them, with the values of `default`."""
+    import tyro
+
+    config = tyro.cli(
+        TrainConfig, args=args, default=default, prog="tessera train PRESET",
+        description=f"{(TrainConfig.__doc__ or '').strip()} {STARTS}", config=(tyro.conf.AvoidSubcommands,),
+    )  # fmt: skip
+    check(config)
+    return config
+
+
+def known(kind: type[T], args: list[str]) -> tuple[T, list[str]]:
+    """A config from those flags that it knows, and the other words and flags."""
+    import tyro
+
+    return tyro.cli(kind, args=args, return_unknown_args=True, add_help=False)
+
+
 def read_text(path: str) -> str:
-    """A text file that the user named. Raises ConfigError where it cannot be read."""
+    """A text file that the user named. Raises ConfigError if it cannot be read."""
     try:
         return Path(path).expanduser().read_text("utf-8-sig")
     except OSError as error:

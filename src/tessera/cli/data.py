@@ -10,7 +10,7 @@ from typing import Annotated
 
 from annotated_types import Ge, Le
 
-from tessera.cli.arguments import options, positionals
+from tessera.cli.arguments import options
 from tessera.cli.screen import bar, say
 from tessera.config import DataConfig
 from tessera.config.merging import nearest
@@ -20,71 +20,81 @@ from tessera.errors import ConfigError
 
 @dataclass(frozen=True, kw_only=True)
 class CheckConfig:
-    """Look at every picture and caption of a folder."""
+    """Check every picture and caption of a data set."""
 
+    data: str
+    """A folder, webdataset shards, or hf:NAME."""
     captions: str = ""
     """A second folder or COCO JSON with the captions."""
     json: bool = False
-    """Print one JSON object instead."""
+    """Print one JSON object instead of sentences."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class PackConfig:
-    """Write balanced webdataset shards; interrupted, the same command goes on."""
+    """Write balanced webdataset shards. After an interruption the same command resumes."""
 
+    data: str
+    """Any data set that `data check` accepts."""
+    out: str
+    """Folder for the shards."""
     captions: str = ""
     """A second folder, COCO JSON or column with the captions."""
     per_shard: Count = 1000
-    """Pairs in a shard, at most."""
+    """Largest number of pairs in a shard."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class EncodeConfig:
-    """Encode pictures once, so that the image tokenizer leaves the training step."""
+    """Encode pictures once, so that training steps need no image tokenizer."""
 
+    data: str
+    """Any data set that `data check` accepts."""
+    out: str
+    """Folder for the codes."""
     tokens: str = ""
     """The run with the image tokenizer."""
     captions: str = ""
     """A second folder, COCO JSON or column with the captions."""
     views: Annotated[int, Ge(1), Le(1_000)] = 4
-    """Encodings of each picture: the middle square, and random crops."""
+    """Number of encodings of each picture: the middle square, then random crops."""
     crop: ShareAboveZero = 0.75
-    """Smallest area share of a random crop."""
+    """Smallest share of the area that a random crop keeps."""
     flip: bool = False
-    """Mirror every second view."""
+    """Mirror every second encoding."""
     seed: Seed = 0
-    """Chooses the crops."""
+    """Seed of the random crops."""
     device: str = "auto"
     """auto, cpu, cuda, cuda:1 or mps."""
 
 
 def data(args: list[str]) -> None:
-    """check|pack|encode DATA  List a data set's problems; write it as shards; encode its pictures once."""
-    verb = next((a for a in args if not a.startswith("-")), "check")
+    """check|pack|encode DATA  Check a data set, write it as shards, or encode its pictures once."""
+    verb, *rest = args if args and not args[0].startswith("-") else ["check", *args]
     if verb not in DATA:
         raise ConfigError(f"There is no 'tessera data {verb}'{nearest(verb, DATA) or '.'} Known: {', '.join(DATA)}.")
-    DATA[verb](args)
+    DATA[verb](rest)
 
 
 def pack(args: list[str]) -> None:
-    """DATA OUT  Write webdataset shards of any data set."""
-    (_, source, out), args = positionals(args, "data pack DATA OUT", count=3)
-    config = options(PackConfig(), args, "data pack DATA OUT")
+    """DATA OUT  Write a data set as webdataset shards."""
+    config = options(PackConfig, args, "data pack")
+    out = Path(config.out)
     from tessera.data.check import check
     from tessera.data.shards import begin
     from tessera.data.shards import pack as work
 
-    begin(Path(out))
-    health = check(source, config.captions, progress=bar("Checking"))
-    written = work(health.pairs, Path(out), config.per_shard, bar("Writing shards"))
+    begin(out)
+    health = check(config.data, config.captions, progress=bar("Checking"))
+    written = work(health.pairs, out, config.per_shard, bar("Writing shards"))
     say(f"{out}: {len(health.pairs)} pairs in {len(written)} shards; {len(health.skipped)} left out.")
     say(f"Train on them with: --data.path {out}")
 
 
 def encode(args: list[str]) -> None:
-    """DATA OUT  Encode every picture once, in several crops and flips, with a trained image tokenizer."""
-    (_, source, out), args = positionals(args, "data encode DATA OUT", count=3)
-    config = options(EncodeConfig(), args, "data encode DATA OUT")
+    """DATA OUT  Encode every picture once, in several crops, with a trained image tokenizer."""
+    config = options(EncodeConfig, args, "data encode")
+    out = Path(config.out)
     if not config.tokens:
         raise ConfigError("Name the run with the image tokenizer: tessera data encode DATA OUT --tokens RUN.")
     from tessera.data.check import check
@@ -94,23 +104,22 @@ def encode(args: list[str]) -> None:
     from tessera.store.run import checkpoint_of
     from tessera.tokens import image as image_tokens
 
-    begin(Path(out))
+    begin(out)
     tokenizer = image_tokens.load(checkpoint_of(config.tokens))
     tokenizer.to(choose_device(config.device))
-    health = check(source, config.captions, progress=bar("Checking"))
-    settings = DataConfig(path=source, captions=config.captions, crop=config.crop, flip=config.flip)
-    work(health.pairs, tokenizer, Path(out), config.views, settings, config.seed, bar("Encoding"))
+    health = check(config.data, config.captions, progress=bar("Checking"))
+    settings = DataConfig(path=config.data, captions=config.captions, crop=config.crop, flip=config.flip)
+    work(health.pairs, tokenizer, out, config.views, settings, config.seed, bar("Encoding"))
     say(f"{out}: {len(health.pairs)} pictures in {config.views} views. Train on them with: --data.codes {out}")
 
 
 def data_check(args: list[str]) -> None:
-    """DATA  List every problem of a data set, and the settings that fit it."""
-    (_, folder), args = positionals(args, "data check DATA", count=2)
-    config = options(CheckConfig(), args, "data check DATA")
+    """DATA  List every problem of a data set, and settings that fit it."""
+    config = options(CheckConfig, args, "data check")
     from tessera.data.check import check
     from tessera.data.check import show as shown
 
-    health = check(folder, config.captions, progress=None if config.json else bar("Checking"))
+    health = check(config.data, config.captions, progress=None if config.json else bar("Checking"))
     if config.json:
         say(json.dumps(health.to_json()))
         return
@@ -128,7 +137,7 @@ def data_check(args: list[str]) -> None:
     for keys in health.duplicates()[:20]:
         say(f"  equal pictures: {', '.join(map(shown, keys))}")
     say("Settings that fit: " + ", ".join(f"{k} {v}" for k, v in health.settings().items()))
-    say(f"Next: tessera learn {folder}")
+    say(f"Next: tessera learn {config.data}")
 
 
 DATA: dict[str, Callable[[list[str]], None]] = {"check": data_check, "pack": pack, "encode": encode}

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 from annotated_types import Ge, Le
 
-from tessera.cli.arguments import options, positionals, read_text
+from tessera.cli.arguments import options, read_text
 from tessera.cli.screen import drawing, say
 from tessera.cli.stopping import stoppable
 from tessera.config import DrawingConfig, Request
@@ -29,6 +29,10 @@ if TYPE_CHECKING:
 class GenerateConfig(DrawingConfig):
     """Draw pictures from a trained run."""
 
+    run: str
+    """The run folder."""
+    prompt: tuple[str, ...]
+    """What to draw, each prompt in quotes."""
     count: Pictures = 4
     """Pictures per prompt."""
     prime: str = ""
@@ -37,36 +41,35 @@ class GenerateConfig(DrawingConfig):
     prompts: str = ""
     """A text file with a prompt on each line."""
     best_of: Annotated[int, Ge(0), Le(1_000_000)] = 0
-    """Draw this many per prompt and keep the `count` that the judge ranks highest."""
+    """Draw this many per prompt and keep the `count` pictures that the judge ranks highest."""
     judge: str = ""
-    """A clip run that ranks them; by default the folder `judge` in RUN."""
+    """A clip run that ranks the pictures; by default the folder `judge` in RUN."""
     weights: Literal["float32", "bf16", "int8"] = "float32"
     """Bits of each weight while drawing; on a CPU int8 is about twice as fast, and its pictures are nearly the same."""
     compile: Literal["auto", "on", "off"] = "auto"
     """torch.compile: ten seconds once, then a quarter to a half faster on a CPU; auto uses it on CUDA."""
     partial: bool = False
-    """Write the pictures while they are being drawn, two rows of codes at a time."""
+    """Write each picture while it is drawn, after every two rows of codes."""
     complete_text: bool = False
-    """Let the model end each prompt first; without a prompt it makes one up."""
+    """Let the model complete each prompt first; without a prompt it writes one."""
     device: str = "auto"
     """auto, cpu, cuda, cuda:1 or mps."""
 
     def rules(self) -> None:
         if self.best_of and self.best_of < self.count:
-            raise ConfigError(f"best-of is {self.best_of}, less than the {self.count} pictures that are to be kept.")
+            raise ConfigError(f"best-of is {self.best_of}, less than the {self.count} pictures to keep (count).")
         if self.judge and not self.best_of:
-            raise ConfigError("--judge ranks the pictures of --best-of: say with it how many to draw, or leave it out.")
+            raise ConfigError("--judge ranks the pictures of --best-of: give --best-of too, or leave --judge out.")
         if self.partial and self.best_of:
             raise ConfigError("--partial shows pictures that --best-of may not keep: leave one of them out.")
         if self.prime_rows != GenerateConfig.prime_rows and not self.prime:
-            raise ConfigError("--prime-rows is a share of the rows of --prime: name that picture, or leave it out.")
+            raise ConfigError("--prime-rows is a share of the rows of --prime: give --prime too, or leave this out.")
 
 
 def generate(args: list[str]) -> None:
     """RUN "PROMPT" ...  Draw pictures from a trained run."""
-    words, args = positionals(args, 'generate RUN "PROMPT" ...', many=True)
-    config = options(GenerateConfig(), args, 'generate RUN "PROMPT" ...')
-    prompts = asked(words[1:], config)
+    config = options(GenerateConfig, args, "generate")
+    prompts = asked(config)
     made: list[Picture] = []
     out = Path(config.out)
 
@@ -78,8 +81,8 @@ def generate(args: list[str]) -> None:
         from tessera.generate.sheet import MOST
 
         requests = [requested(prompt, config) for prompt in prompts]
-        judge = ready(words[0], config)
-        pipeline = Pipeline.load(words[0], config.device, config.weights, config.compile)
+        judge = ready(config)
+        pipeline = Pipeline.load(config.run, config.device, config.weights, config.compile)
         if not config.complete_text:
             for request in requests:
                 pipeline.tokens([request.prompt], request.truncate)
@@ -90,10 +93,10 @@ def generate(args: list[str]) -> None:
     say(f"{put(out, made)}: all of them" if len(made) <= MOST else f"{put(out, made)}: the first {MOST}")
 
 
-def asked(prompts: list[str], config: GenerateConfig) -> list[str]:
-    """The prompts of the command line and of --prompts, each once."""
+def asked(config: GenerateConfig) -> list[str]:
+    """The prompts from the command line and from --prompts, without duplicates."""
     lines = read_text(config.prompts).splitlines() if config.prompts else []
-    prompts = prompts + [line for line in lines if line.strip()]
+    prompts = [*config.prompt] + [line for line in lines if line.strip()]
     if not prompts and config.complete_text:
         return [""]
     if not prompts:
@@ -104,33 +107,33 @@ def asked(prompts: list[str], config: GenerateConfig) -> list[str]:
 
 
 def requested(prompt: str, config: GenerateConfig) -> Request:
-    """What is to be drawn of a prompt, checked."""
+    """The checked request for one prompt."""
     shared = {f.name: getattr(config, f.name) for f in dataclasses.fields(DrawingConfig)}
     request = Request(prompt, **shared)
     dataclasses.replace(request, count=max(config.count, config.best_of)).check()
     return request
 
 
-def ready(run: str, config: GenerateConfig) -> Judge | None:
-    """Refuse what cannot be drawn or written, before the run's weights are read; the judge, where one is wanted."""
+def ready(config: GenerateConfig) -> Judge | None:
+    """Refuse what cannot be drawn or written before the run's weights are read. Returns the judge for --best-of."""
     from tessera.generate.judge import CLIPJudge
     from tessera.generate.picture import prime_picture
     from tessera.generate.pipeline import find
     from tessera.generate.sheet import began
     from tessera.machine.device import choose_device
 
-    find(run)
+    find(config.run)
     choose_device(config.device)
     if config.prime:
         prime_picture(config.prime)
     out = Path(config.out)
     claim(out, "pictures", began)
     sweep(out)
-    return CLIPJudge.load(config.judge or Path(run) / "judge", config.device) if config.best_of else None
+    return CLIPJudge.load(config.judge or Path(config.run) / "judge", config.device) if config.best_of else None
 
 
 def completed(request: Request, pipeline: Pipeline) -> Request:
-    """The request with its prompt ended by the model."""
+    """The request with the prompt that the model completed."""
     (prompt,) = pipeline.complete(request.prompt, [request.seed], request.sampling)
     say(f"The caption: {prompt}")
     return dataclasses.replace(request, prompt=prompt, truncate=True)
@@ -139,7 +142,7 @@ def completed(request: Request, pipeline: Pipeline) -> Request:
 def draw(
     request: Request, pipeline: Pipeline, judge: Judge | None, config: GenerateConfig, made: list[Picture]
 ) -> None:
-    """Draw one prompt's pictures into its folder, and add them to `made`, each as soon as it is there."""
+    """Draw one prompt's pictures into its folder, and add each to `made` as soon as it is finished."""
     from tessera.generate.sheet import keep_others, prompt_folder
 
     with writing(config.out):
@@ -167,7 +170,7 @@ def draw(
 
 
 def put(out: Path, made: list[Picture]) -> Path:
-    """The contact sheet's path, once it is written."""
+    """Write the contact sheet and return its path."""
     from tessera.generate.sheet import write_sheet
 
     with writing(out):
@@ -176,7 +179,7 @@ def put(out: Path, made: list[Picture]) -> Path:
 
 @contextmanager
 def writing(path: str | Path) -> Iterator[None]:
-    """Turn what the disk refuses into a sentence."""
+    """Turn an error of the disk into a ConfigError."""
     try:
         yield
     except OSError as error:

@@ -12,7 +12,7 @@ def say(text: str) -> None:
 
 
 def notice(message: Warning | str, category: type[Warning], filename: str, lineno: int, line: str | None = None) -> str:
-    """How Python prints a warning: ours as a sentence, others as ever."""
+    """How Python prints a warning: ours as a sentence, others unchanged."""
     if category is UserWarning and Path(filename).is_relative_to(Path(__file__).parents[1]):
         return f"tessera: {message}\n"
     return f"{filename}:{lineno}: {category.__name__}: {message}\n"

@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM while a command works: it ends with a sentence that says what was kept. It knows no command."""
+"""Ctrl-C and SIGTERM while a command works: it stops and says what it kept. It knows no command."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from contextlib import contextmanager
 
 
 class Stopped(KeyboardInterrupt):
-    """A command was asked to stop; `status` is the exit status that shells expect for the signal."""
+    """A command was asked to stop. `status` is the exit status that shells expect after the signal."""
 
     def __init__(self, sentence: str, status: int):
         super().__init__(sentence)
@@ -18,7 +18,7 @@ class Stopped(KeyboardInterrupt):
 
 @contextmanager
 def stoppable(kept: Callable[[], str]) -> Iterator[None]:
-    """Let SIGTERM end the block as Ctrl-C does; then `kept` puts away what is there and says what that is."""
+    """Let SIGTERM end the block as Ctrl-C does. Then `kept` saves what there is and says what it saved."""
     number = signal.SIGINT
 
     def handle(caught: int, frame: object) -> None:

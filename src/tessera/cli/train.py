@@ -13,7 +13,7 @@ from typing import Annotated
 
 from annotated_types import Ge, Le
 
-from tessera.cli.arguments import options, positionals
+from tessera.cli.arguments import known, options, settings
 from tessera.cli.screen import bar, say
 from tessera.config import LearnConfig, TrainConfig, to_dict
 from tessera.config.merging import Checked, merge, read_toml
@@ -25,24 +25,24 @@ from tessera.files.atomic import whole, write_whole
 
 @dataclass(frozen=True, kw_only=True)
 class DemoConfig(Checked):
-    """Draw birds, learn them on this machine, and measure what was learnt."""
+    """Draw birds, train on them on this machine, and measure the result."""
 
     out: str = "runs/demo"
-    """Folder for everything; the same command goes on in it."""
+    """Folder for all results; the same command resumes in it."""
     budget: str = "12m"
-    """Time for learning."""
+    """Time for training, for example 90s, 12m or 2h."""
     birds: Annotated[int, Ge(20), Le(99_999)] = 8000
-    """Pictures to draw and learn from."""
+    """Number of pictures to draw and train on."""
     questions: Annotated[int, Ge(1), Le(800)] = 200
-    """Captions with untrained colour combinations that are drawn and measured."""
+    """Number of test captions, with colour combinations that were not trained."""
     seed: Seed = 0
-    """All randomness is a function of it."""
+    """Seed of all randomness."""
     device: str = "auto"
     """auto, cpu, cuda, cuda:1 or mps."""
 
     def rules(self) -> None:
         if self.seed + self.questions > 2**63:
-            raise ConfigError(f"seed is {self.seed}; with {self.questions} questions the last would be over 2^63 - 1.")
+            raise ConfigError(f"seed is {self.seed}; with {self.questions} questions the last one is over 2^63 - 1.")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,21 +50,24 @@ class StartConfig:
     """How `train` starts."""
 
     config: str = ""
-    """A TOML file of settings, put over the preset and under the flags."""
+    """A TOML file of settings: it overrides the preset, and flags override it."""
     dry_run: bool = False
-    """Show the resolved settings and stop."""
+    """Show the final settings and stop."""
     profile: bool = False
     """Profile a few steps, write a trace and a table of the slowest operations, and stop."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class ShowConfig:
-    """The resolved settings of a preset or a run, and how large its model is."""
+    """Show the settings of a preset or a run, and the size of its model."""
+
+    name: str
+    """A preset or a run folder."""
 
 
 def demo(args: list[str]) -> None:
-    """Draw the built-in birds, learn them on this machine, show what was learnt."""
-    config = options(DemoConfig(), args, "demo")
+    """Draw birds, train on them on this machine, and show what the model learned."""
+    config = options(DemoConfig, args, "demo")
     from tessera.journeys import demo as demonstration
 
     out = Path(config.out)
@@ -82,11 +85,12 @@ def demo(args: list[str]) -> None:
 
 
 def learn(args: list[str]) -> None:
-    """PICTURES  Folder of captioned pictures -> trained model, drawings and report. The same command resumes."""
+    """PICTURES  Train on a folder of captioned pictures, draw, and write a report. The same command resumes."""
     if os.environ.get("WORLD_SIZE", "1") not in ("", "0", "1"):
-        raise ConfigError("learn is for one process; under a launcher train one model at a time: tessera train --help.")
-    (pictures,), args = positionals(args, "learn PICTURES")
-    config = options(dataclasses.replace(LearnConfig(), pictures=pictures), args, "learn PICTURES")
+        raise ConfigError("learn runs in one process. Under a launcher train one model at a time: tessera train.")
+    if args and not args[0].startswith("-"):
+        args = ["--pictures", *args]
+    config = options(LearnConfig, args, "learn PICTURES")
     from tessera.journeys.learn import learn as work
     from tessera.machine.device import choose_device
 
@@ -94,25 +98,28 @@ def learn(args: list[str]) -> None:
     work(config, bar, say)
 
 
+TRAIN = "\n  ".join(["usage: tessera train PRESET|RUN [options]\n\nPresets:", *PRESETS])
+TRAIN += f"\n\nOptions of a preset: tessera train {next(iter(PRESETS))} --help"
+
+
 def train(args: list[str]) -> None:
     """PRESET|RUN  Train one model: image tokenizer dvae-*, prior t2i-*, judge clip-*. The same command resumes."""
-    table = "\n".join(f"  {name}" for name in PRESETS)
-    (name,), args = positionals(args, "train PRESET|RUN", f"Presets:\n{table}")
-    start, args = take(StartConfig(), args)
+    if args[:1] in (["-h"], ["--help"]):
+        say(TRAIN)
+        return
+    if not args or args[0].startswith("-"):
+        raise ConfigError(TRAIN)
+    name = args[0]
+    start, args = known(StartConfig, args[1:])
     base, command = without_command(_preset_or_run(name))
     if start.config:
         base = merge(base, read_toml(start.config))
     if command and not base.data.path and not any(word.startswith("--data.path") for word in args):
         raise ConfigError(
-            f"{name}/config.json takes its pictures from the command '{command[:300]}'. What a run folder says is "
-            "never run; if you trust it, give it yourself with --data.path."
+            f"{name}/config.json takes its pictures from the command '{command[:300]}'. Tessera never runs a command "
+            "from a run folder. If you trust it, give it yourself with --data.path."
         )
-    config = options(
-        base,
-        args,
-        "train PRESET",
-        "--config FILE puts a TOML file over the preset; --dry-run shows the settings; --profile profiles.",
-    )
+    config = settings(base, args)
     config = config if config.out else dataclasses.replace(config, out=f"runs/{name}")
     if start.profile:
         out = free_name(f"{config.out}-profile")
@@ -131,7 +138,7 @@ def train(args: list[str]) -> None:
 
 
 def free_name(out: str) -> str:
-    """The name, with a number where it is taken: a profile is of a run's first steps."""
+    """The name, with a number behind it where it is taken: a profile needs a run of its own."""
     names = itertools.chain([out], (f"{out}-{i}" for i in itertools.count(2)))
     return next(name for name in names if not os.path.lexists(name))
 
@@ -179,26 +186,9 @@ def without_command(config: TrainConfig) -> tuple[TrainConfig, str]:
     return dataclasses.replace(config, data=dataclasses.replace(config.data, path="")), path
 
 
-def take(default: StartConfig, args: list[str]) -> tuple[StartConfig, list[str]]:
-    """The start's own options, out of the others."""
-    rest, values, words = [], {}, iter(args)
-    for word in words:
-        name, equals, value = word.partition("=")
-        if name in ("--dry-run", "--profile"):
-            values[name[2:].replace("-", "_")] = True
-        elif name == "--config":
-            values["config"] = value if equals else next(words, "")
-            if not values["config"]:
-                raise ConfigError("--config needs a TOML file: --config FILE.")
-        else:
-            rest.append(word)
-    return dataclasses.replace(default, **values), rest
-
-
 def show(args: list[str]) -> None:
-    """PRESET|RUN  The resolved settings and parameter counts."""
-    (name,), args = positionals(args, "show PRESET|RUN")
-    options(ShowConfig(), args, "show PRESET|RUN")
+    """PRESET|RUN  Show the settings and the number of parameters."""
+    name = options(ShowConfig, args, "show").name
     from tessera.machine import paths
     from tessera.store.run import Run
     from tessera.train import plan

@@ -9,7 +9,7 @@ import signal
 import threading
 from collections.abc import Iterator, Sequence
 from functools import cached_property, lru_cache, partial
-from typing import Any, NamedTuple
+from typing import NamedTuple
 from weakref import WeakSet
 
 import numpy as np
@@ -56,7 +56,7 @@ def places(count: int, batch: int, seed: int, step: int, rank: int = 0, world: i
 
 
 class Plan:
-    """The places of every step from `start` on, as a batch sampler. Endless: the loop decides when to stop."""
+    """The samples of every step from `start` on, as a batch sampler. It never ends; the loop decides when to stop."""
 
     def __init__(self, count: int, batch: int, seed: int, start: int, rank: int = 0, world: int = 1):
         self.count, self.batch, self.seed, self.start, self.rank, self.world = count, batch, seed, start, rank, world
@@ -92,7 +92,7 @@ class Pictures(Dataset):
 
 
 def augmented(picture: Tensor, pixels: int, crop: float, flip: bool, noise: np.random.Generator) -> Tensor:
-    """A random square of the picture, mirrored half the time if asked."""
+    """A random square of the picture, mirrored with probability 1/2 if `flip`."""
     _, height, width = picture.shape
     square = random_square(height, width, crop, noise) if crop < 1 else middle_square(height, width)
     small = resized(picture, square, pixels)
@@ -111,7 +111,7 @@ def scrambled(seed: int, epoch: np.ndarray, index: np.ndarray) -> np.ndarray:
 
 
 class Captions:
-    """Every caption's ids, encoded once, padded on demand. `Captions.none` serves models without text."""
+    """The ids of every caption, encoded once, padded on demand. NoCaptions is for models without text."""
 
     def __init__(self, pairs: Sequence[Pair], tokenizer: TextTokenizer, length: int, truncate: bool):
         self.vocab, self.length = tokenizer.vocab, length
@@ -126,7 +126,7 @@ class Captions:
 
     @cached_property
     def table(self) -> tuple[Tensor, np.ndarray, np.ndarray]:
-        """All captions padded, int32 [captions, T]; where each pair's begin, and how many it has."""
+        """All captions padded, int32 [captions, T]; the row where each pair's captions begin, and how many it has."""
         counts = np.array([len(rows) for rows in self.ids])
         flat = [ids for rows in self.ids for ids in rows]
         padded = pad(flat, self.length, self.vocab, True, [""] * len(flat)).to(torch.int32)
@@ -164,7 +164,7 @@ class Packed(Dataset):
         return self.__getitems__([place])[0]
 
     def __getitems__(self, places: Sequence[Place]) -> list[tuple[Tensor, Tensor]]:
-        """A batch at once: no work in Python per sample but to list it."""
+        """A whole batch at once, without a Python loop over samples."""
         index, epoch = np.array(places, dtype=np.int64).T
         chance = scrambled(self.seed, epoch, index)
         tokens = self.captions.some(index, chance)
@@ -189,7 +189,7 @@ def stream(
     world: int = 1,
     workers: int = 0,
 ) -> Iterator[Batch]:
-    """One rank's part of each batch from step `start` on, read ahead by `workers`, which change nothing."""
+    """One rank's part of each batch from step `start` on. `workers` processes read ahead and change no numbers."""
     loader = DataLoader(
         source,
         batch_sampler=Plan(count, batch, seed, start, rank, world),  # type: ignore[arg-type]
@@ -204,17 +204,17 @@ def stream(
 
 
 class WorkerDied(DataError):
-    """A process that reads ahead ended by itself."""
+    """A worker process died."""
 
 
 class Ahead(Iterator[Batch]):
-    """What a loader's workers read ahead, with what goes wrong in them as a sentence."""
+    """The batches that a loader's workers read ahead; their errors become one sentence."""
 
     def __init__(self, loader: DataLoader):
         child = getattr(signal, "SIGCHLD", None) if threading.current_thread() is threading.main_thread() else None
         before = signal.getsignal(child) if child else None
         with holding_signals():  # a worker that starts must not be hit by what its parent is to answer
-            self.batches: Any = iter(loader)
+            self.batches: Iterator[Batch] = iter(loader)
         if child:  # the library would raise whatever the main thread is at, a save for instance; `next` notices too
             signal.signal(child, before)
         WORKERS.update(getattr(self.batches, "_workers", ()))
@@ -228,7 +228,7 @@ class Ahead(Iterator[Batch]):
             if "DataLoader worker (pid" not in str(error):
                 raise
             raise WorkerDied(
-                f"A process that reads pictures ended: {error}. If memory ran out, take fewer with --data.workers."
+                f"A worker process died: {error}. If memory ran out, use fewer workers: --data.workers."
             ) from error
 
 
@@ -237,7 +237,7 @@ WORKERS: WeakSet = WeakSet()
 
 @atexit.register
 def _end_workers() -> None:
-    """One that waits for a dead disk does not answer; nothing is lost with it."""
+    """A worker that waits for a dead disk does not answer; killing it loses nothing."""
     for worker in list(WORKERS):
         if worker.is_alive():
             worker.kill()
@@ -246,8 +246,8 @@ def _end_workers() -> None:
 def plain_batches(
     source: Pictures | Packed, count: int, batch: int, rank: int = 0, world: int = 1
 ) -> Iterator[tuple[Batch, int]]:
-    """Each sample once, in order, without augmentation; ranks take turns. Ranks that have no batch left get the last
-    one again with share 0, so that all of them run the model equally often."""
+    """Each sample once, in order, without augmentation; ranks take turns. A rank that has no batch left gets the last
+    one again with share 0, so that all ranks run the model equally often."""
     starts = range(0, count, batch)
     for turn in range(0, len(starts), world):
         mine = turn + rank

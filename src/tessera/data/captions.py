@@ -7,18 +7,17 @@ from __future__ import annotations
 
 import codecs
 import re
-from typing import Any
 
 from tessera.errors import DataError
 
 COLUMNS = ("text", "caption", "captions", "prompt", "description")
 """Names under which tables and samples keep their captions, in the order in which they are tried."""
 LARGEST = 1 << 20
-"""Bytes of the largest file that is taken for a picture's captions."""
+"""Largest size of a file of captions, in bytes."""
 
 MARKS = ((codecs.BOM_UTF32_LE, "utf-32"), (codecs.BOM_UTF32_BE, "utf-32"),
          (codecs.BOM_UTF16_LE, "utf-16"), (codecs.BOM_UTF16_BE, "utf-16"))  # fmt: skip
-"""Byte order marks; that of UTF-32 begins like that of UTF-16."""
+"""Byte order marks. UTF-32 comes first, because its mark begins with that of UTF-16."""
 ASCII = bytes(range(128))
 SPACES = b" \t\r\n"
 NEWLINE = re.compile(r"\r\n|\r|\n")
@@ -30,8 +29,8 @@ KINDS = {bool: "true or false", int: "a number", float: "a number", dict: "an ob
 def decoded(raw: bytes) -> str:
     """Bytes as text: UTF-8, UTF-16 or UTF-32 with a byte order mark, else the Western Windows-1252.
 
-    Windows-1252 reads nearly anything, so it is not tried where most bytes are beyond ASCII: those are another
-    encoding, or not text. Raises DataError with the reason.
+    Windows-1252 decodes nearly anything, so it is not tried if most bytes are outside ASCII: such a file has another
+    encoding, or is not text. Raises DataError with the reason.
     """
     for mark, encoding in MARKS:
         if raw.startswith(mark):
@@ -39,7 +38,7 @@ def decoded(raw: bytes) -> str:
                 return raw.decode(encoding)
             except UnicodeDecodeError as error:
                 raise DataError(
-                    f"it is not text: it begins as {encoding.upper()} does and goes on otherwise"
+                    f"it is not text: it begins as {encoding.upper()} and continues as something else"
                 ) from error
     try:
         return raw.decode("utf-8-sig")
@@ -53,10 +52,10 @@ def decoded(raw: bytes) -> str:
     raise DataError("it is not text in UTF-8, UTF-16 or Windows-1252; save it as UTF-8")
 
 
-def clean(value: Any) -> tuple[str, ...]:
-    """The captions in a value: each line of a text, each text of a list, without blank ones and extra spaces.
+def clean(value: object) -> tuple[str, ...]:
+    """The captions in a value: each line of a text, or each text of a list, without blank lines and extra spaces.
 
-    Only newlines and carriage returns end a line. Raises DataError with the reason where a caption is not a text.
+    Only newlines and carriage returns end a line. Raises DataError with the reason if a caption is not text.
     """
     if isinstance(value, bytes):
         value = decoded(value)
@@ -66,7 +65,7 @@ def clean(value: Any) -> tuple[str, ...]:
     return tuple(caption for line in lines if (caption := _caption(line)))
 
 
-def _caption(line: Any) -> str:
+def _caption(line: object) -> str:
     if isinstance(line, bytes):
         line = decoded(line)
     if line is None:

@@ -1,4 +1,4 @@
-"""The dataset doctor: opens every picture once, lists every problem with its reason, and says what it would choose."""
+"""The data set check: opens every picture once, lists every problem with its reason, and proposes settings."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TypedDict
 
 from tessera.config.merging import read_json
 from tessera.data.find import find
@@ -30,6 +30,15 @@ class Checked:
     width: int
     height: int
     fingerprint: str
+
+
+class Fit(TypedDict):
+    """Settings that fit a data set."""
+
+    pixels: int
+    longest_caption_words: int
+    holdout: float
+    flip: bool
 
 
 @dataclass(frozen=True)
@@ -55,7 +64,7 @@ class Health:
             groups[c.fingerprint].append(c.pair.key)
         return [keys for keys in groups.values() if len(keys) > 1]
 
-    def settings(self) -> dict[str, Any]:
+    def settings(self) -> Fit:
         """What Tessera would choose for this data."""
         short = statistics.median(min(c.width, c.height) for c in self.good)
         words = [len(c.split()) for c in self.captions]
@@ -67,7 +76,7 @@ class Health:
             "flip": sided < 0.01 * len(words),
         }
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> dict[str, object]:
         return {
             "layout": self.layout,
             "pairs": [
@@ -81,7 +90,7 @@ class Health:
 
 
 def show(path: str) -> str:
-    """A path fit for a screen: bytes that are no UTF-8 and control characters are spelled out."""
+    """A path fit for a screen: control characters and bytes that are not UTF-8 are escaped."""
     safe = os.fsencode(path).decode("utf-8", "backslashreplace")
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in safe)
 
@@ -92,9 +101,9 @@ def check(
     cache: Path | None = None,
     progress: Callable[[Iterable, int], Iterable] | None = None,
 ) -> Health:
-    """Scan the folder and decode every picture, on all cores; `cache` remembers files that did not change since.
+    """Scan the data and decode every picture, on all cores. `cache` skips files that did not change since.
 
-    Raises DataError where no pair is left.
+    Raises DataError if no pair is left.
     """
     folder = find(path, captions)
     known = _remembered(cache) if cache else {}
@@ -111,7 +120,7 @@ def check(
 
 
 def _remembered(cache: Path) -> dict[str, list]:
-    """What an earlier check found; what is missing or damaged is found again."""
+    """What an earlier check found; empty if its file is missing or damaged."""
     try:
         known: dict[str, list] = read_json(cache, dict[str, list])
     except ConfigError:

@@ -1,4 +1,4 @@
-"""Pictures encoded once: a folder of packed codes, several crops and flips of each. It knows no text model."""
+"""Pictures encoded once: a folder of packed codes, with several crops and flips of each. It knows no text model."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import numpy as np
 import torch
@@ -26,7 +26,7 @@ from tessera.files.claim import claim
 from tessera.tokens.image import ImageTokenizer
 
 PART = 256
-"""Pairs per file: what an interrupted encoding loses at most."""
+"""Pairs per file; an interruption loses at most this many."""
 
 
 KIND = "codes"
@@ -43,12 +43,12 @@ class Listed:
 
 @dataclass(frozen=True)
 class Index:
-    """What index.json holds; all but the pairs and parts is how they were made."""
+    """The content of index.json: the settings of the encoding, the parts and the pairs."""
 
     tokenizer: str
     views: Annotated[int, Ge(1)]
     seed: int
-    data: dict[str, Any]
+    data: dict[str, object]
     keys: str
     parts: tuple[str, ...]
     pairs: tuple[Listed, ...]
@@ -58,7 +58,7 @@ class Codes:
     """Packed codes, memory-mapped. View 0 of a pair is its middle square; the others are random crops and flips."""
 
     def __init__(self, folder: Path):
-        """Raises DataError where the folder holds no finished codes, or some that were not written whole."""
+        """Raises DataError if the folder holds no finished codes, or damaged ones."""
         try:
             self.index: Index = read_json(folder / "index.json", Index)
             if wrong := [name for name in self.index.parts if not re.fullmatch(r"part-\d{5,}\.npy", name)]:
@@ -71,7 +71,7 @@ class Codes:
         self.rows = np.arange(len(self.pairs))
 
     def _compare(self) -> None:
-        """Raises ValueError where the parts are not what the index promises."""
+        """Raises ValueError if the parts do not agree with the index."""
         count, views = len(self.index.pairs), self.index.views
         if len({p.key for p in self.index.pairs}) < count:
             raise ValueError("two pairs have the same key")
@@ -114,7 +114,7 @@ class Codes:
 
 
 def _mapped(part: Path) -> np.ndarray:
-    """An array in a file. Raises ValueError where it is not one."""
+    """The array in a file, memory-mapped. Raises ValueError if there is none."""
     if not part.is_file():
         raise ValueError(f"{part.name} is not there, or is not a regular file")
     try:
@@ -132,7 +132,7 @@ def encode(
     seed: int,
     progress: Callable[[Iterable, int], Iterable] | None = None,
 ) -> Codes:
-    """Write `views` encodings of each pair. Interrupted, the same call goes on; other settings begin anew."""
+    """Write `views` encodings of each pair. The same call resumes; other settings start again from the beginning."""
     begin(folder)
     about = {"tokenizer": tokenizer.fingerprint(), "views": views, "seed": seed, "data": asdict(config)}
     about["keys"] = hashlib.blake2b("\n".join(p.key for p in pairs).encode("utf-8", "surrogateescape")).hexdigest()
@@ -160,16 +160,16 @@ def encode(
 
 
 def begin(folder: Path) -> None:
-    """Make the folder one for codes, before any work. Raises ConfigError where it holds anything but codes of ours."""
+    """Claim the folder for codes, before any work. Raises ConfigError if it holds anything else."""
     claim(folder, KIND, lambda old: all(ours(p.name) for p in old.iterdir()))
 
 
 def ours(name: str) -> bool:
-    """Whether a name is one that an encoding gives."""
+    """Whether `encode` writes files of this name."""
     return bool(re.fullmatch(r"(started|index)\.json|part-\d{5,}\.npy", name)) or name == own.MARKER
 
 
-def _read_plainly(path: Path) -> Any:
+def _read_plainly(path: Path) -> object:
     try:
         return read_json(path)
     except ConfigError:

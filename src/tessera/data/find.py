@@ -1,4 +1,4 @@
-"""Which reader a data path gets. It knows no layout."""
+"""Choose the reader for a data path. It knows no layout."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from tessera.data.sources import Folder
 
 
 def find(path: str, captions: str = "") -> Folder:
-    """The pairs of a folder, of webdataset shards, or of a Hugging Face dataset, whichever `path` names."""
+    """The pairs of a folder, of webdataset shards, or of a Hugging Face dataset."""
     if path.startswith(hub.PREFIX):
         return hub.scan(path, captions)
     return shards.scan(path, captions) if shards.are_shards(path) else folders.scan(path, captions)

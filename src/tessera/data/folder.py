@@ -1,4 +1,4 @@
-"""Captioned folders in every usual layout, as a sorted list of pairs. It opens no picture."""
+"""Folders of captioned pictures in every usual layout, as a sorted list of pairs. It opens no picture."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from tessera.data.tables import Row
 from tessera.errors import ConfigError, DataError
 
 SINGLY = 3
-"""Files of a kind that is not used are named one by one up to this number, then together."""
+"""Up to this number, unused files of a kind are named one by one; more are counted."""
 
 
 def scan(path: str, captions: str = "") -> Folder:
-    """Find the pairs below `path`; `captions` is a second tree of texts or a COCO JSON file where they are apart.
+    """Find the pairs below `path`. `captions` is a second tree of texts, or a COCO JSON file elsewhere.
 
-    Raises ConfigError where the folder is not there, DataError where it holds no pair at all.
+    Raises ConfigError if the folder does not exist, DataError if it holds no pair.
     """
     root = Path(path).expanduser()
     if not os.path.isdir(root):
@@ -68,9 +68,9 @@ def _read_layout(root: Path, second: Path | None) -> Folder:
 
 
 def walk(root: Path) -> tuple[list[Path], list[Skip]]:
-    """All that is not a folder below `root`, sorted, and the entries that the system does not let us see.
+    """All files below `root`, sorted, and the entries that cannot be read.
 
-    A folder is visited once: a link to one is followed unless it leads to where we were already.
+    Each folder is visited once: a link is followed unless its folder was visited already.
     """
     seen: set[str] = set()
     files: list[Path] = []
@@ -105,7 +105,7 @@ def walk(root: Path) -> tuple[list[Path], list[Skip]]:
 
 
 def _matched(root: Path, text_root: Path, files: list[Path], others: list[Path], skipped: list[Skip]) -> Folder:
-    """Text files beside their pictures or in a tree of their own, matched by as much of the path as agrees."""
+    """Text files beside their pictures or in a second tree, matched by the longest common end of the path."""
     images = [f for f in files if f.suffix.lower() in SUFFIXES]
     beside = {(f.parent, f.stem): f for f in [*others, *files] if f.suffix.lower() == ".txt"}
     taken = {beside[key] for i in images if (key := (i.parent, i.stem)) in beside}
@@ -133,7 +133,7 @@ def _matched(root: Path, text_root: Path, files: list[Path], others: list[Path],
 
 
 class Endings:
-    """Texts by every ending of their path, so that a picture finds the one that shares the longest with its own."""
+    """Texts by every ending of their path, to find the one that shares the longest ending with a picture."""
 
     def __init__(self, root: Path, files: Sequence[Path]):
         self.by_ending: dict[str, list[Path]] = defaultdict(list)
@@ -142,7 +142,7 @@ class Endings:
                 self.by_ending[ending].append(file)
 
     def find(self, image: Path) -> Path | str:
-        """The text whose path agrees over the most folders from the end; else the reason there is none."""
+        """The text with the longest common end of the path, or the reason why there is none."""
         for ending in reversed(_endings(image)):
             if found := self.by_ending.get(ending):
                 if len(found) == 1:
@@ -178,7 +178,7 @@ def _add(pairs: list[Pair], skipped: list[Skip], key: str, image: Path, read: Ca
 
 
 def _listed(layout: str, root: Path, files: list[Path], rows: list[Row], skipped: list[Skip]) -> Folder:
-    """Pictures named in a table. Several rows of one picture are its captions; a name never leads out of the folder."""
+    """Pictures named in a table. Several rows of one picture are its captions. A name never leads out of the folder."""
     captions: dict[str, list[str]] = defaultdict(list)
     places: dict[str, Path] = {}
     refused = set()
@@ -208,11 +208,11 @@ def _listed(layout: str, root: Path, files: list[Path], rows: list[Row], skipped
 
 
 USUAL = ("", "images", "train")
-"""Folders below the data folder in which a listed picture is looked for; its key is then the name as it is listed."""
+"""Folders below the data folder in which a listed picture may lie; its key is the name as listed."""
 
 
 def _find(root: Path, row: Row) -> tuple[str, Path]:
-    """The key of a row's picture and where it lies; a row of a part (train2017) has the part in its key."""
+    """The key of a row's picture and its path. A row of a part (train2017) has the part in its key."""
     for folder in row.folders:
         if os.path.exists(root / folder / row.name):
             return f"{folder}/{row.name}", root / folder / row.name
@@ -230,7 +230,7 @@ def _unused(root: Path, files: list[Path]) -> list[Skip]:
 
 
 def _named(reason: str, paths: list[str]) -> list[Skip]:
-    """A few files by their names; many by the first and their number."""
+    """A few files by name; many by the first name and their number."""
     if len(paths) <= SINGLY:
         return [Skip(path, reason) for path in paths]
     return [Skip(paths[0], f"{reason}; and {len(paths) - 1:,} more like it")]

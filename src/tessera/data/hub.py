@@ -1,4 +1,4 @@
-"""Hugging Face datasets, by name or from a saved folder. The library is imported where it is asked for."""
+"""Hugging Face datasets, by name or from a saved folder. The library is imported only here."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class Row:
 
 
 def scan(path: str, caption_column: str = "") -> Folder:
-    """hf:NAME or hf:FOLDER, with @SPLIT behind it where it is not train. Raises ConfigError where it cannot be had."""
+    """hf:NAME or hf:FOLDER, with @SPLIT behind it unless it is train. Raises ConfigError if it cannot be read."""
     try:
         import datasets  # type: ignore[import-not-found]
     except ImportError as error:

@@ -1,4 +1,4 @@
-"""Picture files to uint8 tensors, whole or cropped and resized. It knows no captions."""
+"""Picture files as uint8 tensors, whole or cropped and resized. It knows no captions."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ from tessera.errors import DataError
 
 SUFFIXES = frozenset({".jpg", ".jpeg", ".jfif", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff"})
 FORMATS = ("JPEG", "PNG", "BMP", "GIF", "WEBP", "TIFF")
-"""Pillow's decoders that may see a picture, whatever its name says. Others start programs (EPS)."""
+"""The decoders of Pillow that are used, whatever a file's name says. Others start programs (EPS)."""
 OTHERS = frozenset(
     {".avif", ".heic", ".heif", ".ppm", ".pgm", ".pbm", ".pnm", ".jp2", ".j2k", ".jxl", ".jpe", ".apng", ".svg", ".psd",
      ".tga", ".ico", ".eps", ".exr", ".hdr", ".dds", ".dng", ".cr2", ".nef", ".arw"}
 )  # fmt: skip
 """Suffixes of pictures that are not read."""
 LARGEST = 80_000_000
-"""Pixels beyond which a file is refused as a decompression bomb."""
+"""Largest number of pixels; a larger picture is refused as a decompression bomb."""
 MODES = {1: "L", 2: "LA", 3: "RGB", 4: "RGBA"}
 ORIENTATION, SAMPLE_FORMAT = 274, 339  # tags of EXIF and TIFF
 
@@ -61,13 +61,13 @@ class Member:
 
 
 def place(text: str) -> Path | Member:
-    """Where a picture lies, from what `str` made of it."""
+    """A picture's place from its text form (`str`)."""
     match = re.fullmatch(r"(.*\.tar[^:]*):(\d+)\+(\d+)", text)
     return Member(Path(match[1]), int(match[2]), int(match[3])) if match else Path(text)
 
 
 def read(path: Path | Member, channels: int = 3) -> UInt8[Tensor, "C H W"]:
-    """What `decode` gives. Raises DataError that names the file."""
+    """The picture as `decode` gives it. Raises DataError that names the file."""
     try:
         return decode(path, channels)
     except DataError as error:
@@ -75,9 +75,9 @@ def read(path: Path | Member, channels: int = 3) -> UInt8[Tensor, "C H W"]:
 
 
 def decode(path: Path | Member, channels: int = 3) -> UInt8[Tensor, "C H W"]:
-    """A picture, turned as its EXIF says, in 1, 2, 3 or 4 channels; transparency is laid on white unless it is kept.
+    """A picture, turned as its EXIF says, in 1, 2, 3 or 4 channels. Without alpha, transparency becomes white.
 
-    Raises DataError with the reason alone where the file is not a whole, sane picture.
+    Raises DataError with only the reason if the file is not a whole picture of sane size.
     """
     try:
         raw = read_regular(path) if isinstance(path, str | Path) else path.read_bytes()

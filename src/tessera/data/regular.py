@@ -11,9 +11,9 @@ from tessera.errors import DataError
 
 
 def open_regular(path: str | Path) -> BinaryIO:
-    """A regular file, or a link to one, opened to read. Raises DataError with the reason where it cannot be had."""
+    """Open a regular file, or a link to one, for reading. Raises DataError with the reason if that fails."""
     try:
-        # A pipe could take the file's place at any moment, so the opened file is asked, and opening does not wait.
+        # A pipe could replace the file at any moment, so the opened file is checked, and opening does not wait.
         descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
     except (OSError, ValueError) as error:
         raise DataError(_reason(path, error)) from error
@@ -24,7 +24,7 @@ def open_regular(path: str | Path) -> BinaryIO:
 
 
 def read_regular(path: str | Path, most: int = 0) -> bytes:
-    """What a regular file holds; `most` is how many bytes are accepted, where there is a limit."""
+    """The content of a regular file of at most `most` bytes (0: no limit)."""
     with open_regular(path) as file:
         size = os.fstat(file.fileno()).st_size
         if most and size > most:

@@ -1,7 +1,7 @@
 """Webdataset shards (tar files of pictures and captions), read in place by an index of their members.
 
-Shards on the network are fetched once into a cache; from then on every member can be read at random, so that order,
-disjointness over ranks and workers, and resuming are exact and the same as for folders.
+Remote shards are downloaded once into a cache. After that every member can be read at random, so order, resuming and
+the division among ranks and workers are exact, as they are for folders.
 """
 
 from __future__ import annotations
@@ -21,7 +21,6 @@ from concurrent.futures import ProcessPoolExecutor
 from io import BytesIO
 from itertools import islice, product
 from pathlib import Path
-from typing import Any
 
 from tessera.data import captions as texts
 from tessera.data.pictures import SUFFIXES, Member
@@ -30,20 +29,20 @@ from tessera.errors import CheckpointError, ConfigError, DataError
 from tessera.files import own
 from tessera.files.atomic import whole, write_whole
 from tessera.files.claim import claim
-from tessera.files.download import CACHE, PIPE, TRIES, cached, download, output, stamp, starts_programs
+from tessera.files.download import CACHE, PIPE, cached, fetch, scheme_of, stamp, starts_programs
 
 SHARD = re.compile(r".*\.(tar|tgz|tar\.gz)")
 """The name of a shard."""
 MOST = 1_000_000
-"""Shards that braces may stand for."""
+"""Largest number of shards that braces may stand for."""
 COLUMNS = ("txt", "text", "caption", "json.caption", "json.text", "json.prompt", "json.captions", "json.description")
-"""Columns that are tried for captions."""
+"""Columns in which captions are looked for, in this order."""
 
 
 def are_shards(path: str) -> bool:
-    """Whether a data path names shards: a tar, a brace range of them, an address, a command, or a folder that holds
-    tars, and more of them than loose pictures."""
-    if starts_programs(path) or path.startswith(("http://", "https://")):
+    """Whether a data path names shards: a tar, a brace range, an address, a command, or a folder that holds more tars
+    than loose pictures."""
+    if starts_programs(path) or scheme_of(path):
         return True
     folder = Path(path).expanduser()
     if not folder.is_dir():
@@ -64,10 +63,10 @@ def _names(folder: Path) -> list[str]:
 
 
 def scan(path: str, caption_column: str = "") -> Folder:
-    """Find the pairs in all shards. Shards and members that cannot be used are left out and named.
+    """Find the pairs in all shards. Unusable shards and members are left out and named.
 
-    `caption_column` is an extension (txt) or a field of a JSON member (json.caption). Raises DataError where nothing
-    is left.
+    `caption_column` is an extension (txt) or a field of a JSON member (json.caption). Raises DataError if no
+    pair is left.
     """
     pairs: list[Pair] = []
     skipped: list[Skip] = []
@@ -76,7 +75,7 @@ def scan(path: str, caption_column: str = "") -> Folder:
         try:
             shard = local(source)
         except (CheckpointError, OSError) as error:
-            skipped.append(Skip(name, f"the shard cannot be fetched: {error}"))
+            skipped.append(Skip(name, f"the shard cannot be fetched: {str(error).rstrip('.')}"))
             continue
         members, reason = index(shard)
         if reason:
@@ -89,8 +88,8 @@ def scan(path: str, caption_column: str = "") -> Folder:
 
 
 def names_of(sources: Sequence[str]) -> list[str]:
-    """What the keys of each shard's pairs begin with: its own name, and where several have the same one as many of the
-    folders above it as tell them apart; the same on every machine."""
+    """The beginning of each shard's keys: its file name, and where several are equal, as many of the folders above as
+    distinguish them. It is the same on every machine."""
     parts = [[s] if s.startswith(PIPE) else s.rstrip("/").split("/") for s in sources]
     names = [p[-1] for p in parts]
     for length in range(2, max(map(len, parts), default=0) + 1):
@@ -102,7 +101,7 @@ def names_of(sources: Sequence[str]) -> list[str]:
 
 
 def expand(path: str) -> list[str]:
-    """Every shard: brace ranges {00..17} and lists {a,b} are written out, folders searched for tars, in order."""
+    """Every shard, in order: brace ranges {00..17} and lists {a,b} are expanded, folders are searched for tars."""
     if not path.startswith(PIPE):
         folder = Path(path).expanduser()
         if folder.is_dir():
@@ -118,7 +117,7 @@ def expand(path: str) -> list[str]:
         raise ConfigError(f"{path} stands for more than {MOST:,} shards.")
     sources = ["".join(parts) for parts in product(*choices)]
     if not starts_programs(path) and (hidden := next(filter(starts_programs, sources), "")):
-        raise ConfigError(f"{path} stands for '{hidden[:200]}', which starts programs; write it without braces there.")
+        raise ConfigError(f"{path} stands for '{hidden[:200]}', which starts programs; write that part without braces.")
     return sources
 
 
@@ -134,21 +133,13 @@ def _range(inside: str, path: str) -> list[str]:
 
 
 def local(source: str) -> Path:
-    """The shard as a plain tar on this disk; fetched into the cache where it is elsewhere, one process at a time."""
+    """The shard as a plain tar on this disk."""
     kept = CACHE / "shards"
-    if starts_programs(source):
-        path = output(source, kept)
-    elif source.startswith(("http://", "https://")):
-        path = download(source, cached(source, kept), tries=TRIES)
-    else:
-        path = Path(source).expanduser()
-        if not path.is_file():
-            raise CheckpointError("there is no such file")
-    return _unzipped(path, kept)
+    return _unzipped(fetch(source, kept), kept)
 
 
 def _unzipped(path: Path, kept: Path) -> Path:
-    """A gzipped shard, unpacked once for each state of the file."""
+    """A gzipped shard, unpacked once for each version of the file."""
     with path.open("rb") as file:
         if file.read(2) != b"\x1f\x8b":
             return path
@@ -165,7 +156,7 @@ def _unzipped(path: Path, kept: Path) -> Path:
 
 
 def index(shard: Path) -> tuple[dict[str, Member], str]:
-    """Where each member lies, and what is wrong with the shard. What comes before a damage is kept."""
+    """Where each member lies, and what is wrong with the shard. Members before a damaged place are kept."""
     found: dict[str, Member] = {}
     size = shard.stat().st_size
     try:
@@ -186,7 +177,7 @@ def index(shard: Path) -> tuple[dict[str, Member], str]:
 def _pair_up(
     name: str, shard: Path, members: dict[str, Member], column: str, pairs: list[Pair], skipped: list[Skip]
 ) -> None:
-    """Members whose names agree up to the first dot are one sample."""
+    """Members whose names are equal up to the first dot are one sample."""
     samples: dict[str, dict[str, Member]] = defaultdict(dict)
     for path, member in members.items():
         folder, _, file = path.rpartition("/")
@@ -212,7 +203,7 @@ def _captions(columns: dict[str, Member], asked: str) -> tuple[str, ...]:
         extension, _, fieldname = column.partition(".")
         if extension not in columns:
             continue
-        value: Any = texts.decoded(columns[extension].read_bytes())
+        value: object = texts.decoded(columns[extension].read_bytes())
         if fieldname:
             content = json.loads(value)
             value = content.get(fieldname, ()) if isinstance(content, dict) else ()
@@ -230,9 +221,9 @@ def pack(
     per_shard: int,
     progress: Callable[[Iterable, int], Iterable] = lambda items, total: items,
 ) -> list[Path]:
-    """Write shards of equally many pairs, pictures as they are, captions as .txt; on all cores, each read back.
+    """Write shards of equal size, on all cores: pictures unchanged, captions as .txt. Each shard is read back.
 
-    Interrupted, the same call goes on; another list of pairs in the same folder is refused.
+    After an interruption the same call resumes. Another list of pairs in the same folder is refused.
     """
     count = max(1, -(-len(pairs) // per_shard))
     digest = hashlib.blake2b("\n".join(p.key for p in pairs).encode("utf-8", "surrogateescape")).hexdigest()[:16]
@@ -240,7 +231,7 @@ def pack(
     begin(out)
     started = out / "pack.json"
     if started.is_file() and started.read_bytes() != plan.encode():
-        raise ConfigError(f"{out} holds shards of other pairs or another size; name a new folder.")
+        raise ConfigError(f"{out} holds shards of other pairs or another size. Name a new folder.")
     write_whole(started, plan)
     own.sweep(out)
     # The first `len % count` shards hold one pair more: no shard differs from another by more than one.
@@ -254,7 +245,7 @@ def pack(
 
 
 def begin(out: Path) -> None:
-    """Make the folder one for shards, before any work. Raises ConfigError where it holds anything but those."""
+    """Claim the folder for shards, before any work. Raises ConfigError if it holds anything else."""
     claim(out, "shards", lambda old: all(re.fullmatch(r"pack\.json|shard-\d{6,}\.tar", p.name) for p in old.iterdir()))
 
 

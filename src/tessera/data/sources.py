@@ -19,7 +19,7 @@ class Pair:
 
 @dataclass(frozen=True)
 class Skip:
-    """Something left out, and why."""
+    """A file or sample that was left out, and why."""
 
     path: str
     reason: str

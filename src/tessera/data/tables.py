@@ -1,6 +1,6 @@
-"""Tables that name pictures and their captions: CSV, JSON lines, Parquet and COCO. It looks for no picture.
+"""Tables of pictures and captions: CSV, JSON lines, Parquet and COCO. It opens no picture.
 
-What is wrong with one row is that row's reason; what is wrong with the whole table is a DataError that names it.
+A problem of one row becomes the reason in that Row. A problem of the whole table is a DataError that names the file.
 """
 
 from __future__ import annotations
@@ -14,7 +14,6 @@ import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from tessera.data.captions import COLUMNS, MARKS, clean, decoded
 from tessera.data.pictures import SUFFIXES
@@ -24,17 +23,17 @@ from tessera.errors import ConfigError, DataError
 
 @dataclass(frozen=True)
 class Row:
-    """A picture's name and captions; or, where there is a `reason`, what could not be used and why."""
+    """A picture's name and captions. A `reason` says why the row cannot be used."""
 
     name: str
     captions: tuple[str, ...] = ()
     reason: str = ""
     folders: tuple[str, ...] = ()
-    """Where the picture may lie besides the usual places."""
+    """Folders to look in besides the usual ones."""
 
 
 LINES = 100
-"""Lines that one CSV row may have; more are a quote that is never closed."""
+"""Most lines of one CSV row; more mean that a quote is not closed."""
 DELIMITERS = ",;\t|"
 HEADER = "file_name,text"
 LINE = re.compile(r"[^\r\n]*(?:\r\n|\r|\n)|[^\r\n]+$")
@@ -74,7 +73,7 @@ def _cells(lines: list[str], delimiter: str) -> list[str]:
 
 
 def _csv_rows(lines: Sequence[str], start: int, delimiter: str) -> Iterator[tuple[int, list[str] | str]]:
-    """(line, cells) of each row; where its quotes are damaged the reason, and the next line begins a row again."""
+    """(line, cells) of each row. If its quotes are damaged, the reason; then the next line begins a new row."""
     while start < len(lines):
         ahead = (lines[i] for i in range(start, min(start + LINES, len(lines))))
         reader = csv.reader(ahead, delimiter=delimiter, skipinitialspace=True)
@@ -120,7 +119,7 @@ def read_jsonl(path: Path) -> list[Row]:
 
 
 def read_parquet(path: Path) -> list[Row]:
-    """Columns file_name and a caption's; no other column is read."""
+    """The columns file_name and the captions; no other column is read."""
     try:
         import pyarrow.parquet as parquet
     except ImportError as error:
@@ -161,13 +160,13 @@ def _text(path: Path) -> str:
         raise DataError(f"{path}: {error}.") from error
 
 
-def _plain(column: Any) -> str:
-    """A column's name without what people vary: case, spaces, hyphens."""
+def _plain(column: object) -> str:
+    """A column's name without differences of case, spaces and hyphens."""
     return re.sub(r"[ -]+", "_", str(column).strip().lower())
 
 
 def _columns(path: Path, header: Sequence[str]) -> tuple[str, list[str]]:
-    """The columns, as they are spelled, of the name and of captions. Raises DataError with what to write."""
+    """The names of the columns of file names and of captions. Raises DataError that says which names to use."""
     name = next((h for h in header if _plain(h) == "file_name"), None)
     columns = [h for wanted in COLUMNS for h in header if _plain(h) == wanted]
     if name is None or not columns:
@@ -177,8 +176,8 @@ def _columns(path: Path, header: Sequence[str]) -> tuple[str, list[str]]:
     return name, columns
 
 
-def _row(where: str, name: Any, values: Iterable[Any]) -> Row:
-    """The first caption that is not empty counts; `values` are a row's in the order of COLUMNS."""
+def _row(where: str, name: object, values: Iterable[object]) -> Row:
+    """One row; its caption is the first of `values` (in the order of COLUMNS) that is not empty."""
     if isinstance(name, bytes):
         name = os.fsdecode(name)
     if not isinstance(name, str) or not name.strip():
@@ -205,7 +204,7 @@ WORDS = ('"images"', '"annotations"', '"caption"')
 
 
 def may_be_coco(path: Path) -> bool:
-    """Whether a JSON file has the words of COCO captions, looked for without reading it whole: boxes are huge."""
+    """Whether a JSON file holds the words of COCO captions. It is searched, not parsed: files of boxes are huge."""
     try:
         with open_regular(path) as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
             marked = next((name for mark, name in MARKS if content[: len(mark)] == mark), "")
@@ -216,7 +215,7 @@ def may_be_coco(path: Path) -> bool:
 
 
 def read_coco(path: Path) -> list[Row]:
-    """Captions by picture. `captions_train2017.json` also looks in train2017. Raises DataError for another file."""
+    """Captions by picture. `captions_train2017.json` also looks in train2017. Raises DataError if it is not COCO."""
     try:
         tables = json.loads(decoded(read_regular(path)))
         images, notes = tables["images"], tables["annotations"]
@@ -245,14 +244,15 @@ def read_coco(path: Path) -> list[Row]:
     return rows
 
 
-def _coco_images(path: Path, images: list[Any]) -> tuple[dict[Any, str | None], list[Row]]:
-    """Names by id, and what is wrong with entries. An id of two pictures belongs to neither."""
-    names: dict[Any, str | None] = {}
+def _coco_images(path: Path, images: list[object]) -> tuple[dict[int | str | None, str | None], list[Row]]:
+    """Names by id, and the problems of entries. An id of two pictures is used for neither."""
+    names: dict[int | str | None, str | None] = {}
     rows = []
     for number, image in enumerate(images):
         where = f"{path.name}, image {number}"
-        key = _id(image.get("id")) if isinstance(image, dict) else None
-        row = _row(where, image.get("file_name") if key is not None else None, [])
+        entry = image if isinstance(image, dict) else {}
+        key = _id(entry.get("id"))
+        row = _row(where, entry.get("file_name"), [])
         if key is None or row.reason:
             rows.append(Row(where, reason=row.reason if key is not None else "it has no id"))
         elif names.setdefault(key, row.name) != row.name:
@@ -263,5 +263,5 @@ def _coco_images(path: Path, images: list[Any]) -> tuple[dict[Any, str | None], 
     return names, rows
 
 
-def _id(value: Any) -> Any:
+def _id(value: object) -> int | str | None:
     return value if isinstance(value, int | str) else None

@@ -1,1 +1,1 @@
-"""Everything that is written, replaced and deleted goes through here: whole or not at all, and only what is our own."""
+"""All writing, replacing and deleting: files are written whole or not at all, and only our own are deleted."""

@@ -1,4 +1,4 @@
-"""Files that a reader sees whole or not at all. It knows no contents."""
+"""Atomic writes: a reader sees a file whole or not at all. It knows no contents."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from tessera.files import own
 
 @contextmanager
 def whole(path: Path) -> Iterator[Path]:
-    """Lend a temporary path beside `path`; what was written there gets its name at the end, synchronised, or is removed
-    where an error came in between."""
+    """Lend a temporary path beside `path`. At the end the file is synchronised and renamed; after an error it is
+    removed."""
     path = Path(path)
     fresh = path.with_name(own.temporary(path.name))
     try:
@@ -26,13 +26,13 @@ def whole(path: Path) -> Iterator[Path]:
 
 
 def write_whole(path: Path, content: bytes | str) -> None:
-    """Write a file so that a reader, or a kill, sees all of it or the one before."""
+    """Write a file atomically: a reader, or a kill, leaves either the whole new file or the old one."""
     with whole(path) as fresh:
         fresh.write_bytes(content.encode("utf-8") if isinstance(content, str) else content)
 
 
 def sync(path: Path) -> None:
-    """Ask the disk to keep a file or a folder's list of names."""
+    """fsync a file or a folder's list of names."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)

@@ -1,4 +1,4 @@
-"""Folders that this program begins, goes on in, and holds while it works there. It knows no contents."""
+"""Folders that this program creates, resumes in, and locks while it works there. It knows no contents."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ LOCK = ".tessera-lock"
 
 
 def claim(folder: Path, kind: str, began: Callable[[Path], bool] = lambda folder: False) -> None:
-    """Make a folder ours, or go on in one that is.
+    """Mark a folder as ours, or accept one that is.
 
-    `began` recognises folders that a release without markers began. Raises ConfigError where the folder holds anything
-    else, is a file, or was begun for another kind of thing; nothing in it is touched then.
+    `began` recognises folders of releases that wrote no markers. Raises ConfigError if the folder holds anything else,
+    is a file, or is a Tessera folder of another kind; then nothing in it is touched.
     """
     if folder.exists() and not folder.is_dir():
-        raise ConfigError(f"{folder} is a file; a folder is wanted there. Name another.")
+        raise ConfigError(f"{folder} is a file, not a folder. Name another.")
     found = kind_of(folder)
     if found and found != kind:
         raise ConfigError(f"{folder} holds a Tessera folder of another kind ({found}, not {kind}). Name a new folder.")
@@ -49,10 +49,10 @@ def claim(folder: Path, kind: str, began: Callable[[Path], bool] = lambda folder
 
 
 class Lock:
-    """Hold a folder until `release`, or until this process ends, however it ends.
+    """Lock a folder until `release`, or until this process ends, however it ends.
 
-    A POSIX record lock: it belongs to the process, so that forked workers do not keep it, and the kernel frees it after
-    a SIGKILL. Raises ConfigError that names the holder where another process has it. On a system without such locks
+    A POSIX record lock: it belongs to the process, so forked workers do not inherit it, and the kernel frees it after a
+    SIGKILL. Raises ConfigError that names the holder if another process has it. On a system without such locks
     (Windows) nothing is locked.
     """
 
@@ -80,11 +80,11 @@ class Lock:
             raise ConfigError(
                 f"{self.path.parent} is in use by {holder}. Wait for it, stop it, or name another folder."
             ) from None
-        except OSError:  # a file system that knows no locks
+        except OSError:  # a file system without locks
             file.close()
             return
         self.file = file
-        with suppress(OSError):  # a full disk: it is held all the same, only without a name
+        with suppress(OSError):  # a full disk: the lock holds all the same, only its owner has no name
             file.truncate(0)
             file.write(json.dumps({"pid": os.getpid(), "host": socket.gethostname()}))
             file.flush()

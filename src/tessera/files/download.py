@@ -1,8 +1,9 @@
-"""Files from the network or from programs, fetched once; the only place that starts programs. It knows no contents."""
+"""Files from the network or from programs, fetched once. The only module that starts programs; it knows no contents."""
 
 from __future__ import annotations
 
 import hashlib
+import io
 import os
 import re
 import shlex
@@ -12,7 +13,8 @@ import tempfile
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
 
@@ -22,18 +24,50 @@ from tessera.errors import CheckpointError, ConfigError
 from tessera.files.atomic import whole, write_whole
 
 CACHE = Path(os.environ.get("TESSERA_CACHE", "~/.cache/tessera")).expanduser()
+STORES = {"s3": "s3", "gs": "gs", "az": "azure", "abfs": "azure"}
+"""Object stores by the scheme of their addresses, and the extra of this package with which fsspec reads each."""
 TRIES = 8
-"""Connections that may break before a download is given up; each goes on where the one before was cut off."""
+"""How often a download is tried; each try resumes where the one before was cut off."""
+
+
+def scheme_of(source: str) -> str:
+    """The scheme of an address (s3 of s3://bucket/x); empty for a path."""
+    return source.partition("://")[0] if "://" in source else ""
+
+
+def is_remote(source: str) -> bool:
+    """Whether `download` reads a source."""
+    return scheme_of(source) in ("http", "https", *STORES)
+
+
+def fetch(source: str, cache: Path) -> Path:
+    """The file that a source names, on this disk. Remote files are downloaded into the cache, by one process at a time.
+
+    Raises CheckpointError if the file cannot be fetched, ConfigError for an address that Tessera does not read.
+    """
+    if starts_programs(source):
+        return output(source, cache)
+    if is_remote(source):
+        return download(source, cached(source, cache), tries=TRIES)
+    if scheme := scheme_of(source):
+        raise ConfigError(
+            f"{source[:200]}: Tessera does not read {scheme}:// itself. Name a program that prints the file, for "
+            f"example '{PIPE}hdfs dfs -cat {source[:200]}'."
+        )
+    path = Path(source).expanduser()
+    if not path.is_file():
+        raise CheckpointError("there is no such file")
+    return path
 
 
 def download(
     url: str, target: Path, sha256: str = "", tries: int = 1,
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> Path:  # fmt: skip
-    """Fetch a file once: resumed where it was cut off, by one process at a time, checked before it gets its name.
+    """Download a file once: by one process at a time, resumed after a broken connection, checked before it is renamed.
 
-    Its SHA-256 is compared with `sha256` where that is known, kept beside the file, and compared at each later use.
-    Raises CheckpointError with the address where there is no network.
+    Its SHA-256 is compared with `sha256` if that is given, stored beside the file, and compared at each later use.
+    Raises CheckpointError that names the address if there is no network.
     """
     target.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(f"{target}.lock"):
@@ -47,48 +81,40 @@ def download(
             try:
                 _fetch(url, part, progress)
                 break
-            except (urllib.error.URLError, OSError) as error:
-                if not left or getattr(error, "code", 500) in (401, 403, 404):
+            except OSError as error:
+                refused = isinstance(error, FileNotFoundError | PermissionError)
+                if not left or refused or getattr(error, "code", 500) in (401, 403, 404):
                     raise CheckpointError(
                         f"{url} cannot be fetched ({error}). Fetch it where there is a network, and give the file's "
-                        "path; the same command goes on with what has come so far."
+                        "path; or give the same command again to resume."
                     ) from error
                 time.sleep(0.2 * (tries - left))
         found = _sha256(part)
         if sha256 and found != sha256:
             part.unlink()
-            raise CheckpointError(f"What came from {url} has the SHA-256 {found}, not {sha256}; it was thrown away.")
+            raise CheckpointError(f"What came from {url} has the SHA-256 {found}, not {sha256}; it was deleted.")
         write_whole(about, found.encode())
         part.replace(target)
     return target
 
 
 PIPE = "pipe:"
-STORES = {
-    "gs://": ("gsutil", "cat", "{}"),
-    "s3://": ("aws", "s3", "cp", "{}", "-"),
-    "hdfs://": ("hdfs", "dfs", "-cat", "{}"),
-}
-"""How object stores are read: by their own tools, which get the address as one argument."""
 
 _QUOTED = r'''\\.|'[^']*'|"(?:\\.|[^"\\])*"'''
 _PARTS = re.compile(rf"""(?:{_QUOTED}|[^|'"\\])+|\|""", re.DOTALL)
 
 
 def starts_programs(source: str) -> bool:
-    """Whether reading a source starts programs on this machine. Such a source must have been typed by the user."""
-    return source.startswith((PIPE, *STORES))
+    """Whether reading a source starts programs on this machine. The user must have typed such a source."""
+    return source.startswith(PIPE)
 
 
 def programs_of(source: str) -> list[list[str]]:
-    """The programs that print a source, each with its arguments; the output of each is the input of the next.
+    """The programs of a `pipe:` source, each with its arguments. The output of each is the input of the next.
 
-    There is no shell: `pipe:curl -s URL | zcat` is two programs. Quotes are understood as a shell does, and ~/ at the
-    beginning of a word; whatever else a shell would act on is refused. Raises ConfigError.
+    No shell is started: `pipe:curl -s URL | zcat` is two programs. Quotes, and ~/ at the beginning of a word, mean what
+    they mean in a shell. Raises ConfigError for anything else on which a shell would act.
     """
-    for scheme, words in STORES.items():
-        if source.startswith(scheme):
-            return [[word.replace("{}", source) for word in words]]
     command = source.removeprefix(PIPE).strip()
     parts = _PARTS.findall(command)
     bare = re.sub(_QUOTED, lambda m: re.sub(r"[^$`]", "", m[0]) if m[0].startswith('"') else "", command, flags=re.S)
@@ -115,11 +141,11 @@ def _home(word: str) -> str:
 
 
 def output(source: str, cache: Path) -> Path:
-    """What the programs of a source print, as a file in the cache; made once for each command, folder, and state of the
-    files that it names. Raises CheckpointError where a program fails."""
+    """The output of a `pipe:` source as a file in the cache. It is made once for each command, working folder, and
+    state of the files that the command names. Raises CheckpointError if a program fails."""
     programs = programs_of(source)
     named = [stamp(Path(word)) for words in programs for word in words[1:]]
-    target = cached(source, cache, *([Path.cwd(), *named] if source.startswith(PIPE) else []))
+    target = cached(source, cache, Path.cwd(), *named)
     target.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(f"{target}.lock"):
         if not target.is_file():
@@ -129,13 +155,13 @@ def output(source: str, cache: Path) -> Path:
 
 
 def cached(source: str, cache: Path, *about: object) -> Path:
-    """Where something that came from `source`, and is as `about` says, is kept."""
+    """The path in the cache for `source`; `about` distinguishes versions of it."""
     key = hashlib.blake2b("\n".join(map(str, (source, *about))).encode("utf-8", "surrogateescape"), digest_size=8)
     return cache / f"{key.hexdigest()}-{re.sub(r'[^A-Za-z0-9_.-]+', '_', source)[-60:]}"
 
 
 def stamp(path: Path) -> str:
-    """Of a file: where it really is, how large, and when it changed."""
+    """A file's real path, its size, and when it changed."""
     try:
         found = path.stat()
         return f"{path.resolve()} {found.st_size} {found.st_mtime_ns}"
@@ -144,9 +170,9 @@ def stamp(path: Path) -> str:
 
 
 def run_programs(programs: Sequence[Sequence[str]], out: IO[bytes]) -> None:
-    """Run programs whose outputs are the next one's input, the last one's into `out`. Nothing else starts a program.
+    """Run a pipeline of programs and write its output to `out`. Nothing else in Tessera starts a program.
 
-    Raises CheckpointError with what they said where one fails; one that the next no longer listens to does not.
+    Raises CheckpointError with their messages if one fails. One whose reader stopped early (SIGPIPE) did not fail.
     """
     running: list[subprocess.Popen] = []
     with tempfile.TemporaryFile() as said:
@@ -156,7 +182,7 @@ def run_programs(programs: Sequence[Sequence[str]], out: IO[bytes]) -> None:
                 after = out if place == len(programs) - 1 else subprocess.PIPE
                 running.append(subprocess.Popen(list(words), stdin=before, stdout=after, stderr=said))
                 if place:
-                    before.close()  # type: ignore[union-attr]  # or the one before would not notice that nobody reads
+                    before.close()  # type: ignore[union-attr]  # or the one before would get no SIGPIPE
             codes = [process.wait() for process in running]
         except OSError as error:
             raise CheckpointError(f"The program '{words[0]}' cannot be started: {error.strerror}.") from error
@@ -176,25 +202,54 @@ def run_programs(programs: Sequence[Sequence[str]], out: IO[bytes]) -> None:
 
 
 def _fetch(url: str, part: Path, progress: Callable[[int, int], None]) -> None:
-    done = part.stat().st_size if part.exists() else 0
+    open_at = _from_store if scheme_of(url) in STORES else _from_server
+    before = part.stat().st_size if part.exists() else 0
+    with open_at(url, before) as (source, done, total), part.open("ab" if done else "wb") as file:
+        while chunk := source.read(1 << 20):
+            file.write(chunk)
+            done += len(chunk)
+            progress(done, total)
+    if total and done < total:
+        raise OSError(f"{done} of {total} bytes came")
+
+
+Opened = tuple[IO[bytes], int, int]
+"""The rest of a file, the number of bytes before it, and the size of the whole file (0 if unknown)."""
+
+
+@contextmanager
+def _from_server(url: str, done: int) -> Iterator[Opened]:
     request = urllib.request.Request(url, headers={"Range": f"bytes={done}-"} if done else {})
     try:
         source = urllib.request.urlopen(request, timeout=60)
     except urllib.error.HTTPError as error:
-        if error.code == 416 and done:  # nothing is left to fetch
-            return
-        raise
+        if error.code != 416 or not done:
+            raise
+        yield io.BytesIO(), done, done  # nothing is left to fetch
+        return
     with source:
-        resumed = source.status == 206
-        done = done if resumed else 0
-        total = done + int(source.headers.get("Content-Length") or 0)
-        with part.open("ab" if resumed else "wb") as file:
-            while chunk := source.read(1 << 20):
-                file.write(chunk)
-                done += len(chunk)
-                progress(done, total)
-    if total and done < total:
-        raise OSError(f"{done} of {total} bytes came")
+        done = done if source.status == 206 else 0
+        yield source, done, done + int(source.headers.get("Content-Length") or 0)
+
+
+@contextmanager
+def _from_store(url: str, done: int) -> Iterator[Opened]:
+    import fsspec
+
+    scheme = scheme_of(url)
+    try:
+        store = fsspec.filesystem(scheme)
+        size = int(store.size(url))
+        with store.open(url, "rb") as source:
+            done = done if done <= size else 0
+            source.seek(done)
+            yield source, done, size
+    except ImportError as error:
+        raise CheckpointError(f"{url} needs another package: pip install 'tessera[{STORES[scheme]}]'.") from error
+    except OSError:
+        raise
+    except Exception as error:  # each store's library has its own errors
+        raise OSError(f"{type(error).__name__}: {str(error)[:200]}") from error
 
 
 def _sha256(path: Path) -> str:

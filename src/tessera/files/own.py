@@ -1,7 +1,7 @@
-"""Which folders and files are this program's own, and the only place that deletes. It knows no contents.
+"""Which folders and files are this program's own; the only module that deletes. It knows no contents.
 
-A folder is ours when it holds the marker that `claim` writes. A name is ours when it has a form of OWN. Only a path
-with such a name, in such a folder, is ever removed; a link is removed, never what it points to.
+A folder is ours if it holds the marker that `claim` writes. A name is ours if it matches OWN. Only a path with such a
+name, in such a folder, is ever removed; a link is removed, never what it points to.
 """
 
 from __future__ import annotations
@@ -14,24 +14,24 @@ import socket
 from pathlib import Path
 
 MARKER = ".tessera"
-"""In every folder that this program began: one JSON object, {"kind": "run"}."""
+"""In every folder that this program created: one JSON object, {"kind": "run"}."""
 
 HOST = re.sub(r"\W", "", socket.gethostname())[:16] or "host"
 
 TEMPORARY = re.compile(r"\.tessera-(\w+)-(\d+)-.+")
-"""What is being written, and by which process of which machine."""
+"""A file that is being written, with the machine and the process that write it."""
 
 OWN = re.compile(r"\.?step-\d+|part-\d{5,}\.npy|shard-\d{6,}\.tar|(index|started|pack|data|learn)\.json|latest|best")
-"""Names that this program gives to what it may later remove or replace."""
+"""Names of files that this program may later remove or replace."""
 
 
 def temporary(name: str) -> str:
-    """The name under which this process writes `name` before it is whole."""
+    """The temporary name under which this process writes `name`."""
     return f".tessera-{HOST}-{os.getpid()}-{name}"
 
 
 def kind_of(folder: Path) -> str:
-    """For what this program began the folder; nothing where it did not."""
+    """The kind of thing for which this program created the folder; empty if it did not."""
     try:
         found = json.loads((folder / MARKER).read_text("utf-8"))
     except (OSError, ValueError, RecursionError):
@@ -41,7 +41,7 @@ def kind_of(folder: Path) -> str:
 
 
 def remove(path: Path) -> None:
-    """Remove a file or folder of our own, where it is there. Everything that deletes calls this."""
+    """Remove a file or folder of our own, if it exists. All deleting goes through here."""
     temporary_name, name = TEMPORARY.fullmatch(path.name), OWN.fullmatch(path.name)
     assert temporary_name or (name and kind_of(path.parent)), f"{path} is not ours to remove"
     if path.is_dir() and not path.is_symlink():
@@ -51,10 +51,10 @@ def remove(path: Path) -> None:
 
 
 def sweep(folder: Path, locked: bool = False) -> None:
-    """Remove what processes that are gone left half-written in a folder of ours, or in a plain one inside it; other
-    hidden files are left alone.
+    """Remove the half-written files of dead processes from a folder of ours, or from a plain folder inside it. Other
+    hidden files stay.
 
-    `locked` says that the caller holds the folder's lock, so that nobody else can be writing there.
+    `locked`: the caller holds the folder's lock, so no other process can be writing there.
     """
     ours = folder.is_dir() and (kind_of(folder) or kind_of(folder.parent))
     for path in folder.iterdir() if ours else ():
@@ -64,11 +64,7 @@ def sweep(folder: Path, locked: bool = False) -> None:
 
 
 def _alive(pid: int) -> bool:
-    """Whether another process of this number runs here; what this one left behind, it left by mistake."""
-    try:
-        os.kill(pid, 0)
-    except (ProcessLookupError, OverflowError):
-        return False
-    except OSError:
-        return True
-    return pid != os.getpid()
+    """Whether another process has this number. What this process left behind was left by mistake."""
+    import psutil
+
+    return pid != os.getpid() and pid < 2**31 and psutil.pid_exists(pid)

@@ -72,7 +72,7 @@ class Decoder(Protocol):
                 return end.value
 
 
-def after(prime: Int[Tensor, "B n"], total: int) -> tuple[Int[Tensor, "B N"], Bool[Tensor, "N"]]:
+def after(prime: Int[Tensor, "B n"], total: int) -> tuple[Int[Tensor, "B N"], Bool[Tensor, " N"]]:
     """`known` and `mask` of pictures whose first n codes are given."""
     known = prime.new_zeros(len(prime), total)
     known[:, : prime.shape[1]] = prime

@@ -24,7 +24,7 @@ Product = Callable[[Tensor], Tensor]
 class Packed(nn.Module):
     """A linear map whose matrix oneDNN has cut into tiles once: as fast for eight rows as for one, on a CPU."""
 
-    def __init__(self, weight: Float[Tensor, "N K"], bias: Float[Tensor, "N"] | None, dtype: torch.dtype):
+    def __init__(self, weight: Float[Tensor, "N K"], bias: Float[Tensor, " N"] | None, dtype: torch.dtype):
         super().__init__()
         self.dtype, self.outputs = dtype, len(weight)
         tiles = torch.ops.mkldnn._reorder_linear_weight(weight.detach().to(dtype).contiguous(), None)
@@ -58,7 +58,7 @@ def _(x: Tensor, name: int, outputs: int) -> Tensor:
 class Int8(nn.Module):
     """A linear map with a whole number -127 ... 127 for each weight and a scale for each output; rows are bf16."""
 
-    def __init__(self, weight: Float[Tensor, "N K"], bias: Float[Tensor, "N"] | None):
+    def __init__(self, weight: Float[Tensor, "N K"], bias: Float[Tensor, " N"] | None):
         super().__init__()
         weight = weight.detach()
         scale = weight.abs().amax(1).clamp(min=1e-12).div(127).bfloat16()
@@ -78,7 +78,7 @@ class Int8(nn.Module):
 class Plain(nn.Module):
     """A linear map in a type of its own."""
 
-    def __init__(self, weight: Float[Tensor, "N K"], bias: Float[Tensor, "N"] | None, dtype: torch.dtype):
+    def __init__(self, weight: Float[Tensor, "N K"], bias: Float[Tensor, " N"] | None, dtype: torch.dtype):
         super().__init__()
         self.weight, self.bias = weight.detach().to(dtype), None if bias is None else bias.detach().to(dtype)
 

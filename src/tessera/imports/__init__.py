@@ -1,1 +1,1 @@
-"""Other people's checkpoints -> run folders, and back. Nothing in a foreign file is executed."""
+"""Checkpoints of other programs -> run folders, and back. No code in a foreign file is executed."""

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable, Mapping
 from glob import has_magic
 from pathlib import Path
-from typing import Any
 
+from torch import Tensor
 from torch.serialization import get_unsafe_globals_in_checkpoint
 
 from tessera.errors import CheckpointError
@@ -24,15 +25,18 @@ MAY_NAME = frozenset(
         "argparse.Namespace",
     }
 )
-"""All that DeepSpeed's own files name. Its tool would run whatever they name, so others never reach it."""
+"""Everything that DeepSpeed's own files name. Its tool would run whatever a file names, so it gets no other file."""
 
+
+Consolidate = Callable[..., dict[str, Tensor]]
+"""DeepSpeed's tool: (folder, tag=) -> the weights put together."""
 
 INNER = ("vae.model.", "vae.network.", "prior.", "joint.")
-"""Names of our own faces for weights that stand under DALLE-pytorch's too, when they were trained here."""
+"""Names that our compat classes add for weights that also have DALLE-pytorch's name."""
 
 
-def read_folder(folder: Path) -> tuple[dict[str, Any], list[str]]:
-    """hparams, weights and the rest, and what there is to say. Raises CheckpointError for an incomplete folder."""
+def read_folder(folder: Path) -> tuple[Mapping[str, object], list[str]]:
+    """hparams, weights and the rest, and notices. Raises CheckpointError for an incomplete folder."""
     with guarded(folder):
         step = _newest(folder)
         states = sorted(step.glob("*model_states.pt"))
@@ -56,58 +60,58 @@ def read_folder(folder: Path) -> tuple[dict[str, Any], list[str]]:
             return kept, ["Consolidated by DeepSpeed's own tool."]
         if states[0].name.startswith("zero_pp_rank"):
             raise CheckpointError(
-                f"{folder} holds weights cut up by ZeRO stage 3, which DeepSpeed's own tool puts together: "
+                f"{folder} holds weights that ZeRO stage 3 sharded. DeepSpeed's own tool puts them together: "
                 "pip install deepspeed."
             )
         if not isinstance(first.get("module"), dict):
             raise CheckpointError(f"{states[0]} holds no 'module' with weights; it holds {told(first, 6)}.")
-        notice = "Optimiser state cut up by DeepSpeed is left behind; training goes on with a fresh Adam."
+        notice = "The optimiser state that DeepSpeed sharded is not imported; training goes on with a fresh Adam."
         return {**kept, "weights": dict(first["module"])}, [notice]
 
 
 def _newest(folder: Path) -> Path:
-    """The step that `latest` names, else the highest. A name that leads elsewhere, or that DeepSpeed's tool would take
-    for a pattern, is refused: it would open files that were not vetted."""
+    """The step that `latest` names, else the highest. A name that leads out of the folder, or that DeepSpeed's tool
+    would read as a pattern, is refused: it would open files that were not checked."""
     latest = folder / "latest"
     steps = [p.name for p in folder.glob("global_step*") if p.name.removeprefix("global_step").isdecimal()]
     last = max(steps, key=lambda name: int(name[11:20] or 0), default="")
     name = latest.read_text("utf-8", "replace").strip() if latest.is_file() else last
     if not re.fullmatch(r"\w[\w.-]*", name) or not (folder / name).is_dir():
         raise CheckpointError(
-            f"{folder} is no DeepSpeed checkpoint: it holds no 'latest' with the name of a folder in it, and no "
+            f"{folder} is not a DeepSpeed checkpoint: it holds no 'latest' that names one of its folders, and no "
             "global_step folder."
         )
     return folder / name
 
 
-def _tool() -> Any:
+def _tool() -> Consolidate | None:
     try:
         from deepspeed.utils.zero_to_fp32 import (  # type: ignore[import-not-found]
             get_fp32_state_dict_from_zero_checkpoint,
         )
     except ImportError:
         return None
-    return get_fp32_state_dict_from_zero_checkpoint
+    return get_fp32_state_dict_from_zero_checkpoint  # type: ignore[return-value]
 
 
 def _vet(file: Path) -> None:
-    """Raises CheckpointError where a file names what the tool would run, or cannot be looked through for it: the old
+    """Raises CheckpointError if a file names code that the tool would run, or cannot be searched for it: the old
     format, newer protocols of pickle, TorchScript, two formats in one file."""
     try:
         names = get_unsafe_globals_in_checkpoint(str(file))
-    except Exception as error:  # whatever cannot be looked through must not be opened
+    except Exception as error:  # a file that cannot be searched must not be opened
         raise CheckpointError(
-            f"{file} is not as DeepSpeed writes its files ({type(error).__name__}: {str(error)[:200]}); it is refused, "
+            f"{file} is not a file that DeepSpeed wrote ({type(error).__name__}: {str(error)[:200]}). It is refused, "
             "and nothing in it was run."
         ) from error
     if refused := sorted(set(names) - MAY_NAME):
         raise CheckpointError(f"{file} wants to run {told(refused, 4)}; it is refused, and nothing in it was run.")
 
 
-def _whole(consolidate: Any, folder: Path, tag: str) -> dict[str, Any]:
+def _whole(consolidate: Consolidate, folder: Path, tag: str) -> dict[str, Tensor]:
     if has_magic(str(folder)):
-        raise CheckpointError(f"DeepSpeed's tool takes '{folder}' for a pattern of names; rename it (no *, ?, [).")
+        raise CheckpointError(f"DeepSpeed's tool would read '{folder}' as a pattern; rename it (no *, ?, [).")
     try:
         return {name: value.clone() for name, value in consolidate(str(folder), tag=tag).items()}
-    except Exception as error:  # whatever the tool meets
+    except Exception as error:  # any error of the tool
         raise CheckpointError(f"DeepSpeed's tool cannot put {folder}/{tag} together: {error}") from error

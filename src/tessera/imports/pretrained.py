@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeVar
 
 import torch
 from annotated_types import Ge, Le
@@ -18,6 +18,8 @@ from tessera.imports.reader import guarded, read, state_of, tensors, told
 from tessera.models.openai_dvae import OpenAIDVAE, OpenAIDVAEConfig
 from tessera.models.vqgan import VQGAN, VQGANConfig
 
+Network = TypeVar("Network", bound=nn.Module)
+
 PUBLISHED: dict[str, dict[str, str]] = {
     "openai-dvae": {
         "encoder.pkl": "https://cdn.openai.com/dall-e/encoder.pkl",
@@ -28,21 +30,24 @@ PUBLISHED: dict[str, dict[str, str]] = {
         "vqgan.1024.config.yml": "https://heibox.uni-heidelberg.de/f/6ecf2af6c658432c8298/?dl=1",
     },
 }
-"""The tokenizers that DALLE-pytorch downloads by itself, by name."""
+"""The tokenizers that DALLE-pytorch downloads, by name."""
 
 
-def published(name: str, cache: Path = CACHE) -> nn.Module:
+def published(name: str, cache: Path = CACHE) -> OpenAIDVAE | VQGAN:
     """A tokenizer by name, downloaded once."""
     files = [download(url, cache / name / file, tries=TRIES) for file, url in PUBLISHED[name].items()]
     return openai_dvae(*files) if name == "openai-dvae" else vqgan(*files)
 
 
-def load_weights(make: Callable[[], nn.Module], state: Mapping[str, Tensor], path: Any) -> nn.Module:
-    """The model with these weights, strictly: raises CheckpointError that names what is missing, left over, of another
-    shape, or not finite. Shapes are compared before any memory is taken: a file may claim to be of any size."""
+def load_weights(make: Callable[[], Network], state: Mapping[str, Tensor], path: Path | str) -> Network:
+    """The model with exactly these weights. Raises CheckpointError that names weights that are missing, unknown, of
+    another shape, or not finite. Shapes are compared before memory is allocated: a file may claim any size."""
     shape = without_memory(make)
     own = {name: value.shape for name, value in shape.state_dict().items() if value.numel()}
-    missing, extra = sorted(own.keys() - state.keys()), sorted(state.keys() - own.keys())  # absent tables have no rows
+    missing, extra = (
+        sorted(own.keys() - state.keys()),
+        sorted(state.keys() - own.keys()),
+    )  # unused tables have no rows
     wrong = sorted(n for n in own.keys() & state.keys() if own[n] != state[n].shape)
     if missing or extra or wrong:
         shapes = ", ".join(f"{n} {list(state[n].shape)} instead of {list(own[n])}" for n in wrong[:3])
@@ -56,14 +61,14 @@ def load_weights(make: Callable[[], nn.Module], state: Mapping[str, Tensor], pat
     return model.eval()
 
 
-def without_memory(make: Callable[[], nn.Module]) -> nn.Module:
-    """A model whose tensors have shapes and nothing in them."""
+def without_memory(make: Callable[[], Network]) -> Network:
+    """The model on the meta device: its tensors have shapes and no data."""
     with torch.device("meta"):
         return make()
 
 
-def check_finite(state: Mapping[str, Tensor], path: Any) -> None:
-    """Raises CheckpointError that names the weights that hold NaN or infinity: such a model can only draw noise."""
+def check_finite(state: Mapping[str, Tensor], path: Path | str) -> None:
+    """Raises CheckpointError that names weights with NaN or infinity: such a model can only draw noise."""
     if broken := [name for name, value in state.items() if not value.isfinite().all()]:
         raise CheckpointError(
             f"{path} holds NaN or infinity in {len(broken)} of {len(state)} weights ({told(broken)}): the training "
@@ -75,7 +80,7 @@ def check_finite(state: Mapping[str, Tensor], path: Any) -> None:
 
 
 def vqgan(checkpoint: Path, yaml: Path | None = None) -> VQGAN:
-    """From a .ckpt and, where there is one, its .yaml; without it the shape of the weights says all but the size."""
+    """From a .ckpt and, if given, its .yaml. The shapes of the weights say everything but the size of pictures."""
     found = read(checkpoint)
     with guarded(checkpoint):
         state = found.get("state_dict", found) if isinstance(found, dict) else None
@@ -87,15 +92,15 @@ def vqgan(checkpoint: Path, yaml: Path | None = None) -> VQGAN:
         config = vqgan_config(state, checkpoint)
         if yaml:
             _compare(config, read_yaml(yaml), yaml)
-        return load_weights(lambda: VQGAN(config), state, checkpoint)  # type: ignore[return-value]
+        return load_weights(lambda: VQGAN(config), state, checkpoint)
 
 
-def _beside(name: Any) -> bool:
+def _beside(name: object) -> bool:
     return isinstance(name, str) and name.startswith(("loss.", "model_ema."))
 
 
-def vqgan_config(state: Mapping[str, Tensor], path: Any, pixels: int = 256) -> VQGANConfig:
-    """What the names and shapes of a VQGAN's weights tell. Raises CheckpointError where they are not one's."""
+def vqgan_config(state: Mapping[str, Tensor], path: Path | str, pixels: int = 256) -> VQGANConfig:
+    """A VQGAN's settings, from the names and shapes of its weights. Raises CheckpointError for other weights."""
 
     def count(pattern: str) -> int:
         return len({m[1] for m in (re.match(pattern, name) for name in state) if m})
@@ -126,12 +131,12 @@ def vqgan_config(state: Mapping[str, Tensor], path: Any, pixels: int = 256) -> V
 
 
 YAML_BYTES, YAML_DEPTH, YAML_WORD = 1 << 20, 20, 1000
-"""Bounds of a configuration: its size, how deep it nests, and the length of a word in it."""
+"""Limits of a .yaml: its size, its depth, and the length of a word."""
 
 
-def read_yaml(path: Path) -> Any:
-    """The settings in a .yaml. Raises CheckpointError where it cannot be read, or is larger, deeper or more entangled
-    than the settings of a network are."""
+def read_yaml(path: Path) -> object:
+    """The settings in a .yaml. Raises CheckpointError if it cannot be read, is too large or too deep, or refers to
+    parts of itself."""
     import yaml
 
     try:
@@ -141,7 +146,7 @@ def read_yaml(path: Path) -> Any:
         if len(raw) > YAML_BYTES:
             raise ValueError(f"it has {len(raw):,} bytes")
         text, depth = raw.decode("utf-8"), 0
-        for event in yaml.parse(text, yaml.SafeLoader):  # flat, and before anything is built of it
+        for event in yaml.parse(text, yaml.SafeLoader):  # a flat list of events, before anything is built
             depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
             if depth > YAML_DEPTH:
                 raise ValueError(f"it nests deeper than {YAML_DEPTH} levels")
@@ -163,11 +168,11 @@ SAID: dict[str, tuple[str, Any]] = {
     "num_res_blocks": ("model.params.ddconfig.num_res_blocks", Size),
     "z_channels": ("model.params.ddconfig.z_channels", Size),
 }
-"""Where the .yaml says what the weights' shapes say too."""
+"""Settings that both the .yaml and the shapes of the weights give, and their place in the .yaml."""
 
 
-def _compare(config: VQGANConfig, settings: Any, path: Path) -> None:
-    """Raises CheckpointError where the settings are those of another network."""
+def _compare(config: VQGANConfig, settings: object, path: Path) -> None:
+    """Raises CheckpointError if the settings are those of another network."""
     try:
         said = {name: cast(_setting(settings, place), kind, place) for name, (place, kind) in SAID.items()}
         gumbel = "GumbelVQ" in cast(_setting(settings, "model.target"), str, "model.target")
@@ -181,8 +186,8 @@ def _compare(config: VQGANConfig, settings: Any, path: Path) -> None:
         raise CheckpointError(f"{path} describes another VQGAN than the weights: {', '.join(different)[:400]}.")
 
 
-def _setting(settings: Any, place: str) -> Any:
-    """The value at a dotted place. Raises ConfigError that names it where it is missing."""
+def _setting(settings: object, place: str) -> object:
+    """The value at a dotted place. Raises ConfigError that names the place if it is missing."""
     for name in place.split("."):
         if not isinstance(settings, dict) or name not in settings:
             raise ConfigError(f"{place} is missing.")
@@ -200,17 +205,17 @@ def openai_dvae(encoder: Path, decoder: Path) -> OpenAIDVAE:
         found = read(path)
         with guarded(path):
             half = tensors(found if isinstance(found, dict) else state_of(found), path, "the weights of OpenAI's dVAE")
-            state |= {f"{part}.{_plain(name)}": value for name, value in half.items()}
+            state |= {f"{part}.{plain(name)}": value for name, value in half.items()}
     return openai_dvae_of(state, f"{encoder}, {decoder}")
 
 
-def _plain(name: str) -> str:
+def plain(name: str) -> str:
     """dall_e calls a convolution's tensors w and b."""
     name = name.removeprefix("blocks.")
     return re.sub(r"\.w$", ".weight", re.sub(r"\.b$", ".bias", name))
 
 
-def openai_dvae_of(state: Mapping[str, Tensor], path: Any) -> OpenAIDVAE:
+def openai_dvae_of(state: Mapping[str, Tensor], path: Path | str) -> OpenAIDVAE:
     def rows(name: str) -> int:
         if name not in state or not state[name].ndim:
             raise CheckpointError(f"{path}: not the weights of OpenAI's dVAE; {name} is missing or a single number.")
@@ -223,4 +228,4 @@ def openai_dvae_of(state: Mapping[str, Tensor], path: Any) -> OpenAIDVAE:
             blocks=len({n for n in state if re.fullmatch(r"encoder\.group_1\.block_\d+\.res_path\.conv_1\.weight", n)}),
             codes=rows("encoder.output.conv.weight"),
         )
-        return load_weights(lambda: OpenAIDVAE(config), state, path)  # type: ignore[return-value]
+        return load_weights(lambda: OpenAIDVAE(config), state, path)

@@ -1,4 +1,4 @@
-"""Foreign torch files, read without executing anything in them. It knows no model."""
+"""Foreign torch files, read without executing any code in them. It knows no model."""
 
 from __future__ import annotations
 
@@ -17,31 +17,31 @@ from tessera.errors import CheckpointError, ConfigError, TesseraError
 
 INERT = ("dall_e.", "torch.nn.modules.", "pytorch_lightning.", "lightning.", "omegaconf.", "taming.", "deepspeed.",
          "argparse.Namespace", "numpy.", "collections.defaultdict", "typing.Any", "pathlib.")  # fmt: skip
-"""Classes that honest files name. They are never imported: a hollow object stands for each."""
+"""Classes that honest files name. They are never imported; a hollow object takes the place of each."""
 
 
 REPEATED = 2**20
-"""A tensor may repeat few numbers many times without memory; one of more places than this must hold them."""
+"""A tensor may repeat a few numbers without memory (stride 0), up to this many elements."""
 
 
 class Hollow:
-    """What is left of an object whose class is not imported: its attributes."""
+    """An object whose class is not imported: only its attributes."""
 
-    def __new__(cls, *args: Any, **kwargs: Any) -> Hollow:
+    def __new__(cls, *args: object, **kwargs: object) -> Hollow:
         return object.__new__(cls)
 
-    def __init__(self, *args: Any, **kwargs: Any) -> None: ...
+    def __init__(self, *args: object, **kwargs: object) -> None: ...
 
-    def __setstate__(self, state: Any) -> None:
+    def __setstate__(self, state: object) -> None:
         self.__dict__.update(state if isinstance(state, dict) else {"state": state})
 
-    def __setitem__(self, key: Any, value: Any) -> None: ...
+    def __setitem__(self, key: object, value: object) -> None: ...
 
 
 def read(path: Path) -> Any:
     """The tensors and plain values in a .pt, .ckpt or .pkl file, by torch's restricted reader.
 
-    Raises CheckpointError where the file is missing, cut off, no torch file, or asks for anything to be run.
+    Raises CheckpointError if the file is missing, cut off, not a torch file, or names code to run.
     """
     if not path.is_file():
         raise CheckpointError(f"There is no file {path}.")
@@ -69,7 +69,7 @@ def read(path: Path) -> Any:
 
 
 def named_in_old_format(path: Path) -> set[str]:
-    """The classes that a file of torch before 1.6 names: several pickles in a row, whose codes are listed, not run."""
+    """The classes that a file of torch before 1.6 names. It is several pickles in a row; they are listed, not run."""
     names: set[str] = set()
     with path.open("rb") as file:
         try:
@@ -83,16 +83,16 @@ def named_in_old_format(path: Path) -> set[str]:
                     elif isinstance(argument, str):
                         words = [words[1], argument]
         except (ValueError, UnicodeDecodeError, IndexError):
-            pass  # no pickle: the reader says so
+            pass  # not a pickle: the reader says so
     return names
 
 
 @contextmanager
-def guarded(path: Any) -> Iterator[None]:
-    """Where foreign content becomes a model. Whatever goes wrong there means that the file is not what it claims.
+def guarded(path: Path | str) -> Iterator[None]:
+    """Where foreign content becomes a model: any error there means that the file is not what it claims.
 
-    One guard for every kind of error, because such content may hold anything anywhere: what a dozen lines of honest
-    code meet in it (a number for a table, a tensor without rows, a list that holds itself) has no end.
+    One guard for every kind of error, because such content may hold anything anywhere: a number instead of a table, a
+    tensor without rows, a list that holds itself.
     """
     try:
         yield
@@ -102,13 +102,15 @@ def guarded(path: Any) -> Iterator[None]:
         raise
     except Exception as error:
         reason = (
-            f"{type(error).__name__}: {str(error)[:200]}" if not isinstance(error, RecursionError) else "a deep nest"
+            f"{type(error).__name__}: {str(error)[:200]}"
+            if not isinstance(error, RecursionError)
+            else "nested too deeply"
         )
-        raise CheckpointError(f"{path} does not hold what it claims; it cannot be understood ({reason}).") from error
+        raise CheckpointError(f"{path} is not the checkpoint that it claims to be ({reason}).") from error
 
 
-def state_of(module: Any) -> dict[str, Tensor]:
-    """The parameters and buffers of a module that was saved whole and read as hollow objects; each object once."""
+def state_of(module: object) -> dict[str, Tensor]:
+    """The parameters and buffers of a module that was saved whole and read as hollow objects, each once."""
     found: dict[str, Tensor] = {}
     todo, seen = [("", module)], set()
     while todo:
@@ -122,18 +124,18 @@ def state_of(module: Any) -> dict[str, Tensor]:
     return found
 
 
-def _table(module: Hollow, kind: str) -> dict[str, Any]:
+def _table(module: Hollow, kind: str) -> dict[str, object]:
     table = getattr(module, kind, None)
     return {k: v for k, v in table.items() if isinstance(k, str)} if isinstance(table, dict) else {}
 
 
-def tensors(content: Any, path: Any, what: str) -> dict[str, Tensor]:
-    """Named tensors. Raises CheckpointError where the content is anything else."""
+def tensors(content: object, path: Path | str, what: str) -> dict[str, Tensor]:
+    """Check that content is named tensors. Raises CheckpointError if it is anything else."""
     if not isinstance(content, Mapping) or not content:
         raise CheckpointError(f"{path}: {what} are a {type(content).__name__}, not named tensors.")
     for name, value in content.items():
         if not isinstance(name, str) or not isinstance(value, Tensor):
-            raise CheckpointError(f"{path}: {what} are no named tensors; one is a {type(value).__name__}.")
+            raise CheckpointError(f"{path}: {what} are not named tensors; one is a {type(value).__name__}.")
         if value.layout != torch.strided or value.is_meta or value.is_complex() or value.is_quantized:
             raise CheckpointError(f"{path}: {told([name])} of {what} is not a plain tensor of numbers.")
         held = value.untyped_storage().nbytes() // value.element_size()
@@ -144,7 +146,7 @@ def tensors(content: Any, path: Any, what: str) -> dict[str, Tensor]:
     return dict(content)
 
 
-def told(names: Iterable[Any], count: int = 3) -> str:
-    """The first few names, fit for a sentence."""
+def told(names: Iterable[object], count: int = 3) -> str:
+    """The first few names, for a sentence."""
     shown = [n[:60] if isinstance(n, str) else f"a {type(n).__name__}" for n in list(names)[:count]]
     return ", ".join(shown) or "nothing"

@@ -1,4 +1,4 @@
-"""Foreign checkpoints -> run folders that this house draws from and goes on training, and runs -> foreign files."""
+"""Foreign checkpoints -> run folders to draw from and train on, and runs -> foreign checkpoints."""
 
 from __future__ import annotations
 
@@ -34,19 +34,19 @@ from tessera.tokens.image import Frozen
 from tessera.tokens.text import CLIP_VOCAB, Numbers, TextTokenizer
 
 MORE_STEPS = 10_000
-"""Steps that an imported run is set up to go on for; --steps changes it."""
+"""Steps for which an imported run goes on training; --steps changes it."""
 
 
 def bring_in(
     source: str, out: Path, text: str = "", yaml: str = "", decoder: str = "", version: str = "", optimizer: bool = True
 ) -> list[str]:
-    """Import a file, a DeepSpeed folder, or a published tokenizer by name; returns what there is to say about it.
+    """Import a file, a DeepSpeed folder, or a published tokenizer by name. Returns notices for the user.
 
-    Nothing is written before everything has been read. Raises CheckpointError where the source is not what it should
-    be, ConfigError where `out` holds something already.
+    Nothing is written before everything has been read. Raises CheckpointError if the source cannot be understood,
+    ConfigError if `out` is not empty.
     """
     if out.exists() and (not out.is_dir() or set(os.listdir(out)) - {MARKER}):
-        raise ConfigError(f"{out} is not empty, or a file; name a new folder for what is imported.")
+        raise ConfigError(f"{out} is a file or a folder that is not empty. Name a new folder.")
     found = _read(source, yaml, decoder, version)
     if isinstance(found.model, TextToImage | CLIP | DiscreteVAE):
         tokenizer = _text_tokenizer(text, found)
@@ -73,7 +73,7 @@ def _read(source: str, yaml: str, decoder: str, version: str) -> Imported:
         return Imported(pretrained.published(source))
     path = Path(source).expanduser()
     if (path / "config.json").is_file():
-        raise ConfigError(f"{path} is of Tessera already: draw from it, train on it, or name it with --tokens.image.")
+        raise ConfigError(f"{path} is a Tessera run already: draw from it, train on it, or use it with --tokens.image.")
     if path.is_dir():
         content, notices = deepspeed_folder.read_folder(path)
         found = dalle_pytorch.understood(content, path, version)
@@ -87,16 +87,15 @@ def _read(source: str, yaml: str, decoder: str, version: str) -> Imported:
     ):
         other = Path(decoder).expanduser() if decoder else path.with_name(path.name.replace("encoder", "decoder"))
         if other == path or not other.is_file():
-            raise CheckpointError(f"{path} is half of OpenAI's dVAE: name the other half with --decoder DECODER.PKL.")
+            raise CheckpointError(f"{path} is one half of OpenAI's dVAE. Name the other with --decoder DECODER.PKL.")
         return Imported(pretrained.openai_dvae(path, other))
     return dalle_pytorch.understood(content, path, version)
 
 
 def _text_tokenizer(name: str, found: Imported) -> TextTokenizer | None:
-    if isinstance(found.model, DiscreteVAE):
+    if not isinstance(found.model, TextToImage | CLIP):
         return None
-    config: Any = found.model.config
-    vocab: int = config.text_vocab
+    vocab = found.model.config.text_vocab
     if not name and vocab == CLIP_VOCAB:
         try:
             return text_tokens.find("clip")
@@ -104,14 +103,14 @@ def _text_tokenizer(name: str, found: Imported) -> TextTokenizer | None:
             found.notices.append(f"It reads CLIP's 49,408 tokens. {error}")
     if not name:
         found.notices.append(
-            f"The file holds no text tokenizer: prompts are token ids below {vocab}, until it is imported with --text."
+            f"The file holds no text tokenizer: prompts are token ids below {vocab}. Import with --text to write words."
         )
         return Numbers(vocab)
     tokenizer = text_tokens.find(name)
     if tokenizer.vocab > vocab:
         raise ConfigError(f"The tokenizer '{name}' has {tokenizer.vocab} tokens, the model only {vocab}.")
     if tokenizer.vocab < vocab:
-        found.notices.append(f"The tokenizer has {tokenizer.vocab} tokens, the model {vocab}: the others stay unused.")
+        found.notices.append(f"The tokenizer has {tokenizer.vocab} tokens, the model {vocab}: the rest are not used.")
     return tokenizer
 
 
@@ -153,7 +152,7 @@ def _train_config(found: Imported, source: str, out: Path) -> TrainConfig:
 
 
 def send_out(run: str, file: Path, form: str) -> list[str]:
-    """Write a run's best checkpoint in another program's format. Raises ConfigError where that has no such model."""
+    """Write a run's best checkpoint in another program's format. Raises ConfigError if it has no such model."""
     if form not in FORMATS:
         raise ConfigError(f"The format '{form}' is unknown; known: {', '.join(FORMATS)}.")
     if file.exists():

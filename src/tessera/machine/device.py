@@ -7,7 +7,6 @@ import gc
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
 
 import torch
 
@@ -85,7 +84,7 @@ def release() -> None:
     return_freed_memory()
 
 
-def _glibc() -> Any:
+def _glibc() -> ctypes.CDLL | None:
     return ctypes.CDLL(None) if has("mallopt") else None
 
 

@@ -6,6 +6,7 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
+import psutil
 import torch
 
 
@@ -15,13 +16,7 @@ def free_memory(device: torch.device) -> float:
     if device.type == "cuda":
         return float(torch.cuda.mem_get_info(device)[0])
     ranks = int(os.environ.get("LOCAL_WORLD_SIZE", 1))
-    return min([_meminfo() / ranks, *(left / ranks for left in _container()), *_limits()])
-
-
-def _meminfo() -> float:
-    file = Path("/proc/meminfo")
-    lines = file.read_text().splitlines() if file.is_file() else []
-    return float(next((int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable")), 2**63))
+    return min([psutil.virtual_memory().available / ranks, *(left / ranks for left in _container()), *_limits()])
 
 
 def _container() -> Iterator[float]:
@@ -33,13 +28,11 @@ def _container() -> Iterator[float]:
 
 def _limits() -> Iterator[float]:
     """What `ulimit -v` and `ulimit -d` leave."""
-    status = Path("/proc/self/status")
-    if not status.is_file():
+    process = psutil.Process()
+    if not hasattr(process, "rlimit"):  # not Linux
         return
-    import resource
-
-    held = dict(line.split(":", 1) for line in status.read_text().splitlines())
-    for kind, key in ((resource.RLIMIT_AS, "VmSize"), (resource.RLIMIT_DATA, "VmData")):
-        limit, _ = resource.getrlimit(kind)
-        if limit != resource.RLIM_INFINITY:
-            yield float(limit - int(held[key].split()[0]) * 1024)
+    held = process.memory_info()
+    for kind, size in ((psutil.RLIMIT_AS, held.vms), (psutil.RLIMIT_DATA, held.data)):
+        limit, _ = process.rlimit(kind)
+        if limit != psutil.RLIM_INFINITY:
+            yield float(limit - size)

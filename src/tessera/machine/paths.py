@@ -11,7 +11,6 @@ import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cache
-from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -110,7 +109,7 @@ def _onednn_float32() -> float:
     """torch offers float32 by oneDNN only under the name of bf16, and a CPU with bf16 tiles takes it by its word."""
     if not torch.backends.mkldnn.is_available():
         raise RuntimeError("torch was built without oneDNN")
-    matmul: Any = torch.backends.mkldnn.matmul  # type: ignore[attr-defined]
+    matmul = torch.backends.mkldnn.matmul  # type: ignore[attr-defined]
     x, weight = _tiny(256, 1024, 256)
     exact, before = x.double() @ weight.double().t(), matmul.fp32_precision
     matmul.fp32_precision = "bf16"

@@ -62,7 +62,7 @@ class CLIP(nn.Module):
         accuracy = (logits.argmax(0) == own).float().mean()
         return CLIPLoss((F.cross_entropy(logits, own) + F.cross_entropy(logits.t(), own)) / 2, accuracy)
 
-    def scores(self, tokens: Int[Tensor, "B T"], pixels: Float[Tensor, "B C S S"]) -> Float[Tensor, "B"]:
+    def scores(self, tokens: Int[Tensor, "B T"], pixels: Float[Tensor, "B C S S"]) -> Float[Tensor, " B"]:
         """Cosine similarity of each caption and its picture, times exp(temperature)."""
         texts = self.read(tokens, tokens < self.config.text_vocab)
         return (texts * self.look(pixels)).sum(-1) * self.temperature.exp()

@@ -1,4 +1,4 @@
-"""A model in a folder: config.json and weights.safetensors, and nothing executable. It knows no runs."""
+"""A model in a folder: config.json and weights.safetensors, nothing executable. It knows no runs."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from tessera.models.openai_dvae import OpenAIDVAE, OpenAIDVAEConfig
 from tessera.models.text_to_image import TextToImage
 from tessera.models.vqgan import VQGAN, VQGANConfig
 
-NETWORKS: dict[str, tuple[type, Any]] = {
+NETWORKS: dict[str, tuple[type, type[nn.Module]]] = {
     "dvae": (DVAEConfig, DiscreteVAE),
     "t2i": (TextToImageConfig, TextToImage),
     "clip": (CLIPConfig, CLIP),
@@ -31,20 +31,20 @@ NETWORKS: dict[str, tuple[type, Any]] = {
 }
 
 
-def network(config: Any) -> nn.Module:
+def network(config: object) -> nn.Module:
     """The model that a config describes, with fresh weights."""
     return class_of(config)(config)
 
 
-def class_of(config: Any) -> Any:
+def class_of(config: object) -> Any:
     """The class of the model that a config describes."""
     return next(cls for kind, cls in NETWORKS.values() if type(config) is kind)
 
 
 def write(folder: Path, model: nn.Module, weights: Mapping[str, Tensor] | None = None) -> None:
-    """Save a model of this house, tied weights once. `weights` are its own, where an engine holds them elsewhere."""
+    """Save a model, tied weights once. `weights` are its weights if an engine holds them elsewhere."""
     folder.mkdir(parents=True, exist_ok=True)
-    config: Any = model.config
+    config = model.config
     kind = next(name for name, (cls, _) in NETWORKS.items() if type(config) is cls)
     about = json.loads(json.dumps({"kind": kind, **to_dict(config)}))
     (folder / "config.json").write_text(json.dumps(about, indent=1), "utf-8")
@@ -56,8 +56,8 @@ def write(folder: Path, model: nn.Module, weights: Mapping[str, Tensor] | None =
 
 
 def read(folder: Path) -> nn.Module:
-    """The model that `write` saved. Raises CheckpointError where the folder holds none, a damaged one, or weights that
-    are not those of its config."""
+    """The model that `write` saved. Raises CheckpointError if there is none, if it is damaged, or if the weights do not
+    fit the config."""
     try:
         config = described(folder)
         with torch.device("meta"):  # no memory yet: the config may promise more than there are weights
@@ -73,15 +73,15 @@ UNREADABLE = (
     OSError, ValueError, TypeError, LookupError, AttributeError, ArithmeticError, AssertionError, RuntimeError,
     MemoryError, SafetensorError, ConfigError,
 )  # fmt: skip
-"""What files that were damaged or edited by hand make of a config and the network that it describes."""
+"""Errors that damaged or hand-edited files cause."""
 
 
-def described(folder: Path) -> Any:
-    """The config of the model in a folder, of whatever kind. Raises ConfigError where there is none, or where the
-    weights beside it were saved with another."""
+def described(folder: Path) -> object:
+    """The config of the model in a folder, of any kind. Raises ConfigError if there is none, or if the weights beside
+    it were saved with another."""
     about = read_json(folder / "config.json", dict)
     with safe_open(folder / "weights.safetensors", "pt") as file:
-        saved_with = (file.metadata() or {}).get("config")  # earlier ones do not say
+        saved_with = (file.metadata() or {}).get("config")  # files of earlier releases do not say it
     if saved_with not in (None, digest(about)):
         raise ConfigError("config.json is not the one that weights.safetensors were saved with")
     kind = about.pop("kind", None)
@@ -90,13 +90,13 @@ def described(folder: Path) -> Any:
     return merge(NETWORKS[kind][0](), about)
 
 
-def digest(about: dict[str, Any]) -> str:
-    """Equal for equal configs. Patterns and the like change what weights mean, and no shape tells."""
+def digest(about: Mapping[str, object]) -> str:
+    """Equal for equal configs. Patterns, for one, change what weights mean without changing a shape."""
     return hashlib.sha256(json.dumps(about, sort_keys=True).encode()).hexdigest()
 
 
 def fits(model: nn.Module, folder: Path) -> None:
-    """Raises CheckpointError where the weights in `folder` have other names or shapes than the model's; reads none."""
+    """Raises CheckpointError if the weights in `folder` have other names or shapes than the model. Reads only names."""
     own = model.state_dict(keep_vars=True)
     with safe_open(folder / "weights.safetensors", "pt") as file:
         shapes = {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118
@@ -111,7 +111,7 @@ def fits(model: nn.Module, folder: Path) -> None:
 
 
 def fill(model: nn.Module, folder: Path) -> None:
-    """Put the weights in `folder` into the model. Raises CheckpointError where they are those of another model."""
+    """Load the weights in `folder` into the model. Raises CheckpointError if they are those of another model."""
     try:
         if described(folder) != model.config:
             raise CheckpointError(f"{folder}/config.json describes another model.")
@@ -125,6 +125,6 @@ def parameters(model: nn.Module) -> int:
     return sum(p.numel() for p in model.parameters())
 
 
-def inputs(config: Any, rows: int) -> tuple[Any, ...]:
-    """What `network(config)` is called with in training, of `rows` samples, all zero."""
+def inputs(config: object, rows: int) -> tuple[Tensor | float, ...]:
+    """The arguments of `network(config)` in training, for `rows` samples, all zero."""
     return class_of(config).inputs(config, rows)

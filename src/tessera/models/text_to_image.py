@@ -143,7 +143,7 @@ class TextToImage(nn.Module):
         past.advance(x.shape[1])
         return self.image_head.logits(self._finish(self.transformer(x, past)[:, -1]))
 
-    def step(self, code: Int[Tensor, "B"], past: Past) -> Float[Tensor, "B K"]:
+    def step(self, code: Int[Tensor, " B"], past: Past) -> Float[Tensor, "B K"]:
         """Read one code; logits of the code that follows."""
         past.advance(1)
         return self.decode(code[:, None], past)[:, 0]
@@ -173,6 +173,6 @@ class TextToImage(nn.Module):
         """The caption of a picture without a caption: all padding. The argument is not changed."""
         return torch.arange(tokens.shape[1], device=tokens.device).add(self.config.text_vocab).expand_as(tokens)
 
-    def drop_captions(self, tokens: Int[Tensor, "B T"], rows: Bool[Tensor, "B"]) -> Int[Tensor, "B T"]:
+    def drop_captions(self, tokens: Int[Tensor, "B T"], rows: Bool[Tensor, " B"]) -> Int[Tensor, "B T"]:
         """`tokens` with the captions of some rows taken away, so that guidance has something to push from."""
         return torch.where(rows[:, None], self.null_caption(tokens), tokens)

@@ -205,7 +205,7 @@ class Past:
         for slot in self.slots:
             slot.stand = stand
 
-    def spread(self, rows: Int[Tensor, "B"]) -> None:
+    def spread(self, rows: Int[Tensor, " B"]) -> None:
         """Row i of the batch becomes what row `rows[i]` was."""
         for slot in self.slots:
             slot.keys, slot.values, slot.history = (kept.index_select(0, rows) for kept in slot.kept)

@@ -53,8 +53,8 @@ class Head(nn.Module):
 
 
 def slopes(
-    logits: Float[Tensor, "R V"], targets: Int[Tensor, "R"], share: Float[Tensor, "R"], summed: bool
-) -> tuple[Float[Tensor, ""], Float[Tensor, "R V"], Float[Tensor, "V"] | None]:
+    logits: Float[Tensor, "R V"], targets: Int[Tensor, " R"], share: Float[Tensor, " R"], summed: bool
+) -> tuple[Float[Tensor, ""], Float[Tensor, "R V"], Float[Tensor, " V"] | None]:
     """The weighted cross entropy, its gradient (softmax - onehot) * share in the logits' type, and that one's sum over
     rows where asked. Compiled it is one pass over the logits; without it takes several."""
     targets, share = targets[:, None], share[:, None]

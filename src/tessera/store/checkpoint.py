@@ -1,4 +1,4 @@
-"""A checkpoint's folder: its name, and checksums that tell a flipped bit or a lost file. It knows no model."""
+"""A checkpoint's folder: its name, and checksums that detect a flipped bit or a lost file. It knows no model."""
 
 from __future__ import annotations
 
@@ -21,28 +21,28 @@ SETTINGS = "run.json"
 
 @dataclass(frozen=True)
 class Checksums:
-    """What checksums.json holds: each file's path below the folder, and its SHA-256."""
+    """The content of checksums.json: each file's path below the folder, and its SHA-256."""
 
     sha256: dict[str, str]
 
 
 def step_of(path: Path) -> int:
-    """The step in a checkpoint's name; -1 where it is another name."""
+    """The step in a checkpoint's name; -1 for any other name."""
     match = re.fullmatch(r"step-([0-9]{6}|[1-9][0-9]{6,17})", path.name)
     return int(match[1]) if match else -1
 
 
 def seal(folder: Path) -> None:
-    """List the checksum of every file that is below the folder now; so it is done last."""
+    """Write the checksums of all files in the folder. Call it last."""
     files = sorted(p for p in folder.rglob("*") if p.is_file() and p != folder / CHECKSUMS)
     found = {p.relative_to(folder).as_posix(): _sha256(p) for p in files}
     (folder / CHECKSUMS).write_text(json.dumps({"sha256": found}, indent=1), "utf-8")
 
 
 def verify(checkpoint: Path, wanted: Callable[[str], bool] = lambda name: True) -> None:
-    """Raises CheckpointError where a file of a checkpoint is cut off, changed or missing, of those that are `wanted`.
+    """Raises CheckpointError if a `wanted` file of a checkpoint is cut off, changed or missing.
 
-    Where a release before checksums wrote it, sizes and JSON alone are looked at.
+    Checkpoints of releases before checksums are only checked for their sizes and their JSON.
     """
     try:
         if not checkpoint.is_dir():
@@ -58,7 +58,7 @@ def verify(checkpoint: Path, wanted: Callable[[str], bool] = lambda name: True) 
             name = file.relative_to(checkpoint).as_posix()
             if file.is_dir() or not wanted(name):
                 continue
-            if not file.is_file():  # a pipe, which would be waited for
+            if not file.is_file():  # reading a pipe would wait for ever
                 raise CheckpointError(f"{name} is not a regular file")
             if file.suffix == ".safetensors":
                 with safe_open(file, "pt"):  # compares what the header promises with the size of the file
@@ -70,7 +70,7 @@ def verify(checkpoint: Path, wanted: Callable[[str], bool] = lambda name: True) 
 
 
 def _compare(folder: Path, wanted: Callable[[str], bool]) -> bool:
-    """Hold the listed files whose name is `wanted` against the list; returns whether there is one.
+    """Compare the `wanted` files with their checksums. Returns whether the folder has checksums.
 
     Raises CheckpointError that names the first file that is missing or has changed.
     """
@@ -87,7 +87,7 @@ def _compare(folder: Path, wanted: Callable[[str], bool]) -> bool:
             if not (folder / path).is_file():
                 raise CheckpointError(f"{name} is missing")
             if _sha256(folder / path) != digest:
-                raise CheckpointError(f"{name} is not as it was written: its checksum differs")
+                raise CheckpointError(f"{name} has changed since it was written: its checksum differs")
     except (OSError, ValueError, ConfigError) as error:
         raise CheckpointError(str(error)) from error
     return True

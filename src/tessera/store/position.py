@@ -1,4 +1,7 @@
-"""Where a run stands: all that a checkpoint remembers besides weights and optimiser. It knows no training."""
+"""Where a run stands: what a checkpoint stores besides weights and optimiser. It knows no training."""
+
+# pyright: reportInvalidTypeForm=false
+# Type checkers do not accept infinity as a literal; `cast` does.
 
 from __future__ import annotations
 
@@ -14,7 +17,7 @@ Lowest = float | Literal[math.inf]  # infinite until there is a loss
 
 @dataclass
 class Position:
-    """Where a run stands: all that a checkpoint remembers besides weights, optimiser and learning rate."""
+    """Where a run stands: what a checkpoint stores besides weights, optimiser and learning rate."""
 
     step: Count = 0
     elapsed: Annotated[float, Ge(0)] = 0.0
@@ -25,7 +28,7 @@ class Position:
 
 @dataclass
 class Halvings:
-    """What the learning rate's schedule remembers."""
+    """The state of the learning rate's schedule."""
 
     scale: Annotated[float, Gt(0), Le(1)]
     best: Lowest
@@ -34,7 +37,7 @@ class Halvings:
 
 @dataclass
 class State:
-    """What the folder `state` of a checkpoint holds."""
+    """The content of a checkpoint's folder `state`."""
 
     schedule: Halvings
     at: Position

@@ -1,4 +1,4 @@
-"""A run folder: config, checkpoints, metrics. Whatever is in it was written whole or not at all. It knows no training.
+"""A run folder: config, checkpoints, metrics. Every file in it is written atomically. It knows no training.
 
 runs/birds/  config.json  metrics.jsonl  samples/  latest  best
              step-000500/{config.json, weights.safetensors, image_tokenizer/, text_tokenizer/, state/, optimizer/,
@@ -9,10 +9,9 @@ from __future__ import annotations
 
 import json
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
 
 from safetensors import SafetensorError
 
@@ -28,7 +27,7 @@ MAY_CHANGE = (
     "steps:", "budget:", "save_every:", "keep:", "log_every:", "valid_every:", "preview_every:", "patience:", "out:",
     "data.workers:", "optim.accumulate:", "machine.", "track.",
 )  # fmt: skip
-"""Settings that a run may be continued with."""
+"""Settings that may change when a run is resumed."""
 
 
 class Run:
@@ -45,25 +44,25 @@ class Run:
         return (self.folder / "config.json").is_file()
 
     def config(self) -> TrainConfig:
-        """The settings of the run. Raises CheckpointError where the folder is not a run."""
+        """The settings of the run. Raises CheckpointError if the folder is not a run."""
         config, _ = self._recorded()
         if config is None:
             raise CheckpointError(f"{self.folder} is not a run folder: it holds no readable config.json.")
         return config
 
     def make(self, began: Callable[[Path], bool] = lambda folder: False) -> None:
-        """Create the folder, or go on in one that Tessera began, so that a place that cannot be written, or is
-        somebody else's, is known before any work. `began` recognises more folders that are ours than runs."""
+        """Create the folder, or accept one that Tessera created. A folder that cannot be written, or is not ours, is
+        refused before any work. `began` recognises other folders of ours than runs."""
         claim(self.folder, "run", lambda folder: _began(folder) or began(folder))
         with self.written():
             self.samples.mkdir(parents=True, exist_ok=True)
             write_whole(self.folder / own.MARKER, (self.folder / own.MARKER).read_bytes())
 
     @contextmanager
-    def held(self, began: Callable[[Path], bool] = lambda folder: False) -> Iterator[None]:
-        """Make the folder and keep other processes out of it. Raises ConfigError that names the one that is there.
+    def held(self, began: Callable[[Path], bool] = lambda folder: False) -> Generator[None]:
+        """Make the folder and lock it. Raises ConfigError that names the process that holds it.
 
-        Inside another `held` of the same Run it is held already.
+        Inside another `held` of the same Run it is locked already.
         """
         self.make(began)
         if self.lock.held:
@@ -76,9 +75,9 @@ class Run:
             self.lock.release()
 
     def open(self, config: TrainConfig) -> list[str]:
-        """Begin the run, or go on with it; returns what there is to say about it.
+        """Start or resume the run. Returns notices for the user.
 
-        Raises ConfigError where the folder holds a run with other settings.
+        Raises ConfigError if the folder holds a run with other settings.
         """
         self.make()
         old, notice = self._recorded()
@@ -89,7 +88,7 @@ class Run:
             if changed:
                 raise ConfigError(
                     f"{self.folder} holds a run with other settings ({'; '.join(changed[:4])}). "
-                    "Give the same settings to go on with it, or another --out to begin a new one."
+                    "Give the same settings to resume it, or another --out to start a new run."
                 )
         with self.written():
             for folder in (self.folder, self.samples):
@@ -102,8 +101,8 @@ class Run:
         return [notice] if notice else []
 
     def _recorded(self) -> tuple[TrainConfig | None, str]:
-        """The settings that the folder, or its newest checkpoint that tells, was written with, and a notice where they
-        are not the folder's. Raises CheckpointError where there are checkpoints and none of them tells."""
+        """The settings in config.json, or else those in the newest checkpoint that has them, with a notice about that.
+        Raises CheckpointError if there are checkpoints and none of them has settings."""
         path = self.folder / "config.json"
         try:
             return _settings(path), ""
@@ -115,15 +114,15 @@ class Run:
                 return _settings(checkpoint / SETTINGS), f"{wrong}; the settings are those of {checkpoint.name}."
         if self.checkpoints():
             raise CheckpointError(
-                f"{wrong}, and no checkpoint tells its settings, so nothing says whether they are the same. "
-                "Restore config.json, or give another --out to begin a new run."
+                f"{wrong}, and no checkpoint holds its settings, so they cannot be compared. "
+                "Restore config.json, or give another --out to start a new run."
             )
-        return None, f"{wrong}; the run begins anew." if path.exists() else ""
+        return None, f"{wrong}; the run starts from the beginning." if path.exists() else ""
 
     # Checkpoints.
 
     def checkpoints(self) -> list[Path]:
-        """Everything that has a checkpoint's name, oldest first; one that is whole passes `verify`."""
+        """All paths with a checkpoint's name, oldest first. `verify` says which are whole."""
         return sorted((p for p in self.folder.glob("step-*") if step_of(p) >= 0), key=step_of)
 
     def latest(self) -> Path | None:
@@ -131,7 +130,7 @@ class Run:
         return next((p for p in reversed(self.checkpoints()) if (p / "weights.safetensors").is_file()), None)
 
     def named_best(self) -> Path | None:
-        """The checkpoint that the file `best` names; it may name nothing but a checkpoint of this run."""
+        """The checkpoint that the file `best` names, if it is one of this run."""
         try:
             name = (self.folder / "best").read_text("utf-8").strip()
         except (OSError, ValueError):
@@ -139,16 +138,16 @@ class Run:
         return next((p for p in self.checkpoints() if p.name == name and p.is_dir()), None)
 
     def best(self) -> Path:
-        """The checkpoint to draw from: the best on held-out pairs where that was measured, else the newest."""
+        """The checkpoint to draw from: the best on held-out pairs if that was measured, else the newest."""
         chosen = self.named_best() or self.latest()
         if chosen is None:
-            raise CheckpointError(f"{self.folder} holds no checkpoint. Is it a run folder, and did its run begin?")
+            raise CheckpointError(f"{self.folder} holds no checkpoint. Is it a run folder, and did its training start?")
         return chosen
 
     def save(self, step: int, write: Callable[[Path], None], keep: int, best: bool = False) -> Path:
-        """Let `write` fill a checkpoint, then give it its name; afterwards remove the old ones.
+        """Let `write` fill a checkpoint, rename it to its final name, and remove the old ones.
 
-        Raises CheckpointError on a full or read-only disk; the checkpoints before it stay as they are.
+        Raises CheckpointError on a full or read-only disk; then the older checkpoints stay.
         """
         fresh = self.begin(step)
         with self.guarded(step):
@@ -158,7 +157,7 @@ class Run:
         return target
 
     def fresh(self, step: int) -> Path:
-        """Where the checkpoint of a step is written before it has its name."""
+        """The temporary folder of a step's checkpoint."""
         return self.folder / f".step-{step:06d}"
 
     def begin(self, step: int) -> Path:
@@ -169,7 +168,7 @@ class Run:
         return self.fresh(step)
 
     def commit(self, step: int, best: bool = False) -> Path:
-        """Give a checkpoint that is all there its checksums and its name."""
+        """Write the checksums of a complete checkpoint and rename it to its final name."""
         fresh = self.fresh(step)
         target = self.folder / fresh.name[1:]
         with self.guarded(step):
@@ -187,8 +186,8 @@ class Run:
         return target
 
     def prune(self, keep: int, step: int) -> None:
-        """Remove all but the newest `keep` checkpoints up to a step, and the best; those beyond it are damaged ones,
-        which the run passed over and will replace."""
+        """Remove all checkpoints up to a step but the newest `keep` and the best. Those beyond the step are damaged
+        ones that the run skipped and will replace."""
         best = self.named_best()
         with self.written():
             for old in [p for p in self.checkpoints() if step_of(p) <= step][:-keep]:
@@ -196,8 +195,8 @@ class Run:
                     own.remove(old)
 
     @contextmanager
-    def guarded(self, step: int) -> Iterator[None]:
-        """Turn what goes wrong in writing a checkpoint into a sentence, and clear it away."""
+    def guarded(self, step: int) -> Generator[None]:
+        """Turn an error while a checkpoint is written into one sentence, and remove what was written."""
         try:
             yield
         except (OSError, SafetensorError, RuntimeError) as error:
@@ -206,12 +205,12 @@ class Run:
             last = self.latest()
             raise CheckpointError(
                 f"The checkpoint of step {step} cannot be written in {self.folder}: {error}. "
-                f"The last one before it is {last.name if last else 'none'}; make room and give the same command again."
+                f"The last one before it is {last.name if last else 'none'}. Make room and give the same command again."
             ) from error
 
     @contextmanager
-    def written(self) -> Iterator[None]:
-        """Turn what a disk does to other files of the run into a sentence."""
+    def written(self) -> Generator[None]:
+        """Turn an error of the disk with other files of the run into one sentence."""
         try:
             yield
         except OSError as error:
@@ -223,33 +222,33 @@ class Run:
     # Metrics.
 
     def forget_after(self, step: int) -> None:
-        """Drop metrics beyond `step`: a resumed run writes them again."""
+        """Remove metrics beyond `step`; a resumed run writes them again."""
         rows = [row for row in self.read_metrics() if row.get("step", 0) <= step]
         with self.written():
             write_whole(self.metrics, "".join(json.dumps(row) + "\n" for row in rows))
 
-    def read_metrics(self) -> list[dict[str, Any]]:
-        """All rows; a line that was cut off by a kill, or is damaged, is left out."""
-        rows = []
+    def read_metrics(self) -> list[dict[str, float]]:
+        """All rows, without damaged lines and lines that a kill cut off."""
+        rows: list[dict[str, float]] = []
         for line in self.metrics.read_bytes().split(b"\n") if self.metrics.is_file() else []:
             with suppress(ValueError, RecursionError):
                 row = json.loads(line)
-                if isinstance(row, dict) and all(isinstance(v, int | float) for v in row.values()):
-                    rows.append(row)
+                if isinstance(row, dict) and all(isinstance(v, int | float) for v in row.values()):  # pyright: ignore
+                    rows.append(row)  # pyright: ignore[reportUnknownArgumentType]
         return rows
 
 
 def checkpoint_of(path: str | Path) -> Path:
-    """The checkpoint that a path names: itself, or the best of the run; a damaged one is passed over with a warning.
+    """The checkpoint that a path names: itself, or the best of a run. Damaged ones are skipped with a warning.
 
-    Raises CheckpointError where there is none. What only training needs is not looked at.
+    Raises CheckpointError if there is none. Files that only training needs are not checked.
     """
     folder = Path(path).expanduser()
     if (folder / "weights.safetensors").is_file():
         verify(folder, _drawn_with)
         return folder
     run = Run(folder)
-    first, damage = run.best(), []
+    first, damage = run.best(), list[str]()
     for checkpoint in [first, *(p for p in reversed(run.checkpoints()) if p != first)]:
         try:
             verify(checkpoint, _drawn_with)
@@ -267,7 +266,7 @@ def _drawn_with(name: str) -> bool:
 
 
 def _began(folder: Path) -> bool:
-    """Whether a release without markers began this folder as a run."""
+    """Whether this is the run folder of a release without markers."""
     try:
         _settings(folder / "config.json")
     except CheckpointError:

@@ -1,26 +1,27 @@
-"""Pixels <-> ints, frozen: an image tokenizer as the prior and the pipeline see it. It knows no training."""
+"""A frozen image tokenizer, as the prior and the pipeline use it: pixels <-> codes. It knows no training."""
 
 from __future__ import annotations
 
 import hashlib
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from tessera.config import DVAEConfig
 from tessera.errors import CheckpointError
 from tessera.models import saved
 from tessera.models.dvae import DiscreteVAE
-from tessera.models.openai_dvae import OpenAIDVAE
-from tessera.models.vqgan import VQGAN
+from tessera.models.openai_dvae import OpenAIDVAE, OpenAIDVAEConfig
+from tessera.models.vqgan import VQGAN, VQGANConfig
 
 
 class ImageTokenizer(Protocol):
     """Pictures with values 0 ... 1 become a square grid of codes 0 ... vocab - 1, and back."""
 
-    config: Any
+    config: DVAEConfig | VQGANConfig | OpenAIDVAEConfig
     vocab: int
     grid: int
     pixels: int
@@ -34,7 +35,7 @@ class ImageTokenizer(Protocol):
 
 
 class Frozen:
-    """A network with `encode` and `decode` seen as a tokenizer; looking at one that still learns changes nothing."""
+    """A network with `encode` and `decode` as a tokenizer. It may be used on a network that is still in training."""
 
     def __init__(self, model: DiscreteVAE | VQGAN | OpenAIDVAE):
         self.model, self.config = model, model.config
@@ -64,7 +65,7 @@ class Frozen:
 
 
 def load(folder: Path) -> Frozen:
-    """The image tokenizer in a folder. Raises CheckpointError where there is none."""
+    """The image tokenizer in a folder. Raises CheckpointError if there is none."""
     model = saved.read(folder)
     if not isinstance(model, DiscreteVAE | VQGAN | OpenAIDVAE):
         raise CheckpointError(f"{folder} holds a {type(model).__name__}, which is not an image tokenizer.")

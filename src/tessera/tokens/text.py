@@ -1,4 +1,4 @@
-"""Words <-> ints: a BPE trained on your captions, CLIP's, or one of several file formats. It knows no pictures."""
+"""Text tokenizers: a BPE trained on your captions, CLIP's, or one from a file. It knows no pictures."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import json
 import zlib
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal, Protocol
+from typing import Annotated, Literal, Protocol
 
 import torch
 from annotated_types import Ge
@@ -35,7 +35,7 @@ class TextTokenizer(Protocol):
 
 
 class BPE:
-    """A HuggingFace `tokenizers` model behind a cleaning of the text."""
+    """A HuggingFace `tokenizers` model, after a function that cleans the text."""
 
     def __init__(self, inner: Tokenizer, cleaning: str = "none"):
         self.inner, self.cleaning = inner, cleaning
@@ -46,7 +46,7 @@ class BPE:
         return self.inner.encode(self.clean(text), add_special_tokens=False).ids
 
     def decode(self, ids: Iterable[int]) -> str:
-        """The caption; padding ids, which lie beyond the vocabulary, are left out."""
+        """The caption, without padding ids (those beyond the vocabulary)."""
         return self.inner.decode([i for i in map(int, ids) if i < self.vocab]).strip()
 
     def save(self, folder: Path) -> None:
@@ -56,7 +56,7 @@ class BPE:
 
 
 def clip_clean(text: str) -> str:
-    """What CLIP does to a caption first: mend its encoding, unescape it twice, fold white space, lower case."""
+    """CLIP's cleaning of a caption: repair its encoding, unescape HTML twice, collapse white space, lower case."""
     try:
         import ftfy
     except ImportError as error:
@@ -68,7 +68,7 @@ CLEANINGS: dict[str, Callable[[str], str]] = {"none": str, "clip": clip_clean}
 
 
 def train_bpe(captions: Iterable[str], vocab: int) -> BPE:
-    """A byte-level BPE learned from the captions, lower-cased. Id 0 is <bos>; no text is unknown to it."""
+    """A byte-level BPE trained on the captions, in lower case. Id 0 is <bos>. It can encode any text."""
     inner = Tokenizer(models.BPE())
     inner.normalizer = normalizers.Sequence([normalizers.NFC(), normalizers.Lowercase()])
     inner.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=True)
@@ -89,8 +89,9 @@ def clip_bpe(merges: Path) -> BPE:
     """CLIP's 49,408-entry BPE from its merges file (bpe_simple_vocab_16e6.txt, gzipped or not)."""
     raw = merges.read_bytes()
     text = (gzip.decompress(raw) if raw[:2] == b"\x1f\x8b" else raw).decode("utf-8")
-    pairs: list[Any] = [tuple(line.split()) for line in text.split("\n")[1 : CLIP_VOCAB - 512 - 2 + 1]]
-    if len(pairs) != CLIP_VOCAB - 514 or any(len(p) != 2 for p in pairs):
+    lines = [line.split() for line in text.split("\n")[1 : CLIP_VOCAB - 512 - 2 + 1]]
+    pairs = [(line[0], line[1]) for line in lines if len(line) == 2]
+    if not len(pairs) == len(lines) == CLIP_VOCAB - 514:
         raise ConfigError(f"{merges} is not CLIP's merges file: it does not hold {CLIP_VOCAB - 514} pairs of symbols.")
     letters = list(_byte_letters().values())
     symbols = letters + [s + "</w>" for s in letters] + ["".join(p) for p in pairs]
@@ -117,7 +118,7 @@ def _byte_letters() -> dict[int, str]:
 
 
 def find_clip_merges() -> Path:
-    """CLIP's merges inside an installed package that carries them; the package itself is not imported."""
+    """CLIP's merges from an installed package that has them; the package itself is not imported."""
     for package, place in (("open_clip", "."), ("dalle_pytorch", "data"), ("clip", ".")):
         spec = importlib.util.find_spec(package)
         for root in (spec.submodule_search_locations or []) if spec else []:
@@ -125,13 +126,13 @@ def find_clip_merges() -> Path:
                 if (path := Path(root, place, name)).is_file():
                     return path
     raise ConfigError(
-        "CLIP's merges were not found. Give their file (--tokens.text .../bpe_simple_vocab_16e6.txt.gz), or install a "
-        "package that carries them: pip install --no-deps open_clip_torch."
+        "CLIP's merges were not found. Name their file (--tokens.text .../bpe_simple_vocab_16e6.txt.gz), or install a "
+        "package that has them: pip install --no-deps open_clip_torch."
     )
 
 
 class Numbers:
-    """A model without a tokenizer of its own: its prompts are written as ids, "17 4 256"."""
+    """The tokenizer of a model without one: prompts are token ids, "17 4 256"."""
 
     def __init__(self, vocab: int):
         self.vocab = vocab
@@ -140,7 +141,7 @@ class Numbers:
         words = text.replace(",", " ").split()
         if bad := [w for w in words if not w.isdecimal() or int(w) >= self.vocab]:
             raise ConfigError(
-                f"'{bad[0]}' is no token id below {self.vocab}. This model was imported without a text tokenizer, "
+                f"'{bad[0]}' is not a token id below {self.vocab}. This model was imported without a text tokenizer, "
                 "so its prompts are token ids; import it again with --text to write words."
             )
         return [int(w) for w in words]
@@ -169,7 +170,7 @@ def wordpiece(path: Path) -> BPE:
     entries = path.read_text("utf-8").split("\n")
     entries = entries[:-1] if entries[-1] == "" else entries
     if "[UNK]" not in entries:
-        raise ConfigError(f"{path} is no BERT vocabulary: it has no [UNK].")
+        raise ConfigError(f"{path} is not a BERT vocabulary: it has no [UNK].")
     inner = Tokenizer(models.WordPiece({e: i for i, e in enumerate(entries)}, unk_token="[UNK]"))
     inner.normalizer = normalizers.BertNormalizer(lowercase=False)
     inner.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
@@ -179,13 +180,13 @@ def wordpiece(path: Path) -> BPE:
 
 
 def choose(name: str, captions: Iterable[str], vocab: int) -> TextTokenizer:
-    """The tokenizer that a run asks for: bpe (trained on the captions), or one that `find` knows."""
+    """The tokenizer of this name: bpe (trained on the captions), or one that `find` knows."""
     return train_bpe(captions, vocab) if name == "bpe" else find(name)
 
 
 def find(name: str) -> TextTokenizer:
-    """A tokenizer that exists already: clip, chinese, a tokenizer.json, a folder with one, a BERT vocab.txt, a
-    YouTokenToMe model, or a file of CLIP's merges. Raises ConfigError where it is none of them."""
+    """An existing tokenizer: clip, chinese, a tokenizer.json, a folder with one, a BERT vocab.txt, a YouTokenToMe
+    model, or a file of CLIP's merges. Raises ConfigError for anything else."""
     if name in NAMED:
         return NAMED[name]()
     path = Path(name).expanduser()
@@ -205,7 +206,7 @@ FILES: dict[str, Callable[[Path], TextTokenizer]] = {".json": lambda path: BPE(_
 
 
 def load(folder: Path) -> TextTokenizer:
-    """The tokenizer that `save` wrote. Raises CheckpointError where there is none."""
+    """The tokenizer that `save` wrote. Raises CheckpointError if there is none."""
     try:
         config = read_json(folder / "config.json", dict)
         return KINDS[cast(config.get("kind"), str, "kind")](folder, config)
@@ -226,15 +227,15 @@ def _read(path: Path) -> Tokenizer:
     try:
         return Tokenizer.from_file(str(path))
     except Exception as error:  # the library raises bare Exception
-        raise ConfigError(f"{path} is no tokenizer.json of HuggingFace tokenizers: {error}") from error
+        raise ConfigError(f"{path} is not a tokenizer.json of HuggingFace tokenizers: {error}") from error
 
 
 def pad(
     ids: Sequence[Sequence[int]], length: int, vocab: int, truncate: bool, names: Sequence[str]
 ) -> Int[Tensor, "B T"]:
-    """Ids side by side, each place's own padding id (vocab + place) behind them.
+    """Rows of ids, filled up with the padding id of each place (vocab + place).
 
-    Raises DataError that names the caption (`names`) where one is longer than `length`, unless `truncate`.
+    Raises DataError that names the caption (`names`) if one is longer than `length`, unless `truncate`.
     """
     rows = torch.arange(vocab, vocab + length).repeat(len(ids), 1)
     for row, caption, name in zip(rows, ids, names, strict=True):

@@ -1,4 +1,4 @@
-"""YouTokenToMe's BPE models, read from their own file format; the package is not needed. It trains none."""
+"""YouTokenToMe's BPE models, read from their own file format without the package. It trains none."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ SPECIAL = ("<UNK>", "<PAD>", "<BOS>", "<EOS>")
 
 
 LONGEST = 10_000
-"""Letters of a piece; merges of merges could double it at every line."""
+"""Longest piece, in letters; merges of merges could double it at every line."""
 
 
 class YouToken:
     """The same ids as `youtokentome.BPE(model).encode(text)`.
 
     The file: how many letters and rules; a line "code point, id" for each letter; a line "left, right, new id" for each
-    merge, the earliest first; the ids of <UNK>, <PAD>, <BOS>, <EOS>. Raises ConfigError where it is something else.
+    merge, the earliest first; the ids of <UNK>, <PAD>, <BOS>, <EOS>. Raises ConfigError for any other file.
     """
 
     def __init__(self, path: Path):
@@ -41,7 +41,7 @@ class YouToken:
                 raise ValueError(f"{len(merges)} of {rules} merges")
             self.pieces = _pieces(self.letters, special, merges)
         except (OSError, ValueError, OverflowError, LookupError) as error:
-            raise ConfigError(f"{path} is no YouTokenToMe model: {error}.") from error
+            raise ConfigError(f"{path} is not a YouTokenToMe model: {error}.") from error
         self.unknown = special["<UNK>"]
         self.vocab = len(self.pieces)
         self._word = lru_cache(maxsize=65536)(self._merge)
@@ -54,7 +54,7 @@ class YouToken:
         for letter in SPACE + word:
             i = self.letters.get(letter, -1)
             if i >= 0 or not ids or ids[-1] >= 0:
-                ids.append(i)  # letters that are unknown together are one <UNK>
+                ids.append(i)  # unknown letters side by side are one <UNK>
         while True:
             pairs = [(self.rank[pair], i) for i, pair in enumerate(pairwise(ids)) if pair in self.rank]
             if not pairs:
@@ -63,7 +63,7 @@ class YouToken:
             ids[place : place + 2] = [new]
 
     def decode(self, ids: Iterable[int]) -> str:
-        """The caption; padding ids, which lie beyond the vocabulary, are left out."""
+        """The caption, without padding ids (those beyond the vocabulary)."""
         return "".join(self.pieces.get(int(i), "") for i in ids).replace(SPACE, " ").strip()
 
     def save(self, folder: Path) -> None:
@@ -73,7 +73,7 @@ class YouToken:
 
 
 def _pieces(letters: dict[str, int], special: dict[str, int], merges: list[tuple[int, int, int]]) -> dict[int, str]:
-    """What each id stands for. Raises ValueError or LookupError where ids are missing, or a piece grows without end."""
+    """What each id stands for. Raises ValueError or LookupError if ids are missing or a piece is too long."""
     pieces = {i: letter for letter, i in letters.items()}
     pieces |= {i: name for name, i in special.items() if i >= 0}
     for left, right, new in merges:

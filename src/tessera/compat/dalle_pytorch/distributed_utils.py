@@ -1,6 +1,6 @@
-"""DALLE-pytorch's distributed backends over this house's engines: the calls of its training scripts, on any machine.
+"""DALLE-pytorch's distributed backends on top of our engines: the calls of its training scripts, on any machine.
 
-Without a GPU, `.cuda()` in an old script leaves tensors and models where they are from `initialize` on.
+Without a GPU, `initialize` makes `.cuda()` in an old script leave tensors and models where they are.
 """
 
 from __future__ import annotations
@@ -17,9 +17,12 @@ from tessera.errors import ConfigError
 from tessera.train.engines import deepspeed, horovod
 from tessera.train.engines import group as distributed
 
+Wrapped = tuple[Any, Any, Any, Any]
+"""(model, optimizer, data, schedule)."""
+
 
 class DistributedBackend:
-    """What a training script asks of a backend. It raises ConfigError where it is used before `initialize`."""
+    """What a training script calls on a backend. Raises ConfigError if it is used before `initialize`."""
 
     BACKEND_MODULE_NAME = ""
     BACKEND_NAME = ""
@@ -74,9 +77,9 @@ class DistributedBackend:
         self.require_init()
         self._local_barrier()
 
-    def distribute(self, args: Any = None, model: Any = None, optimizer: Any = None, model_parameters: Any = None,
-                   training_data: Any = None, lr_scheduler: Any = None,
-                   **kwargs: Any) -> tuple[Any, Any, Any, Any]:  # fmt: skip
+    def distribute(self, args: object = None, model: nn.Module | None = None, optimizer: object = None,
+                   model_parameters: object = None, training_data: object = None, lr_scheduler: object = None,
+                   **kwargs: object) -> Wrapped:  # fmt: skip
         """(model, optimizer, data, schedule), wrapped as the backend needs them."""
         self.require_init()
         return self._distribute(args, model, optimizer, model_parameters, training_data, lr_scheduler, **kwargs)
@@ -97,8 +100,8 @@ class DistributedBackend:
 
     def _local_barrier(self) -> None: ...
 
-    def _distribute(self, args: Any, model: Any, optimizer: Any, model_parameters: Any, training_data: Any,
-                    lr_scheduler: Any, **kwargs: Any) -> tuple[Any, Any, Any, Any]:  # fmt: skip
+    def _distribute(self, args: object, model: nn.Module | None, optimizer: object, model_parameters: object,
+                    training_data: object, lr_scheduler: object, **kwargs: object) -> Wrapped:  # fmt: skip
         return model, optimizer, training_data, lr_scheduler
 
     def _average_all(self, tensor: Tensor) -> Tensor:
@@ -106,7 +109,7 @@ class DistributedBackend:
 
 
 class DummyBackend(DistributedBackend):
-    """One process; what is given comes back."""
+    """One process; everything is returned unchanged."""
 
     BACKEND_MODULE_NAME = "NO MODULE"
     BACKEND_NAME = "Dummy"
@@ -152,8 +155,8 @@ class DeepSpeedBackend(DistributedBackend):
     def _local_barrier(self) -> None:
         torch.distributed.barrier()
 
-    def _distribute(self, args: Any, model: Any, optimizer: Any, model_parameters: Any, training_data: Any,
-                    lr_scheduler: Any, **kwargs: Any) -> tuple[Any, Any, Any, Any]:  # fmt: skip
+    def _distribute(self, args: object, model: nn.Module | None, optimizer: object, model_parameters: object,
+                    training_data: object, lr_scheduler: object, **kwargs: object) -> Wrapped:  # fmt: skip
         config = (
             kwargs.pop("config_params", None) or kwargs.pop("config", None) or getattr(args, "deepspeed_config", None)
         )
@@ -170,7 +173,7 @@ class DeepSpeedBackend(DistributedBackend):
             lr_scheduler=lr_scheduler, config=config, dist_init_required=False, **kwargs,
         )  # fmt: skip
         for p in getattr(model, "used_elsewhere", list)():
-            if hasattr(p, "ds_id"):  # cut up by ZeRO 3, and read outside of the module that owns it
+            if hasattr(p, "ds_id"):  # sharded by ZeRO 3, and used outside of the module that owns it
                 self.backend_module.zero.register_external_parameter(model, p)
         return made
 
@@ -211,8 +214,9 @@ class HorovodBackend(DistributedBackend):
     def _local_barrier(self) -> None:
         self.backend_module.join()
 
-    def _distribute(self, args: Any, model: Any, optimizer: Any, model_parameters: Any, training_data: Any,
-                    lr_scheduler: Any, **kwargs: Any) -> tuple[Any, Any, Any, Any]:  # fmt: skip
+    def _distribute(self, args: object, model: nn.Module | None, optimizer: object, model_parameters: object,
+                    training_data: object, lr_scheduler: object, **kwargs: object) -> Wrapped:  # fmt: skip
+        assert model is not None
         self.backend_module.broadcast_parameters(model.state_dict(), root_rank=self.ROOT_RANK)
         self.backend_module.broadcast_optimizer_state(optimizer, root_rank=self.ROOT_RANK)
         return model, self.backend_module.DistributedOptimizer(optimizer), training_data, lr_scheduler
@@ -238,7 +242,7 @@ def wrap_arg_parser(parser: ArgumentParser) -> ArgumentParser:
 
 
 def set_backend_from_args(args: Namespace) -> DistributedBackend:
-    """Choose, and return, the backend that the arguments ask for."""
+    """Choose and return the backend that the arguments name."""
     global is_distributed, backend
     if getattr(args, "deepspeed", False):
         args.distributed_backend = DeepSpeedBackend.BACKEND_NAME

@@ -19,8 +19,8 @@ class TextImageDataset(Dataset):
     """(text ids [text_len], picture [C, S, S] in 0 ... 1): a random caption, a random crop.
 
     One folder with pictures and texts side by side or in two trees below it; or two folders, one of pictures and one of
-    texts, in either order, or as image_folder= and text_folder=. Pairs go by path, so equal names in two folders stay
-    two pairs. What cannot be read is passed over; DataError is raised where nothing can.
+    texts, in either order, or as image_folder= and text_folder=. Pairs are matched by path, so equal names in two
+    folders are two pairs. Unreadable pictures are skipped. Raises DataError if none can be read.
     """
 
     def __init__(self, folder: str | Path | None = None, *others: Any, image_folder: str | Path | None = None,

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from functools import cache
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -18,10 +17,10 @@ START, END = CLIP_VOCAB - 2, CLIP_VOCAB - 1
 
 
 class Tokenizer:
-    """A tokenizer of the house with the original's methods."""
+    """One of our tokenizers with the original's methods."""
 
     dropped: frozenset[int] = frozenset({0})
-    """Ids that are not decoded."""
+    """Ids that `decode` leaves out."""
 
     def __init__(self, inner: TextTokenizer):
         self.inner, self.vocab_size = inner, inner.vocab
@@ -29,12 +28,12 @@ class Tokenizer:
     def encode(self, text: str) -> list[int]:
         return self.inner.encode(text)
 
-    def decode(self, tokens: Any, pad_tokens: set[int] = frozenset()) -> str:  # type: ignore[assignment]
+    def decode(self, tokens: Tensor | Sequence[int], pad_tokens: Collection[int] = frozenset()) -> str:
         ids = tokens.tolist() if isinstance(tokens, Tensor) else tokens
         return self.inner.decode(i for i in ids if i not in self.dropped and i not in pad_tokens)
 
     def tokenize(self, texts: str | Sequence[str], context_length: int = 256, truncate_text: bool = False) -> Tensor:
-        """[b, context_length]. Raises RuntimeError where a text is longer, unless it is to be truncated."""
+        """[b, context_length]. Raises RuntimeError if a text is longer, unless `truncate_text`."""
         texts = [texts] if isinstance(texts, str) else texts
         rows = torch.zeros(len(texts), context_length, dtype=torch.long)
         for row, text in zip(rows, texts, strict=True):
@@ -46,13 +45,15 @@ class Tokenizer:
 
 
 class SimpleTokenizer(Tokenizer):
-    """CLIP's 49,408-entry BPE; its merges come from the path given, or from an installed package that has them."""
+    """CLIP's 49,408-entry BPE. Its merges come from the given path, or from an installed package that has them."""
 
     def __init__(self, bpe_path: str | None = None):
         super().__init__(text_tokens.clip_bpe(Path(bpe_path) if bpe_path else text_tokens.find_clip_merges()))
 
-    def decode(self, tokens: Any, remove_start_end: bool = True, pad_tokens: set[int] = frozenset()) -> str:  # type: ignore[override,assignment]
-        """With the space that ends a word also at the end, as the original gives it."""
+    def decode(  # type: ignore[override]
+        self, tokens: Tensor | Sequence[int], remove_start_end: bool = True, pad_tokens: Collection[int] = frozenset()
+    ) -> str:
+        """With a space after the last word, as in the original."""
         assert isinstance(self.inner, BPE)
         ids = tokens.tolist() if isinstance(tokens, Tensor) else tokens
         marks = {START, END, 0} if remove_start_end else set()
@@ -69,7 +70,7 @@ class HugTokenizer(Tokenizer):
 
 
 class ChineseTokenizer(Tokenizer):
-    """bert-base-chinese: from its files where a path is given, else from the hub."""
+    """bert-base-chinese: from the given path, else from the hub."""
 
     def __init__(self, path: str = "chinese"):
         super().__init__(text_tokens.find(path))
@@ -81,8 +82,8 @@ class YttmTokenizer(Tokenizer):
     def __init__(self, bpe_path: str | Path):
         super().__init__(text_tokens.YouToken(_present(bpe_path)))
 
-    def encode(self, text: str | Sequence[str]) -> Any:
-        """The ids of a text; of a list of texts a tensor each, as the original gives them."""
+    def encode(self, text: str | Sequence[str]) -> list[int] | list[Tensor]:
+        """The ids of a text, or a tensor for each of several texts, as in the original."""
         if isinstance(text, str):
             return super().encode(text)
         return [torch.tensor(super(YttmTokenizer, self).encode(t), dtype=torch.long) for t in text]
@@ -99,7 +100,7 @@ def _simple() -> SimpleTokenizer:
     return SimpleTokenizer()
 
 
-def __getattr__(name: str) -> Any:
-    if name == "tokenizer":  # made when it is first asked for: CLIP's merges may be absent
+def __getattr__(name: str) -> SimpleTokenizer:
+    if name == "tokenizer":  # made at its first use: CLIP's merges may be absent
         return _simple()
     raise AttributeError(name)
