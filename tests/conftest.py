@@ -33,7 +33,7 @@ with install_import_hook(SEAMS, "beartype.beartype"):
     import tessera.models.dvae
     import tessera.models.text_to_image  # noqa: F401
 
-from tessera.config import DVAEConfig, TextToImageConfig, TransformerConfig
+from tessera.config import FSQ, DVAEConfig, TextToImageConfig, TransformerConfig
 from tessera.journeys import birds
 from tessera.models.text_to_image import TextToImage
 
@@ -44,7 +44,7 @@ CLASSIC = TransformerConfig(
     dim=30, depth=3, heads=2, head_dim=12, positions="rotary_dalle1", norm="layer", qk_norm=False, ff="geglu",
     ff_mult=4.0, bias=True, shift=True, layer_scale=True, zero_init=False,
 )  # fmt: skip
-TINY_DVAE = DVAEConfig(pixels=16, layers=2, hidden=8, resblocks=1, levels=(3, 3, 3))
+TINY_DVAE = DVAEConfig(pixels=16, layers=2, hidden=8, resblocks=1, quantizer=FSQ(levels=(3, 3, 3)))
 
 
 def prior(transformer: TransformerConfig, seed: int = 0, **changes: object) -> TextToImage:

@@ -22,7 +22,7 @@ from conftest import MODERN, TINY_DVAE, prior
 from tessera.compat import dalle_pytorch as theirs
 from tessera.compat.dalle_pytorch.loader import TextImageDataset
 from tessera.compat.dalle_pytorch.tokenizer import HugTokenizer, SimpleTokenizer
-from tessera.config import OptimConfig, SampleConfig, TextToImageConfig
+from tessera.config import Gumbel, OptimConfig, SampleConfig, TextToImageConfig
 from tessera.errors import ConfigError, DataError
 from tessera.generate import raster
 from tessera.models import saved
@@ -129,9 +129,8 @@ def test_dropping_conditions_leaves_the_batch_alone():
 
 
 def test_every_setting_of_a_vae_is_saved(tmp_path):
-    config = dataclasses.replace(
-        TINY_DVAE, quantizer="gumbel", reconstruction="smooth_l1", kl_weight=0.3, straight_through=True, temperature=0.7
-    )
+    quantizer = Gumbel(kl_weight=0.3, straight_through=True, temperature=0.7)
+    config = dataclasses.replace(TINY_DVAE, quantizer=quantizer, reconstruction="smooth_l1")
     saved.write(tmp_path, DiscreteVAE(config))
     assert saved.read(tmp_path).config == config
 
@@ -149,7 +148,7 @@ def test_options_that_did_nothing_do_nothing():
     with pytest.warns(UserWarning, match="sparse_attn does nothing"):
         dalle(sparse_attn=True)
     vae = theirs.DiscreteVAE(image_size=16, num_layers=2, num_tokens=8, codebook_dim=4, hidden_dim=4, reinmax=True)
-    assert not vae.model.config.reinmax  # it corrects straight_through, which is off
+    assert not vae.model.config.quantizer.reinmax  # it corrects straight_through, which is off
 
 
 @pytest.mark.parametrize(

@@ -17,8 +17,10 @@ from safetensors.torch import load_file
 
 from tessera.cli import main
 from tessera.config import (
+    FSQ,
     DataConfig,
     DVAEConfig,
+    Gumbel,
     MachineConfig,
     OptimConfig,
     TextToImageConfig,
@@ -43,7 +45,7 @@ from tessera.train.optim import Schedule, optimizer_of, tagged
 from tessera.train.track import JSONL
 
 PLAIN = MachineConfig(device="cpu", precision="float32", threads=1)
-DVAE = DVAEConfig(pixels=16, layers=2, hidden=8, quantizer="gumbel", codes=12, code_dim=8)
+DVAE = DVAEConfig(pixels=16, layers=2, hidden=8, quantizer=Gumbel(codes=12, code_dim=8))
 PRIOR = TextToImageConfig(
     transformer=TransformerConfig(dim=32, depth=2, heads=2, head_dim=16, ff_dropout=0.1, attn_dropout=0.1)
 )
@@ -409,7 +411,7 @@ def test_training_learns(bird_folder, tmp_path):
         dataclasses.replace(
             config,
             optim=OptimConfig(batch=8, lr=5e-3, warmup=5),
-            model=dataclasses.replace(DVAE, quantizer="fsq", hidden=24),
+            model=dataclasses.replace(DVAE, quantizer=FSQ(), hidden=24),
         )
     )
     held = [r["held_loss"] for r in run.read_metrics() if "held_loss" in r]

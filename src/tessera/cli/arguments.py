@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 from typing import TypeVar
 
+from tessera.cli.parts import choices, chosen
 from tessera.cli.screen import say
 from tessera.config import TrainConfig
 from tessera.config.merging import check
@@ -38,12 +39,13 @@ def options(default: T, args: list[str], usage: str, more: str = "") -> T:
     """The config with flags put over it, checked; tyro prints help and names the nearest option for a wrong one."""
     import tyro
 
+    default, args = chosen(default, args)
     config = tyro.cli(
         type(default),
         args=args,
         default=default,
         prog=f"tessera {usage}",
-        description=f"{(type(default).__doc__ or '').strip()} {more}",
+        description=f"{(type(default).__doc__ or '').strip()} {more} {choices(default)}",
         config=(tyro.conf.AvoidSubcommands,) if isinstance(default, TrainConfig) else (tyro.conf.OmitArgPrefixes,),
     )
     check(config)

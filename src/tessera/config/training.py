@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import dataclasses
-import json
+import typing
 from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal
 
 from annotated_types import Ge, Le
 
-from tessera.config.merging import Checked, merge, nearest, short
-from tessera.config.networks import MODELS, DVAEConfig, NetworkConfig, kind_of
+from tessera.config.merging import Checked, merge
+from tessera.config.networks import DVAEConfig, NetworkConfig
 from tessera.config.ranges import (
     Batch,
     Count,
@@ -189,22 +188,6 @@ class TrainConfig(Checked):
         seconds(self.budget)
 
 
-def to_dict(config: Any) -> dict[str, Any]:
-    """A config as plain JSON-able values; a model says of which kind it is."""
-    plain = json.loads(json.dumps(dataclasses.asdict(config)))
-    if isinstance(config, TrainConfig):
-        plain["model"] = {"kind": kind_of(config.model), **plain["model"]}
-    return plain
-
-
-def train_config(plain: dict[str, Any]) -> TrainConfig:
-    """The TrainConfig that `to_dict` wrote. Raises ConfigError on anything unknown."""
-    model = plain.get("model", {}) if isinstance(plain, dict) else None
-    if not isinstance(model, dict):
-        raise ConfigError("A run's settings are a table, and `model` in it is one; this is another thing.")
-    kind = model.get("kind", "dvae")
-    if not isinstance(kind, str) or kind not in MODELS:
-        near = nearest(kind, MODELS) if isinstance(kind, str) else ""
-        raise ConfigError(f"A model of kind {short(kind)} is unknown{near or '.'} Known: {', '.join(MODELS)}.")
-    model = {name: value for name, value in model.items() if name != "kind"}
-    return merge(TrainConfig(model=MODELS[kind]()), {**plain, "model": model})
+def train_config(plain: object) -> TrainConfig:
+    """The TrainConfig that `to_dict` wrote, now or in an earlier release. Raises ConfigError on anything unknown."""
+    return merge(TrainConfig(), typing.cast("dict[str, Any]", plain))

@@ -13,7 +13,7 @@ from tessera.files.claim import claim
 from tessera.generate.pipeline import Pipeline
 from tessera.generate.sheet import contact_sheet
 from tessera.journeys import birds
-from tessera.journeys.birds import colours_right
+from tessera.journeys.bird_reader import colours_right
 from tessera.journeys.learn import Progress, learn
 from tessera.machine.device import choose_device
 from tessera.store.run import Run

@@ -10,6 +10,9 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from tessera.config import Lookup
+from tessera.nn.quantize.lookup import Nearest
+
 
 @dataclass(frozen=True, kw_only=True)
 class VQGANConfig:
@@ -165,21 +168,6 @@ class Decoder(nn.Module):
         return self.conv_out(F.silu(self.norm_out(x)))
 
 
-class Nearest(nn.Module):
-    """The code whose vector lies nearest."""
-
-    def __init__(self, c: VQGANConfig):
-        super().__init__()
-        self.embedding = nn.Embedding(c.codes, c.code_dim)
-
-    def codes(self, z: Float[Tensor, "B D h w"]) -> Int[Tensor, "B N"]:
-        flat, table = z.flatten(2).transpose(1, 2), self.embedding.weight  # [B, N, D], [K, D]
-        return (table.square().sum(1) - 2 * flat @ table.t()).argmin(-1)  # |z|^2 is the same for all
-
-    def vectors(self, codes: Int[Tensor, "B N"]) -> Float[Tensor, "B N D"]:
-        return self.embedding(codes)
-
-
 class Likeliest(nn.Module):
     """The code with the largest logit. taming-transformers adds Gumbel noise here even when it does not train, so that
     its codes of one picture change at every call; these do not."""
@@ -203,7 +191,8 @@ class VQGAN(nn.Module):
         super().__init__()
         self.config = config
         self.encoder, self.decoder = Encoder(config), Decoder(config)
-        self.quantize = Likeliest(config) if config.gumbel else Nearest(config)
+        lookup = Lookup(codes=config.codes, code_dim=config.code_dim)
+        self.quantize = Likeliest(config) if config.gumbel else Nearest(lookup)
         self.quant_conv = nn.Conv2d(config.latent, config.code_dim, 1)
         self.post_quant_conv = nn.Conv2d(config.code_dim, config.latent, 1)
 
