@@ -10,9 +10,8 @@ from torch.testing import assert_close
 from conftest import TINY_DVAE
 from tessera.config import EMA, FSQ, LFQ, QUANTIZERS, Gumbel, Lookup, Quantizer, SimVQ, TrainConfig, kind_of
 from tessera.errors import ConfigError
-from tessera.models import saved
+from tessera.models import quantizers, saved
 from tessera.models.dvae import DiscreteVAE
-from tessera.nn.quantize import table
 from tessera.nn.quantize.fsq import FiniteScalar
 from tessera.nn.quantize.gumbel import divergence, reinmax
 from tessera.nn.quantize.lookup import Nearest
@@ -34,11 +33,11 @@ def made(config: Quantizer):
     if config in THEIRS:
         pytest.importorskip("vector_quantize_pytorch")
     torch.manual_seed(0)
-    return table.quantizer(config)
+    return quantizers.quantizer(config)
 
 
 def test_settings_and_modules_have_the_same_names():
-    assert QUANTIZERS.keys() == table.QUANTIZERS.keys()
+    assert QUANTIZERS.keys() == quantizers.QUANTIZERS.keys()
     assert {kind_of(c) for c in OWN + THEIRS} == QUANTIZERS.keys(), "every quantizer is tested here"
 
 
@@ -135,7 +134,7 @@ def test_moving_averages_survive_a_spoiled_step(config):
 def test_a_missing_package_is_named_with_the_line_that_installs_it(config, monkeypatch):
     monkeypatch.setitem(sys.modules, "vector_quantize_pytorch", None)
     with pytest.raises(ConfigError, match=rf"{kind_of(config)} needs .*pip install 'tessera\[quantizers\]'"):
-        table.quantizer(config)
+        quantizers.quantizer(config)
 
 
 def test_usage_counts_different_codes():

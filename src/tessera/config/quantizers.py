@@ -146,4 +146,4 @@ QUANTIZERS: dict[str, type[Quantizer]] = {
     "simvq": SimVQ,
     "ema": EMA,
 }
-"""By the name that settings give it; `nn/quantize/table.py` has the modules under the same names."""
+"""By the name that settings give it; `models/quantizers.py` has the modules under the same names."""

@@ -61,6 +61,9 @@ class Choice:
     def grid(self) -> int:
         return self.pixels >> self.layers
 
+    def __str__(self) -> str:
+        return f"{self.pixels} px, {self.grid} x {self.grid} codes, a prior of width {self.dim} and depth {self.depth}"
+
 
 def recipe_for(config: LearnConfig, health: Health, machine: MachineConfig) -> Recipe:
     """The recipe that fits these pictures, this machine and this budget."""

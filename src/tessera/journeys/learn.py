@@ -33,7 +33,7 @@ Progress = Callable[[str], Callable[[Iterable, int], Iterable]]
 
 
 def learn(config: LearnConfig, progress: Progress, say: Callable[[str], None]) -> Run:
-    """All stages, each resumable. Returns the finished run."""
+    """Do every stage, each of which can be resumed. Returns the finished run."""
     config.check()
     run = Run(config.out or f"runs/{Path(config.pictures).resolve().name}")
     tokenizer = Run(run.folder / "tokenizer")
@@ -45,18 +45,10 @@ def _learn(config: LearnConfig, run: Run, tokenizer_run: Run, progress: Progress
     out = run.folder
     machine = MachineConfig(device=config.device)
     health = check(config.pictures, config.captions, out / "data.json", progress("Checking the pictures"))
-    say(f"{len(health.good)} captioned pictures ({health.layout}), {len(health.skipped)} left out.")
-    for skip in health.skipped[:20]:
-        say(f"  left out: {show(skip.path)}: {skip.reason}")
-    if len(health.skipped) > 20:
-        say(f"  and {len(health.skipped) - 20} more: tessera data check {config.pictures} lists them all")
+    say_what_was_found(config, health, say)
     chosen = remembered(out / "learn.json", config, lambda: choose(config, health, machine))
-
+    say(f"Chosen: {chosen}; {config.budget} in all. {paths.summary()}")
     tokenizer_config, prior_config = stages(config, chosen, machine, out)
-    say(
-        f"Chosen: {chosen.pixels} px, {chosen.grid} x {chosen.grid} codes, a prior of width {chosen.dim} and depth "
-        f"{chosen.depth}; {config.budget} in all. {paths.summary()}"
-    )
     run_stage("Image tokenizer", tokenizer_config, tokenizer_run, health)
     if not (out / "codes" / "index.json").is_file():
         tokenizer = image_tokens.load(checkpoint_of(tokenizer_config.out))
@@ -66,6 +58,15 @@ def _learn(config: LearnConfig, run: Run, tokenizer_run: Run, progress: Progress
     objective = run_stage("Prior", prior_config, run, health)
     draw_and_report(config, run, objective, health, progress, say)
     return run
+
+
+def say_what_was_found(config: LearnConfig, health: Health, say: Callable[[str], None]) -> None:
+    """How many pictures there are, and which were left out and why."""
+    say(f"{len(health.good)} captioned pictures ({health.layout}), {len(health.skipped)} left out.")
+    for skip in health.skipped[:20]:
+        say(f"  left out: {show(skip.path)}: {skip.reason}")
+    if len(health.skipped) > 20:
+        say(f"  and {len(health.skipped) - 20} more: tessera data check {config.pictures} lists them all")
 
 
 def _began(folder: Path) -> bool:
@@ -85,7 +86,7 @@ def run_stage(title: str, config: TrainConfig, run: Run, health: Health) -> Obje
 def draw_and_report(
     config: LearnConfig, run: Run, objective: Objective, health: Health, progress: Progress, say: Callable[[str], None]
 ) -> None:
-    """Held-out captions drawn, and report.html."""
+    """Draw held-out captions and write report.html."""
     pipeline = Pipeline.load(run.folder, config.device)
     held = objective.held or objective.pairs
     asked = held[:: max(1, len(held) // config.samples)][: config.samples]

@@ -11,8 +11,8 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from tessera.config import DVAEConfig
+from tessera.models.quantizers import quantizer
 from tessera.nn.conv import ResBlock, down, up
-from tessera.nn.quantize.table import quantizer
 
 RECONSTRUCTION = {"mse": F.mse_loss, "smooth_l1": F.smooth_l1_loss}
 
