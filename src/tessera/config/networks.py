@@ -1,4 +1,4 @@
-"""What each kind of network is made of. It knows no training."""
+"""The settings of each kind of network. It knows no training."""
 
 from __future__ import annotations
 
@@ -29,12 +29,12 @@ PatternName = Literal["full", "axial_row", "axial_col", "conv_like", "conv_centr
 
 @dataclass(frozen=True, kw_only=True)
 class NetworkConfig(Kind):
-    """What is asked of the settings of every kind of network that can be trained."""
+    """What the settings of every kind of network that can be trained must provide."""
 
     needs_codes: ClassVar[bool] = False
-    """Whether it is trained on the codes of an image tokenizer."""
+    """Whether it learns from the codes of an image tokenizer."""
     usual: ClassVar[Mapping[str, int]] = {}
-    """Sizes that a run takes from its data where they are 0, with usual values of them."""
+    """Sizes that a run takes from its data where they are 0, with usual values."""
 
     @classmethod
     def kinds(cls) -> Mapping[str, type[NetworkConfig]]:
@@ -58,7 +58,7 @@ class DVAEConfig(NetworkConfig):
     channels: Channels = 3
     """1 grey, 2 grey + alpha, 3 colour, 4 colour + alpha."""
     quantizer: Quantizer = field(default_factory=FSQ)
-    """What makes codes of the encoder's output; each kind has settings of its own."""
+    """Turns the encoder's output into codes; each kind has settings of its own."""
     layers: Annotated[int, Ge(1), Le(12)] = 3
     """Halvings of the side: the grid of codes has side pixels / 2 ** layers."""
     resblocks: Annotated[int, Ge(0), Le(1_024)] = 1
@@ -66,7 +66,7 @@ class DVAEConfig(NetworkConfig):
     hidden: Width = 64
     """Width of every convolution."""
     reconstruction: Literal["mse", "smooth_l1"] = "mse"
-    """What a wrong pixel costs."""
+    """The reconstruction loss, over normalised pixels."""
     mean: tuple[Annotated[float, Ge(-1e6), Le(1e6)], ...] = (0.5, 0.5, 0.5, 0.0)
     """Subtracted from the pixels, channel by channel."""
     std: tuple[Annotated[float, Ge(1e-6), Le(1e6)], ...] = (0.5, 0.5, 0.5, 1.0)
@@ -78,7 +78,7 @@ class DVAEConfig(NetworkConfig):
 
     @property
     def vocab(self) -> int:
-        """How many different codes there are, whatever makes them."""
+        """How many different codes there are."""
         return self.quantizer.vocab
 
     def rules(self) -> None:
@@ -106,11 +106,11 @@ class TransformerConfig(Checked):
     head_dim: Annotated[int, Ge(1), Le(8_192)] = 64
     """Width of a head."""
     patterns: Annotated[tuple[PatternName, ...], MinLen(1)] = ("full",)
-    """What a position may see, cycled over depth: full, axial_row, axial_col, conv_like, conv_centred, sparse; all (the
-    future too) is for encoders alone."""
+    """Which positions each layer attends to, cycled over depth: full, axial_row, axial_col, conv_like, conv_centred,
+    sparse; all (the future too) is only for encoders."""
     positions: Literal["none", "axial", "rotary", "rotary_dalle1", "rotary_dalle1_half"] = "rotary"
-    """axial: learned row + column tables; rotary: 2-D rotary; rotary_dalle1: DALLE-pytorch's, values turned too; its
-    files in half precision rounded the angles, which the last repeats."""
+    """axial: learned row and column embeddings; rotary: 2-D rotary; rotary_dalle1: DALLE-pytorch's, which rotates the
+    values too; rotary_dalle1_half repeats the rounded angles of its half-precision files."""
     norm: Literal["rms", "layer"] = "rms"
     """RMSNorm or LayerNorm before each branch."""
     qk_norm: bool = True
@@ -132,7 +132,7 @@ class TransformerConfig(Checked):
     stable: bool = False
     """DALLE-pytorch's `stable`: output divided by its largest value, damped embedding gradients."""
     zero_init: bool = True
-    """Start each branch at zero and embeddings small; off gives torch's defaults, as DALL-E 1 had them."""
+    """Start each branch at zero and embeddings small; off gives torch's defaults, as DALL-E 1 had."""
     attn_dropout: ShareBelowOne = 0.0
     """Dropout after attention."""
     ff_dropout: ShareBelowOne = 0.0
@@ -178,7 +178,7 @@ class TextToImageConfig(NetworkConfig):
     image_weight: NotNegative = 7.0
     """loss = (text + image_weight * image) / (1 + image_weight)."""
     learn_padding: bool = False
-    """Let padding tokens count in the text loss, as DALL-E 1 did."""
+    """Count padding tokens in the text loss, as DALL-E 1 did."""
     tied: bool = False
     """Embeddings and output heads share their weights."""
     transformer: TransformerConfig = field(default_factory=TransformerConfig)
@@ -188,7 +188,7 @@ class TextToImageConfig(NetworkConfig):
 
     def rules(self) -> None:
         if "all" in self.transformer.patterns:
-            raise ConfigError("patterns names 'all', which shows a prior the codes it must predict; try 'full'.")
+            raise ConfigError("patterns has 'all', which shows a prior the codes that it must predict; try 'full'.")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -210,7 +210,7 @@ class CLIPConfig(NetworkConfig):
     dim_image: Width = 256
     """Width of the picture encoder."""
     dim_latent: Width = 256
-    """Width of what is compared."""
+    """Width of the embeddings that are compared."""
     text_depth: Depth = 4
     """Layers of the text encoder."""
     image_depth: Depth = 4

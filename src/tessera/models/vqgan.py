@@ -16,7 +16,7 @@ from tessera.nn.quantize.lookup import Nearest
 
 @dataclass(frozen=True, kw_only=True)
 class VQGANConfig:
-    """Taming Transformers (Esser et al. 2021): a convolutional autoencoder with attention and nearest-code choice."""
+    """VQGAN (Esser et al. 2021): a convolutional autoencoder with attention, whose codes are the nearest vectors."""
 
     pixels: int = 256
     """Side of the pictures."""
@@ -29,13 +29,13 @@ class VQGANConfig:
     attention: tuple[int, ...] = (4,)
     """Resolutions, 0 the finest, whose residual blocks are each followed by attention."""
     latent: int = 256
-    """Channels the encoder gives and the decoder takes."""
+    """Channels between the encoder and the quantizer."""
     code_dim: int = 256
     """Width of a code's vector."""
     codes: int = 1024
     """How many different codes there are."""
     gumbel: bool = False
-    """Codes are chosen by a linear map (GumbelVQ) instead of by distance."""
+    """Choose codes by a linear map (GumbelVQ) instead of by distance."""
 
     channels = 3
 
@@ -67,7 +67,7 @@ class ResBlock(nn.Module):
 
 
 class PlaneAttention(nn.Module):
-    """Every place of the plane looks at every other; one head."""
+    """Every place attends to every other; one head."""
 
     def __init__(self, width: int):
         super().__init__()
@@ -169,8 +169,8 @@ class Decoder(nn.Module):
 
 
 class Likeliest(nn.Module):
-    """The code with the largest logit. taming-transformers adds Gumbel noise here even when it does not train, so that
-    its codes of one picture change at every call; these do not."""
+    """The code with the largest logit. taming-transformers adds Gumbel noise here even when it does not train, so its codes
+    of a picture change at every call; these do not."""
 
     def __init__(self, c: VQGANConfig):
         super().__init__()
