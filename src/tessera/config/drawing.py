@@ -26,8 +26,8 @@ class SampleConfig(Checked):
     guidance: Guidance = 1.0
     """Classifier-free guidance scale (Ho & Salimans 2022); 1 is off, 2 to 5 is usual."""
     ahead: Annotated[int, Ge(1), Le(65_536)] = 1
-    """Decode this many codes in one step, all but the first guessed. The pictures stay the same; drawing one picture at a
-    time gets faster."""
+    """Decode this many codes in one step, all but the first guessed. The pictures stay the same; drawing them one at
+    a time gets faster."""
 
     def rules(self) -> None:
         if 0 < self.temperature < 1e-6:
@@ -49,7 +49,7 @@ class DrawingConfig(Checked):
     prime: str | Path = ""
     """A picture; the drawn ones begin with its top rows."""
     prime_rows: Share = 0.4375
-    """Share of the rows to take from `prime`."""
+    """Share of the rows to take from that picture."""
     batch: Batch = 8
     """Pictures to draw at a time; the pictures stay the same."""
     truncate: bool = False

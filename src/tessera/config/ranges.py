@@ -34,7 +34,7 @@ Guidance = Annotated[float, Ge(-1_000), Le(1_000)]
 
 
 def seconds(text: str) -> float:
-    """A duration in seconds from what people write: 90s, 20m, 1.5h, 2d, or a number of seconds; infinite where empty."""
+    """A duration in seconds, from 90s, 20m, 1.5h, 2d, or a number of seconds; infinite where empty."""
     if not text:
         return float("inf")
     match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([smhd]?)\s*", text.lower())

@@ -119,8 +119,8 @@ class MachineConfig(Checked):
     deepspeed: str = ""
     """deepspeed: a JSON file of its own settings; where these settings say the same thing, both must agree."""
     recompute: Literal["auto", "on", "off"] = "auto"
-    """Gradient checkpointing. on: keep only the input of each branch (nothing in a reversible model) and compute the rest
-    again in the backward pass: less memory, up to a third slower. auto does so for reversible models."""
+    """Gradient checkpointing. on: keep only the input of each branch (nothing in a reversible model) and compute the
+    rest again in the backward pass: less memory, up to a third slower. auto does so for reversible models."""
     compile: Literal["auto", "on", "off"] = "auto"
     """torch.compile; auto uses it on CUDA, where it is faster."""
     threads: Processes = 0

@@ -169,8 +169,8 @@ class Decoder(nn.Module):
 
 
 class Likeliest(nn.Module):
-    """The code with the largest logit. taming-transformers adds Gumbel noise here even when it does not train, so its codes
-    of a picture change at every call; these do not."""
+    """The code with the largest logit. taming-transformers adds Gumbel noise here even when it does not train, so its
+    codes of a picture change at every call; these do not."""
 
     def __init__(self, c: VQGANConfig):
         super().__init__()
