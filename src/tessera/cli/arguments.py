@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from tessera.cli.parts import choices, chosen
 from tessera.cli.screen import say
@@ -13,7 +13,10 @@ from tessera.config.merging import check
 from tessera.config.presets import PRESETS
 from tessera.errors import ConfigError
 
-T = TypeVar("T")
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
+
+T = TypeVar("T", bound="DataclassInstance")
 
 
 def positionals(

@@ -6,13 +6,16 @@ import dataclasses
 import warnings
 from collections.abc import Iterator
 from functools import partial
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from tessera.config.merging import Kind, kind_of, merge
 from tessera.config.renamed import RENAMED, Renewing
 from tessera.errors import ConfigError
 
-T = TypeVar("T")
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
+
+T = TypeVar("T", bound="DataclassInstance")
 
 
 def chosen(config: T, args: list[str]) -> tuple[T, list[str]]:
@@ -52,7 +55,7 @@ def _kinds(config: T, args: list[str]) -> tuple[T, list[str]]:
         changes: Any = value
         for name in reversed(flags[flag].split(".")):
             changes = {name: changes}
-        config = merge(config, changes)  # type: ignore[type-var]
+        config = merge(config, changes)
     return config, rest
 
 

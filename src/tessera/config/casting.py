@@ -51,7 +51,7 @@ def cast(value: object, kind: Any, where: str) -> Any:
     origin = get_origin(kind)
     if kind is Any:
         return value
-    if dataclasses.is_dataclass(kind) and isinstance(kind, type):
+    if isinstance(kind, type) and dataclasses.is_dataclass(kind):
         return value if isinstance(value, kind) else _object(value, kind, where)
     if origin in FORMS:
         return FORMS[origin](value, get_args(kind), where)

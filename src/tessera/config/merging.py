@@ -49,8 +49,9 @@ class Kind(Checked):
         raise NotImplementedError
 
 
-def kind_of(part: Kind) -> str:
+def kind_of(part: object) -> str:
     """The name of a part's kind."""
+    assert isinstance(part, Kind)
     return next(name for name, cls in part.kinds().items() if type(part) is cls)
 
 

@@ -4,6 +4,7 @@ release."""
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import NamedTuple
 
 from tessera.config.merging import nearest
@@ -155,7 +156,7 @@ def rate(dim: int) -> float:
 
 def recipes() -> list[str]:
     """The table of recipes, in lines."""
-    bound = lambda x: "any" if x == ANY else f"{x:,}"
+    bound: Callable[[float], str] = lambda x: "any" if x == ANY else f"{x:,}"
     rows = [
         ("machine", "hours <", "pictures <", "tokenizer", "prior", "pixels <=", "levels", "dropout", "views"),
         *((r.machine, bound(r.hours), bound(r.pictures), *map(str, r[3:6]), "x".join(map(str, r.levels)),
