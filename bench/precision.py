@@ -7,7 +7,7 @@ import time
 import torch
 
 from common import median_of, row
-from tessera.config import DVAEConfig, MachineConfig, OptimConfig, TextToImageConfig, TransformerConfig
+from tessera.config import FSQ, DVAEConfig, MachineConfig, OptimConfig, TextToImageConfig, TransformerConfig
 from tessera.models.dvae import DiscreteVAE
 from tessera.models.text_to_image import TextToImage
 from tessera.train.engines.single import Single
@@ -25,7 +25,8 @@ def prior() -> tuple[torch.nn.Module, tuple]:
 
 
 def dvae() -> tuple[torch.nn.Module, tuple]:
-    return DiscreteVAE(DVAEConfig(pixels=64, layers=2, hidden=64, levels=(6, 6, 6))), (torch.rand(32, 3, 64, 64), 1.0)
+    config = DVAEConfig(pixels=64, layers=2, hidden=64, quantizer=FSQ(levels=(6, 6, 6)))
+    return DiscreteVAE(config), (torch.rand(32, 3, 64, 64), 1.0)
 
 
 def main() -> None:

@@ -36,7 +36,7 @@ with install_import_hook(SEAMS, "beartype.beartype"):
 
 from ranks import Ranks
 from tessera.cli import main
-from tessera.config import CLIPConfig, DVAEConfig, TextToImageConfig, TransformerConfig
+from tessera.config import FSQ, CLIPConfig, DVAEConfig, TextToImageConfig, TransformerConfig
 from tessera.journeys import birds
 from tessera.models.text_to_image import TextToImage
 
@@ -47,7 +47,7 @@ CLASSIC = TransformerConfig(
     dim=30, depth=3, heads=2, head_dim=12, positions="rotary_dalle1", norm="layer", qk_norm=False, ff="geglu",
     ff_mult=4.0, bias=True, shift=True, layer_scale=True, zero_init=False,
 )  # fmt: skip
-TINY_DVAE = DVAEConfig(pixels=16, layers=2, hidden=8, resblocks=1, levels=(3, 3, 3))
+TINY_DVAE = DVAEConfig(pixels=16, layers=2, hidden=8, resblocks=1, quantizer=FSQ(levels=(3, 3, 3)))
 TINY_CLIP = CLIPConfig(
     text_vocab=20, text_len=5, pixels=16, patch=8, dim_text=16, dim_image=16, dim_latent=8, text_depth=1, image_depth=1,
     text_heads=2, image_heads=2, head_dim=8,

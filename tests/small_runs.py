@@ -7,6 +7,7 @@ from pathlib import Path
 from tessera.config import (
     DataConfig,
     DVAEConfig,
+    Gumbel,
     MachineConfig,
     OptimConfig,
     TextToImageConfig,
@@ -22,7 +23,7 @@ from tessera.train.loop import train
 from tessera.train.track import JSONL
 
 PLAIN = MachineConfig(device="cpu", precision="float32", threads=1)
-DVAE = DVAEConfig(pixels=16, layers=2, hidden=8, quantizer="gumbel", codes=12, code_dim=8)
+DVAE = DVAEConfig(pixels=16, layers=2, hidden=8, quantizer=Gumbel(codes=12, code_dim=8))
 PRIOR = TextToImageConfig(
     transformer=TransformerConfig(dim=32, depth=2, heads=2, head_dim=16, ff_dropout=0.1, attn_dropout=0.1)
 )

@@ -170,7 +170,7 @@ def test_a_warning_of_ours_is_a_sentence_and_others_say_where_they_come_from():
         (["train", "dvae-xs-64", "--data.path", "x", "--steps", "9" * 5000], "--steps"),
         (["train", "dvae-xs-64", "--data.path", "x", "--optim.lr", "nan"], "optim.lr is nan"),
         (["train", "dvae-xs-64", "--data.path", "x", "--optim.betas", "1", "1"], "optim.betas[0] is 1.0"),
-        (["train", "dvae-xs-64", "--data.path", "x", "--model.levels"], "model.levels is ()"),
+        (["train", "dvae-xs-64", "--data.path", "x", "--model.quantizer.levels"], "model.quantizer.levels is ()"),
         (["train", "dvae-xs-64", "--data.path", "x", "--config"], "Missing value for argument '--config'"),
         (["train", "clip-xs-64", "--data.path", "x", "--model.patch", "0"], "model.patch is 0"),
         (["learn", "x", "--samples", "0"], "samples is 0"),

@@ -51,7 +51,7 @@ def test_options_that_did_nothing_do_nothing():
     with pytest.warns(UserWarning, match="sparse_attn does nothing"):
         dalle(sparse_attn=True)
     vae = theirs.DiscreteVAE(image_size=16, num_layers=2, num_tokens=8, codebook_dim=4, hidden_dim=4, reinmax=True)
-    assert not vae.model.config.reinmax  # it corrects straight_through, which is off
+    assert not vae.model.config.quantizer.reinmax  # it corrects straight_through, which is off
 
 
 @pytest.mark.parametrize(

@@ -6,10 +6,14 @@ import math
 import pytest
 
 from tessera.config import (
+    FSQ,
+    QUANTIZERS,
     CLIPConfig,
     DataConfig,
     DVAEConfig,
+    Gumbel,
     LearnConfig,
+    Lookup,
     MachineConfig,
     OptimConfig,
     SampleConfig,
@@ -85,7 +89,7 @@ def test_learn_refuses_what_it_cannot_do():
 
 CONFIGS = [
     DVAEConfig(),
-    DVAEConfig(quantizer="gumbel"),
+    *(kind() for kind in QUANTIZERS.values()),
     TransformerConfig(),
     TextToImageConfig(),
     CLIPConfig(),
@@ -142,10 +146,13 @@ def test_no_value_of_any_setting_ends_in_anything_but_a_sentence(config):
         (with_("model", DVAEConfig(resblocks=-1)), r"model\.resblocks is -1"),
         (with_("model", DVAEConfig(layers=10**9)), r"model\.layers is 1000000000"),
         (with_("model", DVAEConfig(std=(math.nan,) * 4)), r"model\.std\[0\] is nan"),
-        (with_("model", DVAEConfig(levels=())), r"model\.levels is \(\); it must be at least 1 long"),
-        (with_("model", DVAEConfig(kl_weight=math.nan)), r"model\.kl-weight is nan"),
-        (with_("model", DVAEConfig(quantizer="gumbel", codes=0)), r"model\.codes is 0"),
-        (with_("model", DVAEConfig(quantizer="gumbel", code_dim=0)), r"model\.code-dim is 0"),
+        (
+            with_("model", DVAEConfig(quantizer=FSQ(levels=()))),
+            r"model\.quantizer\.levels is \(\); it must be at least 1 long",
+        ),
+        (with_("model", DVAEConfig(quantizer=Gumbel(kl_weight=math.nan))), r"model\.quantizer\.kl-weight is nan"),
+        (with_("model", DVAEConfig(quantizer=Gumbel(codes=0))), r"model\.quantizer\.codes is 0"),
+        (with_("model", DVAEConfig(quantizer=Lookup(code_dim=0))), r"model\.quantizer\.code-dim is 0"),
         (with_("model", CLIPConfig(patch=0)), r"model\.patch is 0"),
         (
             with_("model", TextToImageConfig(transformer=TransformerConfig(depth=10**9))),
@@ -174,7 +181,8 @@ def test_a_value_out_of_its_range_is_refused_by_name(config, says):
 @pytest.mark.parametrize(
     "plain",
     [[], None, 5, {"model": []}, {"model": {"kind": []}}, {"model": {"kind": "t2i", "transformer": {"depth": 10**9}}},
-     {"model": {"kind": "dvae", "levels": "x"}}, {"optim": []}, {"steps": None}],
+     {"model": {"kind": "dvae", "levels": "x"}}, {"model": {"kind": "dvae", "quantizer": {"kind": "fsq", "levels": "x"}}},
+     {"model": {"quantizer": {"kind": 3}}}, {"model": {"quantizer": []}}, {"model": 5}, {"optim": []}, {"steps": None}],
     ids=str,
 )  # fmt: skip
 def test_settings_of_another_form_are_refused(plain):

@@ -20,6 +20,7 @@ from kinds_data import saved
 
 from tessera.cli.train import _preset_or_run, without_command
 from tessera.config import (
+    FSQ,
     CLIPConfig,
     DataConfig,
     DVAEConfig,
@@ -48,7 +49,7 @@ from tessera.train.job import build
 from tessera.train.track import JSONL
 
 PLAIN = MachineConfig(device="cpu", precision="float32")
-DVAE = DVAEConfig(pixels=8, layers=2, resblocks=0, hidden=4, levels=(3, 3, 3))
+DVAE = DVAEConfig(pixels=8, layers=2, resblocks=0, hidden=4, quantizer=FSQ(levels=(3, 3, 3)))
 PRIOR = TextToImageConfig(text_len=8, transformer=TransformerConfig(dim=8, depth=1, heads=1, head_dim=8))
 CLIP = CLIPConfig(pixels=16, text_len=8, dim_text=8, dim_image=8, dim_latent=8, text_depth=1, image_depth=1, text_heads=1,
                   image_heads=1, head_dim=8)  # fmt: skip

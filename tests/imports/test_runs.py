@@ -17,7 +17,7 @@ from torch.testing import assert_close
 from conftest import GOLDEN, fails
 from tessera.cli import main
 from tessera.compat import dalle_pytorch as theirs
-from tessera.config import DVAEConfig, TextToImageConfig
+from tessera.config import DVAEConfig, Gumbel, TextToImageConfig
 from tessera.errors import CheckpointError, ConfigError
 from tessera.files import own
 from tessera.files.download import download
@@ -158,7 +158,8 @@ def test_a_judge_and_tokenizers_come_in_and_go_out(tmp_path, capsys):
     main(["import", str(GOLDEN / "dvae_smoothl1_kl.pt"), str(tmp_path / "vae")])
     config = Run(tmp_path / "vae").config().model
     assert isinstance(config, DVAEConfig)
-    assert (config.reconstruction, config.kl_weight) == ("smooth_l1", 0.35)
+    assert isinstance(config.quantizer, Gumbel)
+    assert (config.reconstruction, config.quantizer.kl_weight) == ("smooth_l1", 0.35)
     main(["export", str(tmp_path / "vae"), str(tmp_path / "vae.pt")])
     assert read(tmp_path / "vae.pt")["hparams"]["smooth_l1_loss"] is True
     again = fails(capsys, "export", tmp_path / "vae", tmp_path / "vae.pt")

@@ -4,7 +4,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from tessera.journeys import birds
+from tessera.journeys import bird_reader, birds
 
 
 def test_the_reader_names_what_was_drawn():
@@ -13,7 +13,7 @@ def test_the_reader_names_what_was_drawn():
         for i in range(60):
             noise = np.random.default_rng([3, i])
             bird = birds.random_bird(noise, lambda b: True)
-            found = birds.measure(birds.draw(bird, pixels, noise))
+            found = bird_reader.measure(birds.draw(bird, pixels, noise))
             right += sum(found[part] == getattr(bird, part) for part in birds.PALETTES)
         assert right >= 0.99 * 60 * 5
 
@@ -25,7 +25,7 @@ def test_the_reader_survives_blur_and_noise():
         bird = birds.random_bird(noise, lambda b: True)
         image = birds.draw(bird, 64, noise).resize((32, 32)).resize((64, 64))
         rough = np.asarray(image, dtype=float) + noise.normal(0, 10, (64, 64, 3))
-        found = birds.measure(Image.fromarray(rough.clip(0, 255).astype(np.uint8)))
+        found = bird_reader.measure(Image.fromarray(rough.clip(0, 255).astype(np.uint8)))
         right += sum(found[part] == getattr(bird, part) for part in birds.PALETTES)
     assert right >= 0.9 * 40 * 5
 
@@ -35,7 +35,7 @@ def test_the_reader_does_not_find_what_is_not_there():
     asked = birds.questions(60)
     rough = torch.rand(60, 64, 64, 3, generator=torch.Generator().manual_seed(0)).mul(255).byte().numpy()
     right = sum(
-        birds.measure(Image.fromarray(picture))[part] == getattr(bird, part)
+        bird_reader.measure(Image.fromarray(picture))[part] == getattr(bird, part)
         for picture, (_, bird) in zip(rough, asked, strict=True)
         for part in birds.PALETTES
     )

@@ -83,9 +83,8 @@ def test_a_damaged_config_is_a_sentence(folder, tmp_path, name, content):
 
 
 def test_every_setting_of_a_vae_is_saved(tmp_path):
-    config = dataclasses.replace(
-        TINY_DVAE, quantizer="gumbel", reconstruction="smooth_l1", kl_weight=0.3, straight_through=True, temperature=0.7
-    )
+    quantizer = Gumbel(kl_weight=0.3, straight_through=True, temperature=0.7)
+    config = dataclasses.replace(TINY_DVAE, quantizer=quantizer, reconstruction="smooth_l1")
     saved.write(tmp_path, DiscreteVAE(config))
     assert saved.read(tmp_path).config == config
 

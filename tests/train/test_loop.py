@@ -17,6 +17,7 @@ from ranks import main_with
 from small_runs import DVAE, PLAIN, PRIOR, dvae_config, go, prior_config, spoil
 from tessera.cli import main
 from tessera.config import (
+    FSQ,
     DataConfig,
     OptimConfig,
     TrainConfig,
@@ -351,7 +352,7 @@ def test_training_learns(bird_folder, tmp_path):
         dataclasses.replace(
             config,
             optim=OptimConfig(batch=8, lr=5e-3, warmup=5),
-            model=dataclasses.replace(DVAE, quantizer="fsq", hidden=24),
+            model=dataclasses.replace(DVAE, quantizer=FSQ(), hidden=24),
         )
     )
     held = [r["held_loss"] for r in run.read_metrics() if "held_loss" in r]

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
+from tessera.cli.parts import choices, chosen
 from tessera.config import TrainConfig
 from tessera.config.merging import check
 from tessera.errors import ConfigError
 
-T = TypeVar("T")
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
+
+T = TypeVar("T", bound="DataclassInstance")
 
 
 def options(kind: type[T], args: list[str], command: str) -> T:
@@ -20,7 +24,7 @@ def options(kind: type[T], args: list[str], command: str) -> T:
     """
     import tyro
 
-    fields = dataclasses.fields(kind)  # type: ignore[arg-type]
+    fields = dataclasses.fields(kind)
     words = [f.name.upper() for f in fields if f.default is f.default_factory is dataclasses.MISSING]
     if words and not args:
         raise ConfigError(f"usage: tessera {command} {' '.join(words)} [options]. Try: tessera {command} --help")
@@ -39,9 +43,11 @@ def settings(default: TrainConfig, args: list[str]) -> TrainConfig:
     """Settings with flags put over them, checked. The help lists all of them, with the values of `default`."""
     import tyro
 
+    default, args = chosen(default, args)
     config = tyro.cli(
         TrainConfig, args=args, default=default, prog="tessera train PRESET",
-        description=f"{(TrainConfig.__doc__ or '').strip()} {STARTS}", config=(tyro.conf.AvoidSubcommands,),
+        description=f"{(TrainConfig.__doc__ or '').strip()} {STARTS} {choices(default)}",
+        config=(tyro.conf.AvoidSubcommands,),
     )  # fmt: skip
     check(config)
     return config

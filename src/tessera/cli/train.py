@@ -14,10 +14,11 @@ from typing import Annotated
 from annotated_types import Ge, Le
 
 from tessera.cli.arguments import known, options, settings
+from tessera.cli.parts import warned
 from tessera.cli.screen import bar, say
 from tessera.config import LearnConfig, TrainConfig, to_dict
 from tessera.config.merging import Checked, merge, read_toml
-from tessera.config.presets import PRESETS, preset
+from tessera.config.presets import PRESETS, preset, recipes
 from tessera.config.ranges import Seed
 from tessera.errors import ConfigError
 from tessera.files.atomic import whole, write_whole
@@ -113,7 +114,7 @@ def train(args: list[str]) -> None:
     start, args = known(StartConfig, args[1:])
     base, command = without_command(_preset_or_run(name))
     if start.config:
-        base = merge(base, read_toml(start.config))
+        base = merge(base, read_toml(start.config), notice=warned)
     if command and not base.data.path and not any(word.startswith("--data.path") for word in args):
         raise ConfigError(
             f"{name}/config.json takes its pictures from the command '{command[:300]}'. Tessera never runs a command "
@@ -187,7 +188,10 @@ def without_command(config: TrainConfig) -> tuple[TrainConfig, str]:
 
 
 def show(args: list[str]) -> None:
-    """PRESET|RUN  Show the settings and the number of parameters."""
+    """PRESET|RUN|learn  Show the settings and the number of parameters; or what learn chooses, and why."""
+    if args[:1] == ["learn"]:
+        show_learn(args[1:])
+        return
     name = options(ShowConfig, args, "show").name
     from tessera.machine import paths
     from tessera.store.run import Run
@@ -206,3 +210,20 @@ def show(args: list[str]) -> None:
     say(f"Fast paths of this machine ({paths.SWITCH}=NAME,NAME switches them off):")
     for path, about, state in paths.listed():
         say(f"  {path:<16} {about:<62} {state}")
+
+
+def show_learn(args: list[str]) -> None:
+    """The recipes of learn; with PICTURES what it would choose for them, and why."""
+    for line in recipes():
+        say(line)
+    if not args:
+        return
+    if not args[0].startswith("-"):
+        args = ["--pictures", *args]
+    config = options(LearnConfig, args, "show learn PICTURES")
+    from tessera.data.check import check
+    from tessera.journeys.choice import explained
+
+    say("")
+    for line in explained(config, check(config.pictures, config.captions, None, bar("Checking the pictures"))):
+        say(line)

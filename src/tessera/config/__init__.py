@@ -2,6 +2,7 @@
 
 from tessera.config.drawing import DrawingConfig, Request, SampleConfig, request
 from tessera.config.learning import LearnConfig
+from tessera.config.merging import kind_of, to_dict
 from tessera.config.networks import (
     MODELS,
     CLIPConfig,
@@ -10,8 +11,8 @@ from tessera.config.networks import (
     PatternName,
     TextToImageConfig,
     TransformerConfig,
-    kind_of,
 )
+from tessera.config.quantizers import EMA, FSQ, LFQ, QUANTIZERS, Gumbel, Lookup, Quantizer, SimVQ
 from tessera.config.ranges import seconds
 from tessera.config.training import (
     DataConfig,
@@ -20,12 +21,12 @@ from tessera.config.training import (
     TokensConfig,
     TrackConfig,
     TrainConfig,
-    to_dict,
     train_config,
 )
 
 __all__ = [
-    "MODELS", "CLIPConfig", "DVAEConfig", "DataConfig", "DrawingConfig", "LearnConfig", "MachineConfig",
-    "NetworkConfig", "OptimConfig", "PatternName", "Request", "SampleConfig", "TextToImageConfig", "TokensConfig",
-    "TrackConfig", "TrainConfig", "TransformerConfig", "kind_of", "request", "seconds", "to_dict", "train_config",
+    "EMA", "FSQ", "LFQ", "MODELS", "QUANTIZERS", "CLIPConfig", "DVAEConfig", "DataConfig", "DrawingConfig", "Gumbel",
+    "LearnConfig", "Lookup", "MachineConfig", "NetworkConfig", "OptimConfig", "PatternName", "Quantizer", "Request",
+    "SampleConfig", "SimVQ", "TextToImageConfig", "TokensConfig", "TrackConfig", "TrainConfig", "TransformerConfig",
+    "kind_of", "request", "seconds", "to_dict", "train_config",
 ]  # fmt: skip

@@ -1,4 +1,4 @@
-"""How pictures are drawn: the one list of options of the command line, Python and HTTP."""
+"""How pictures are drawn: the one list of options, for the command line, Python and HTTP."""
 
 from __future__ import annotations
 
@@ -18,26 +18,27 @@ class SampleConfig(Checked):
     """How codes are drawn from the model's predictions."""
 
     temperature: NotNegative = 1.0
-    """0 always takes the likeliest code; above 1 is wilder."""
+    """0 always takes the most likely code; values above 1 give more varied pictures."""
     top_k: Annotated[float, Ge(0), Le(1_048_576)] = 0.0
-    """Keep only the k likeliest codes; below 1 a share of the codebook; 0 keeps all."""
+    """Keep only the k most likely codes; a value below 1 is a share of the codebook; 0 keeps all."""
     top_p: ShareAboveZero = 1.0
-    """Keep the likeliest codes that hold this much probability together (Holtzman et al. 2020)."""
+    """Keep the most likely codes whose probabilities add up to this (nucleus sampling, Holtzman et al. 2020)."""
     guidance: Guidance = 1.0
-    """Push away from the picture without a caption (Ho & Salimans 2022); 1 is off, 2 to 5 is usual."""
+    """Classifier-free guidance scale (Ho & Salimans 2022); 1 is off, 2 to 5 is usual."""
     ahead: Annotated[int, Ge(1), Le(65_536)] = 1
-    """Read this many codes at once, all but the first guessed; the pictures stay the same. Pays for one at a time."""
+    """Decode this many codes in one step, all but the first guessed. The pictures stay the same; drawing them one at
+    a time gets faster."""
 
     def rules(self) -> None:
         if 0 < self.temperature < 1e-6:
-            raise ConfigError(f"temperature is {self.temperature}; give 0 for the likeliest code, or at least 1e-6.")
+            raise ConfigError(f"temperature is {self.temperature}; give 0 for the most likely code, or at least 1e-6.")
         if self.top_k > 1 and self.top_k != int(self.top_k):
             raise ConfigError(f"top-k is {self.top_k}; give a count (50) or a share of the codebook (0.1).")
 
 
 @dataclass(frozen=True, kw_only=True)
 class DrawingConfig(Checked):
-    """What may be said of pictures that are to be drawn, beside their prompt."""
+    """What to draw for a prompt, and how."""
 
     count: Pictures = 1
     """Pictures per prompt."""
@@ -46,18 +47,18 @@ class DrawingConfig(Checked):
     picture, whatever the batch."""
     sampling: SampleConfig = field(default_factory=SampleConfig)
     prime: str | Path = ""
-    """A picture whose top rows the drawn ones begin with."""
+    """A picture; the drawn ones begin with its top rows."""
     prime_rows: Share = 0.4375
-    """Share of the rows taken from it."""
+    """Share of the rows to take from that picture."""
     batch: Batch = 8
-    """Pictures drawn at a time; it changes no picture."""
+    """Pictures to draw at a time; the pictures stay the same."""
     truncate: bool = False
     """Cut prompts that are longer than the model's text, with a warning, instead of refusing them."""
 
 
 @dataclass(frozen=True)
 class Request(DrawingConfig):
-    """What to draw: `count` pictures of a prompt, seeded seed, seed + 1, ..."""
+    """What to draw: `count` pictures of a prompt, with the seeds seed, seed + 1, ..."""
 
     prompt: str
 
@@ -68,7 +69,7 @@ class Request(DrawingConfig):
 
 
 def refuse_bytes(text: str) -> None:
-    """Raise ConfigError where a text holds bytes that a command line or file name had, and that are not UTF-8."""
+    """Raise ConfigError where a text came from a command line or file name whose bytes are not UTF-8."""
     try:
         text.encode("utf-8")
     except UnicodeEncodeError as error:

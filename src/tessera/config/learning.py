@@ -1,4 +1,4 @@
-"""What `learn` may be told."""
+"""The options of `learn`."""
 
 from __future__ import annotations
 
@@ -14,30 +14,30 @@ from tessera.errors import ConfigError
 
 @dataclass(frozen=True, kw_only=True)
 class LearnConfig(Checked):
-    """What `learn` may be told; everything else it chooses for the data and the machine."""
+    """The options of `learn`; it chooses everything else for the data and the machine."""
 
     pictures: str = ""
     """Folder of captioned pictures, in any layout that `tessera data check` accepts."""
     captions: str = ""
-    """A second folder or COCO JSON with the captions, where they are not beside the pictures or below them."""
+    """A second folder or COCO JSON file with the captions, where they are not in the same folder tree."""
     out: str = ""
     """Run folder; by default runs/<name of the pictures' folder>."""
     budget: str = "30m"
-    """How long the whole may take; the parts share it."""
+    """Time for everything: checking, training, encoding, drawing and the report."""
     seed: Seed = 0
-    """All randomness is a function of it."""
+    """Every random number follows from it."""
     pixels: Annotated[int, Ge(0), Le(4_096)] = 0
-    """Side of the pictures; 0 chooses 64 on a CPU, up to 256 on a GPU."""
+    """Side of the pictures in pixels; 0 chooses: up to 64 on a CPU (128 with 6 hours or more), up to 256 on a GPU."""
     grid: Literal[0, 8, 16, 32] = 0
-    """Side of the grid of codes; 0 chooses 16. Fewer codes are learned faster and keep less of a picture."""
+    """Side of the grid of codes; 0 chooses 16. A smaller grid trains faster and keeps less detail."""
     crop: ShareAboveZero = 0.75
-    """Smallest area share of the random crops; 1 where pictures must be taken whole."""
+    """Smallest share of the area that a random crop keeps; 1 takes the pictures whole."""
     device: str = "auto"
     """auto, cpu, cuda, cuda:1 or mps."""
     samples: Count = 16
-    """Held-out captions drawn for the report."""
+    """How many held-out captions to draw for the report."""
     guidance: Guidance = 2.0
-    """Guidance scale of the drawings in the report."""
+    """Guidance scale of these drawings."""
 
     def rules(self) -> None:
         if not self.pictures:

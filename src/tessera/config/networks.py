@@ -1,23 +1,22 @@
-"""What each kind of network is made of. It knows no training."""
+"""The settings of each kind of network. It knows no training."""
 
 from __future__ import annotations
 
 import dataclasses
-import math
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, ClassVar, Literal, Self
 
 from annotated_types import Ge, Gt, Le, MinLen
 
-from tessera.config.merging import Checked
+from tessera.config.merging import Checked, Kind
+from tessera.config.quantizers import FSQ, Quantizer
 from tessera.config.ranges import (
     Channels,
-    Codes,
     Depth,
     GridSide,
     NotNegative,
     Pixels,
-    Positive,
     ShareBelowOne,
     TextLength,
     Vocabulary,
@@ -29,15 +28,25 @@ PatternName = Literal["full", "axial_row", "axial_col", "conv_like", "conv_centr
 
 
 @dataclass(frozen=True, kw_only=True)
-class NetworkConfig(Checked):
-    """What is asked of the settings of every kind of network that can be trained."""
+class NetworkConfig(Kind):
+    """What the settings of every kind of network that can be trained must provide."""
 
-    needs_codes = False
-    """Whether it is trained on the codes of an image tokenizer."""
+    needs_codes: ClassVar[bool] = False
+    """Whether it learns from the codes of an image tokenizer."""
+    usual: ClassVar[Mapping[str, int]] = {}
+    """Sizes that a run takes from its data where they are 0, with usual values."""
+
+    @classmethod
+    def kinds(cls) -> Mapping[str, type[NetworkConfig]]:
+        return MODELS
 
     def assumed(self) -> tuple[Self, str]:
-        """The settings with what a run would choose from its data, and a sentence about that."""
-        return self, ""
+        """The settings with usual values for what a run would take from its data, and a sentence about that."""
+        open_ = {name: value for name, value in self.usual.items() if not getattr(self, name)}
+        if not open_:
+            return self, ""
+        sizes = ", ".join(f"{name.replace('_', '-')} {value:,}" for name, value in open_.items())
+        return dataclasses.replace(self, **open_), f"(with {sizes}, which the run would choose)"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,14 +57,8 @@ class DVAEConfig(NetworkConfig):
     """Side of the square pictures, a multiple of 2 ** layers."""
     channels: Channels = 3
     """1 grey, 2 grey + alpha, 3 colour, 4 colour + alpha."""
-    quantizer: Literal["fsq", "gumbel"] = "fsq"
-    """fsq rounds each channel and learns no codebook; gumbel chooses from a codebook, as DALL-E 1 did."""
-    levels: Annotated[tuple[Codes, ...], MinLen(1)] = (8, 5, 5, 5)
-    """fsq: levels of each channel; their product is the number of codes."""
-    codes: Codes = 512
-    """gumbel: how many different codes there are (the codebook's size)."""
-    code_dim: Width = 256
-    """gumbel: width of a code's vector."""
+    quantizer: Quantizer = field(default_factory=FSQ)
+    """Turns the encoder's output into codes; each kind has settings of its own."""
     layers: Annotated[int, Ge(1), Le(12)] = 3
     """Halvings of the side: the grid of codes has side pixels / 2 ** layers."""
     resblocks: Annotated[int, Ge(0), Le(1_024)] = 1
@@ -63,17 +66,7 @@ class DVAEConfig(NetworkConfig):
     hidden: Width = 64
     """Width of every convolution."""
     reconstruction: Literal["mse", "smooth_l1"] = "mse"
-    """What a wrong pixel costs."""
-    kl_weight: NotNegative = 0.0
-    """Weight of KL(codes of a picture || uniform), averaged over the batch."""
-    temperature: Positive = 1.0
-    """Gumbel-softmax temperature at the first step."""
-    temperature_end: Positive = 0.1
-    """Temperature at the last step; it falls geometrically with the share of training that is done."""
-    straight_through: bool = False
-    """Use one-hot codes in the forward pass (Jang et al. 2017)."""
-    reinmax: bool = False
-    """Second-order gradient for straight_through (Liu et al. 2023)."""
+    """The reconstruction loss, over normalised pixels."""
     mean: tuple[Annotated[float, Ge(-1e6), Le(1e6)], ...] = (0.5, 0.5, 0.5, 0.0)
     """Subtracted from the pixels, channel by channel."""
     std: tuple[Annotated[float, Ge(1e-6), Le(1e6)], ...] = (0.5, 0.5, 0.5, 1.0)
@@ -85,8 +78,8 @@ class DVAEConfig(NetworkConfig):
 
     @property
     def vocab(self) -> int:
-        """How many different codes there are, whatever makes them."""
-        return math.prod(self.levels) if self.quantizer == "fsq" else self.codes
+        """How many different codes there are."""
+        return self.quantizer.vocab
 
     def rules(self) -> None:
         if self.pixels % 2**self.layers:
@@ -96,15 +89,6 @@ class DVAEConfig(NetworkConfig):
             )
         if self.vocab > 65536:
             raise ConfigError(f"The image tokenizer has {self.vocab} codes; packed codes hold at most 65,536.")
-        if self.quantizer == "fsq" and (self.straight_through or self.reinmax or self.kl_weight):
-            raise ConfigError("model.straight-through, reinmax and kl-weight belong to --model.quantizer gumbel.")
-        if self.reinmax and not self.straight_through:
-            raise ConfigError("model.reinmax corrects the straight-through gradient: set model.straight-through too.")
-        if self.temperature_end > self.temperature:
-            raise ConfigError(
-                f"model.temperature-end is {self.temperature_end}; it must be at most model.temperature "
-                f"({self.temperature})."
-            )
         if min(len(self.mean), len(self.std)) < self.channels:
             raise ConfigError(f"model.mean and model.std need {self.channels} numbers each.")
 
@@ -122,11 +106,11 @@ class TransformerConfig(Checked):
     head_dim: Annotated[int, Ge(1), Le(8_192)] = 64
     """Width of a head."""
     patterns: Annotated[tuple[PatternName, ...], MinLen(1)] = ("full",)
-    """What a position may see, cycled over depth: full, axial_row, axial_col, conv_like, conv_centred, sparse; all (the
-    future too) is for encoders alone."""
+    """Which positions each layer attends to, cycled over depth: full, axial_row, axial_col, conv_like, conv_centred,
+    sparse; all (the future too) is only for encoders."""
     positions: Literal["none", "axial", "rotary", "rotary_dalle1", "rotary_dalle1_half"] = "rotary"
-    """axial: learned row + column tables; rotary: 2-D rotary; rotary_dalle1: DALLE-pytorch's, values turned too; its
-    files in half precision rounded the angles, which the last repeats."""
+    """axial: learned row and column embeddings; rotary: 2-D rotary; rotary_dalle1: DALLE-pytorch's, which rotates the
+    values too; rotary_dalle1_half repeats the rounded angles of its half-precision files."""
     norm: Literal["rms", "layer"] = "rms"
     """RMSNorm or LayerNorm before each branch."""
     qk_norm: bool = True
@@ -148,7 +132,7 @@ class TransformerConfig(Checked):
     stable: bool = False
     """DALLE-pytorch's `stable`: output divided by its largest value, damped embedding gradients."""
     zero_init: bool = True
-    """Start each branch at zero and embeddings small; off gives torch's defaults, as DALL-E 1 had them."""
+    """Start each branch at zero and embeddings small; off gives torch's defaults, as DALL-E 1 had."""
     attn_dropout: ShareBelowOne = 0.0
     """Dropout after attention."""
     ff_dropout: ShareBelowOne = 0.0
@@ -194,23 +178,17 @@ class TextToImageConfig(NetworkConfig):
     image_weight: NotNegative = 7.0
     """loss = (text + image_weight * image) / (1 + image_weight)."""
     learn_padding: bool = False
-    """Let padding tokens count in the text loss, as DALL-E 1 did."""
+    """Count padding tokens in the text loss, as DALL-E 1 did."""
     tied: bool = False
     """Embeddings and output heads share their weights."""
     transformer: TransformerConfig = field(default_factory=TransformerConfig)
 
-    needs_codes = True
-
-    def assumed(self) -> tuple[Self, str]:
-        if self.text_vocab:
-            return self, ""
-        sizes = {"text_vocab": 4096, "text_len": self.text_len or 64, "image_vocab": 1000, "grid": 16}
-        about = "a text vocabulary of 4,096, 64 text tokens, and 16 x 16 of 1,000 codes"
-        return dataclasses.replace(self, **sizes), f"(with {about}, which the run would choose)"
+    needs_codes: ClassVar[bool] = True
+    usual: ClassVar[Mapping[str, int]] = {"text_vocab": 4096, "text_len": 64, "image_vocab": 1000, "grid": 16}
 
     def rules(self) -> None:
         if "all" in self.transformer.patterns:
-            raise ConfigError("patterns names 'all', which shows a prior the codes it must predict; try 'full'.")
+            raise ConfigError("patterns has 'all', which shows a prior the codes that it must predict; try 'full'.")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -232,7 +210,7 @@ class CLIPConfig(NetworkConfig):
     dim_image: Width = 256
     """Width of the picture encoder."""
     dim_latent: Width = 256
-    """Width of what is compared."""
+    """Width of the embeddings that are compared."""
     text_depth: Depth = 4
     """Layers of the text encoder."""
     image_depth: Depth = 4
@@ -242,11 +220,7 @@ class CLIPConfig(NetworkConfig):
     head_dim: Annotated[int, Ge(1), Le(8_192)] = 64
     """Width of a head."""
 
-    def assumed(self) -> tuple[Self, str]:
-        if self.text_vocab:
-            return self, ""
-        about = "(with a text vocabulary of 4,096 and 64 text tokens, which the run would choose)"
-        return dataclasses.replace(self, text_vocab=4096, text_len=self.text_len or 64), about
+    usual: ClassVar[Mapping[str, int]] = {"text_vocab": 4096, "text_len": 64}
 
     def rules(self) -> None:
         if self.pixels % self.patch:
@@ -254,7 +228,3 @@ class CLIPConfig(NetworkConfig):
 
 
 MODELS: dict[str, type[NetworkConfig]] = {"dvae": DVAEConfig, "t2i": TextToImageConfig, "clip": CLIPConfig}
-
-
-def kind_of(model: Any) -> str:
-    return next(kind for kind, cls in MODELS.items() if type(model) is cls)

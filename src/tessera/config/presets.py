@@ -1,9 +1,15 @@
-"""The named runs, one aligned table per kind. A preset's meaning never changes after release."""
+"""The named runs, one aligned table per kind, and the recipes of `learn`. A preset's meaning never changes after
+release."""
 
 from __future__ import annotations
 
+import math
+from collections.abc import Callable
+from typing import NamedTuple
+
 from tessera.config.merging import nearest
 from tessera.config.networks import CLIPConfig, DVAEConfig, TextToImageConfig, TransformerConfig
+from tessera.config.quantizers import FSQ, Gumbel
 from tessera.config.training import OptimConfig, TrainConfig
 from tessera.errors import ConfigError
 
@@ -40,7 +46,7 @@ CLIP = {
 
 def dvae(name: str) -> TrainConfig:
     pixels, layers, hidden, resblocks, levels, batch, steps = DVAE[name]
-    model = DVAEConfig(pixels=pixels, layers=layers, hidden=hidden, resblocks=resblocks, levels=levels)
+    model = DVAEConfig(pixels=pixels, layers=layers, hidden=hidden, resblocks=resblocks, quantizer=FSQ(levels=levels))
     return TrainConfig(preset=name, steps=steps, model=model, optim=OptimConfig(batch=batch, weight_decay=0.0))
 
 
@@ -62,10 +68,8 @@ def clip(name: str) -> TrainConfig:
 
 def dvae_dalle1(name: str) -> TrainConfig:
     """train_vae.py's defaults, at 256 pixels as the notebook used them."""
-    model = DVAEConfig(
-        pixels=256, layers=3, resblocks=2, hidden=256, quantizer="gumbel", codes=8192, code_dim=512,
-        temperature=1.0, temperature_end=0.5,
-    )  # fmt: skip
+    quantizer = Gumbel(codes=8192, code_dim=512, temperature=1.0, temperature_end=0.5)
+    model = DVAEConfig(pixels=256, layers=3, resblocks=2, hidden=256, quantizer=quantizer)
     optim = OptimConfig(name="adam", lr=1e-3, betas=(0.9, 0.999), schedule="exponential", warmup=0, clip=0.0, batch=8)
     return TrainConfig(preset=name, steps=30_000, model=model, optim=optim)
 
@@ -97,3 +101,66 @@ def preset(name: str) -> TrainConfig:
     if name not in PRESETS:
         raise ConfigError(f"There is no preset '{name}'{nearest(name, PRESETS) or '.'} Known: {', '.join(PRESETS)}.")
     return PRESETS[name](name)
+
+
+class Recipe(NamedTuple):
+    """What `learn` takes on a machine, in a time, for a number of pictures: two presets, and what it puts over them."""
+
+    machine: str
+    """cuda, or cpu for every other device."""
+    hours: float
+    """The budget is below this."""
+    pictures: float
+    """There are fewer than this."""
+    tokenizer: str
+    """The preset that gives the image tokenizer its width."""
+    prior: str
+    """The preset that gives the prior its width and depth, and both of them their batch."""
+    pixels: int
+    """Largest side of the pictures, where the user names none."""
+    levels: tuple[int, ...]
+    """Levels of the tokenizer's FSQ; a grid of 8 x 8 takes (8, 5, 5, 5), since few codes must say more each."""
+    dropout: float
+    """Of the prior."""
+    views: int
+    """How often each picture is encoded, each time with another crop."""
+
+
+ANY = math.inf
+RECIPES = (
+    Recipe("cpu",    2, 3_000, "dvae-s-64",  "t2i-xs-64",  64, (6, 6, 6),    0.1, 16),
+    Recipe("cpu",    2,   ANY, "dvae-s-64",  "t2i-xs-64",  64, (6, 6, 6),    0.0,  4),
+    Recipe("cpu",    6, 3_000, "dvae-s-64",  "t2i-s-64",   64, (6, 6, 6),    0.1, 16),
+    Recipe("cpu",    6,   ANY, "dvae-s-64",  "t2i-s-64",   64, (6, 6, 6),    0.0,  4),
+    Recipe("cpu",  ANY, 3_000, "dvae-s-64",  "t2i-s-64",  128, (6, 6, 6),    0.1, 16),
+    Recipe("cpu",  ANY,   ANY, "dvae-s-64",  "t2i-s-64",  128, (6, 6, 6),    0.0,  4),
+    Recipe("cuda", ANY, 3_000, "dvae-m-128", "t2i-m-128", 256, (8, 5, 5, 5), 0.1, 16),
+    Recipe("cuda", ANY,   ANY, "dvae-m-128", "t2i-m-128", 256, (8, 5, 5, 5), 0.0,  4),
+)  # fmt: skip
+"""The first that fits is taken. Small data gets dropout and more views of each picture."""
+
+RATES = ((192, 8e-3), (256, 3e-3), (ANY, 1.5e-3))
+"""Peak learning rate of the prior by its width: that of the first row that is at least as wide."""
+
+
+def recipe(machine: str, hours: float, pictures: int) -> Recipe:
+    """The recipe for a machine (cuda or cpu), a budget in hours and a number of pictures."""
+    fits = (r for r in RECIPES if r.machine == machine and hours < r.hours and pictures < r.pictures)
+    return next(fits)
+
+
+def rate(dim: int) -> float:
+    """The learning rate of a prior of this width."""
+    return next(value for width, value in RATES if dim <= width)
+
+
+def recipes() -> list[str]:
+    """The table of recipes, in lines."""
+    bound: Callable[[float], str] = lambda x: "any" if x == ANY else f"{x:,}"
+    rows = [
+        ("machine", "hours <", "pictures <", "tokenizer", "prior", "pixels <=", "levels", "dropout", "views"),
+        *((r.machine, bound(r.hours), bound(r.pictures), *map(str, r[3:6]), "x".join(map(str, r.levels)),
+           str(r.dropout), str(r.views)) for r in RECIPES),
+    ]  # fmt: skip
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return ["  ".join(word.ljust(width) for word, width in zip(row, widths, strict=True)).rstrip() for row in rows]

@@ -1,8 +1,4 @@
-"""Numbers with their ranges, and durations, which every setting takes from here.
-
-Upper bounds lie far above what anybody trains, and far below what hangs a
-machine.
-"""
+"""Types of settings that carry their range, and durations. It knows no setting."""
 
 from __future__ import annotations
 
@@ -14,7 +10,7 @@ from annotated_types import Ge, Gt, Le, Lt
 from tessera.config.merging import short
 from tessera.errors import ConfigError
 
-# Types carry their ranges. Upper bounds lie far above what anybody trains, and far below what hangs a machine.
+# Upper bounds lie far above what anybody trains, and far below what makes a machine hang.
 Count = Annotated[int, Ge(1), Le(1_000_000_000)]
 CountOrZero = Annotated[int, Ge(0), Le(1_000_000_000)]
 Batch = Annotated[int, Ge(1), Le(1_000_000)]
@@ -38,7 +34,7 @@ Guidance = Annotated[float, Ge(-1_000), Le(1_000)]
 
 
 def seconds(text: str) -> float:
-    """A duration as people write it: 90s, 20m, 1.5h, 2d; plain numbers are seconds, nothing is for ever."""
+    """A duration in seconds, from 90s, 20m, 1.5h, 2d, or a number of seconds; infinite where empty."""
     if not text:
         return float("inf")
     match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([smhd]?)\s*", text.lower())

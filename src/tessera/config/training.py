@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import dataclasses
-import json
+import typing
 from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal
 
 from annotated_types import Ge, Le
 
-from tessera.config.merging import Checked, merge, nearest, short
-from tessera.config.networks import MODELS, DVAEConfig, NetworkConfig, kind_of
+from tessera.config.merging import Checked, merge
+from tessera.config.networks import DVAEConfig, NetworkConfig
 from tessera.config.ranges import (
     Batch,
     Count,
@@ -29,7 +28,7 @@ from tessera.errors import ConfigError
 
 @dataclass(frozen=True, kw_only=True)
 class DataConfig(Checked):
-    """Where the captioned pictures are, and what is done to them."""
+    """Where the captioned pictures are, and how they are prepared."""
 
     path: str = ""
     """Folder of pictures with captions: same-name .txt, two trees, metadata.{csv,jsonl,parquet} or COCO JSON; or
@@ -39,11 +38,11 @@ class DataConfig(Checked):
     """A second folder (or COCO JSON file) with the captions, where they are not beside the pictures; for shards and
     datasets the column: txt, json.caption."""
     codes: str = ""
-    """Folder of packed codes written by an earlier encoding; the image tokenizer then leaves the training step."""
+    """Folder of packed codes that `tessera data encode` wrote; training then does not run the image tokenizer."""
     holdout: ShareBelowOne = 0.05
-    """Share of the pairs kept back for the held-out loss, chosen by a stable hash of their names."""
+    """Share of the pairs held out to measure the loss, chosen by a stable hash of their names."""
     crop: ShareAboveZero = 0.75
-    """Smallest area share of a random crop; 1 always takes the largest centred square."""
+    """Smallest share of the area that a random crop keeps; 1 always takes the largest centred square."""
     flip: bool = False
     """Mirror half of the pictures."""
     truncate: bool = False
@@ -54,7 +53,7 @@ class DataConfig(Checked):
 
 @dataclass(frozen=True, kw_only=True)
 class TokensConfig(Checked):
-    """Which tokenizers the prior stands on."""
+    """Which tokenizers the prior uses."""
 
     image: str = ""
     """A run folder with a trained image tokenizer."""
@@ -67,7 +66,7 @@ class TokensConfig(Checked):
 
 @dataclass(frozen=True, kw_only=True)
 class OptimConfig(Checked):
-    """How the weights move."""
+    """The optimiser and its schedule."""
 
     name: Literal["adamw", "adam", "muon"] = "adamw"
     """muon takes torch.optim.Muon for the matrices of the stack and AdamW for the rest."""
@@ -77,21 +76,21 @@ class OptimConfig(Checked):
     weight_decay: NotNegative = 0.05
     """Only on matrices: never on norms, biases or embeddings."""
     schedule: Literal["cosine", "constant", "exponential", "plateau"] = "cosine"
-    """plateau halves the rate when the held-out loss stops falling."""
+    """How the rate falls; plateau halves it when the held-out loss stops falling."""
     warmup: CountOrZero = 100
     """Steps over which the rate rises from 0."""
     lr_end: Share = 0.05
-    """Share of the peak rate left at the end of cosine and exponential, and the least that plateau leaves."""
+    """Share of the peak rate at the end of cosine and exponential, and the least share that plateau goes down to."""
     plateau_patience: CountOrZero = 3
     """Held-out losses without improvement before plateau halves the rate."""
     clip: NotNegative = 1.0
-    """Largest gradient norm; 0 does not clip."""
+    """Clip the gradient norm to this; 0 does not clip."""
     batch: Batch = 32
     """Pictures per step."""
     accumulate: Batch = 1
     """Micro-batches a step is split into; batch must be a multiple."""
     drop_condition: Share = 0.1
-    """Share of captions replaced by nothing, so that guidance can be used in drawing."""
+    """Share of captions dropped in training, so that guidance can be used in drawing."""
 
     def rules(self) -> None:
         if self.batch % self.accumulate:
@@ -103,34 +102,34 @@ class OptimConfig(Checked):
 
 @dataclass(frozen=True, kw_only=True)
 class MachineConfig(Checked):
-    """What the run stands on."""
+    """The device, the precision and the engine that a run uses."""
 
     device: str = "auto"
     """auto, cpu, cuda, cuda:1 or mps."""
     precision: Literal["auto", "float32", "bf16", "fp16"] = "auto"
-    """auto takes bf16 autocast where the hardware computes in it; fp16 is with scaled losses."""
+    """auto takes bf16 autocast where the hardware supports it; fp16 scales the loss."""
     engine: Literal["auto", "single", "ddp", "fsdp", "deepspeed", "horovod"] = "auto"
-    """auto is ddp where torchrun or another launcher started several processes, else single."""
+    """auto takes ddp where torchrun or another launcher started several processes, else single."""
     zero: Literal[0, 1, 2, 3] = 2
-    """deepspeed: what is cut up over ranks; 1 optimiser state, 2 gradients too, 3 weights too."""
+    """deepspeed: what is sharded over ranks; 1 optimiser state, 2 gradients too, 3 weights too."""
     offload: Literal["none", "optimizer", "parameters"] = "none"
-    """deepspeed: what waits in main memory (or on --machine.nvme); parameters means both."""
+    """deepspeed: what is kept in main memory (or on --machine.nvme); parameters means both."""
     nvme: str = ""
     """deepspeed: a folder on a fast disk to offload to."""
     deepspeed: str = ""
-    """deepspeed: its own JSON file, taken whole; what it and these settings both say must agree."""
+    """deepspeed: a JSON file of its own settings; where these settings say the same thing, both must agree."""
     recompute: Literal["auto", "on", "off"] = "auto"
-    """on: keep only what enters each branch (of a reversible model: nothing) and compute the rest again in the backward
-    pass: less memory, up to a third slower. auto does it for reversible models."""
+    """Gradient checkpointing. on: keep only the input of each branch (nothing in a reversible model) and compute the
+    rest again in the backward pass: less memory, up to a third slower. auto does so for reversible models."""
     compile: Literal["auto", "on", "off"] = "auto"
-    """torch.compile; auto uses it on CUDA, where it pays."""
+    """torch.compile; auto uses it on CUDA, where it is faster."""
     threads: Processes = 0
-    """CPU threads; 0 leaves torch's choice."""
+    """CPU threads; 0 leaves the choice to torch."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class TrackConfig(Checked):
-    """Where a run's numbers and pictures go besides its own folder."""
+    """Where else a run's numbers and pictures go, besides its own folder."""
 
     use: tuple[Literal["wandb", "tensorboard", "trackio"], ...] = ()
     """Any of wandb (WANDB_MODE=offline works too), tensorboard, trackio."""
@@ -138,15 +137,15 @@ class TrackConfig(Checked):
     entity: str = ""
     """wandb: the team."""
     name: str = ""
-    """By default the run folder's."""
+    """Name of the run there; by default that of the run folder."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class TrainConfig(Checked):
-    """One training run. The same command, given again, goes on where it stopped."""
+    """One training run. The same command, given again, resumes it."""
 
     preset: str = ""
-    """The named run this one began from."""
+    """The preset that this run began from."""
     out: str = ""
     """Run folder; by default runs/<preset>."""
     steps: CountOrZero = 1000
@@ -154,19 +153,19 @@ class TrainConfig(Checked):
     budget: str = ""
     """Stop after this much training time and fit the schedule into it: 90s, 20m, 1.5h."""
     seed: Seed = 0
-    """All randomness is a function of it."""
+    """Every random number follows from it."""
     save_every: Count = 200
     """Steps between checkpoints."""
     keep: Count = 2
-    """Newest checkpoints kept, besides the best."""
+    """How many of the newest checkpoints to keep, besides the best."""
     valid_every: CountOrZero = 100
-    """Steps between held-out losses; 0 never."""
+    """Steps between held-out losses; 0 measures none."""
     log_every: Count = 10
-    """Steps between rows of numbers."""
+    """Steps between rows of metrics."""
     preview_every: CountOrZero = 200
-    """Steps between sample pictures; 0 never."""
+    """Steps between sample pictures; 0 draws none."""
     patience: CountOrZero = 0
-    """Stop after this many held-out losses without a new best; 0 never."""
+    """Stop after this many held-out losses without a new best; 0 does not stop early."""
     model: NetworkConfig = field(default_factory=DVAEConfig)
     data: DataConfig = field(default_factory=DataConfig)
     tokens: TokensConfig = field(default_factory=TokensConfig)
@@ -189,22 +188,6 @@ class TrainConfig(Checked):
         seconds(self.budget)
 
 
-def to_dict(config: Any) -> dict[str, Any]:
-    """A config as plain JSON-able values; a model says of which kind it is."""
-    plain = json.loads(json.dumps(dataclasses.asdict(config)))
-    if isinstance(config, TrainConfig):
-        plain["model"] = {"kind": kind_of(config.model), **plain["model"]}
-    return plain
-
-
-def train_config(plain: dict[str, Any]) -> TrainConfig:
-    """The TrainConfig that `to_dict` wrote. Raises ConfigError on anything unknown."""
-    model = plain.get("model", {}) if isinstance(plain, dict) else None
-    if not isinstance(model, dict):
-        raise ConfigError("A run's settings are a table, and `model` in it is one; this is another thing.")
-    kind = model.get("kind", "dvae")
-    if not isinstance(kind, str) or kind not in MODELS:
-        near = nearest(kind, MODELS) if isinstance(kind, str) else ""
-        raise ConfigError(f"A model of kind {short(kind)} is unknown{near or '.'} Known: {', '.join(MODELS)}.")
-    model = {name: value for name, value in model.items() if name != "kind"}
-    return merge(TrainConfig(model=MODELS[kind]()), {**plain, "model": model})
+def train_config(plain: object) -> TrainConfig:
+    """The TrainConfig that `to_dict` wrote, now or in an earlier release. Raises ConfigError on anything unknown."""
+    return merge(TrainConfig(), typing.cast("dict[str, Any]", plain))

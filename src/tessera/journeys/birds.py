@@ -1,6 +1,5 @@
-"""The built-in birds: pictures drawn by the program, captions in the manner of CUB's, and a reader that measures them.
-
-A fresh machine has something to learn from, and "did it draw what was asked" is a number. It knows no model.
+"""The built-in birds: pictures drawn by the program, with captions in the manner of CUB's, so that a fresh machine has
+something to learn from. It knows no model; `bird_reader` measures what a model draws.
 """
 
 from __future__ import annotations
@@ -8,9 +7,8 @@ from __future__ import annotations
 import hashlib
 import itertools
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -92,7 +90,7 @@ def random_bird(noise: np.random.Generator, wanted: Callable[[Bird], bool]) -> B
 Point = tuple[float, float]
 
 
-def _ellipse(cx: float, cy: float, rx: float, ry: float, turn: float = 0.0, n: int = 48) -> list[Point]:
+def ellipse(cx: float, cy: float, rx: float, ry: float, turn: float = 0.0, n: int = 48) -> list[Point]:
     c, s = math.cos(math.radians(turn)), math.sin(math.radians(turn))
     around = [2 * math.pi * i / n for i in range(n)]
     return [
@@ -116,17 +114,17 @@ def _wing() -> list[Point]:
 SHAPES: list[tuple[str, list[Point]]] = [
     ("tail", [(-0.20, -0.02), (-0.46, 0.13), (-0.43, 0.22), (-0.33, 0.21), (-0.14, 0.12)]),
     ("beak", [(0.235, -0.295), (0.46, -0.18), (0.235, -0.095)]),
-    ("body", _ellipse(0.0, 0.04, 0.265, 0.205, 14)),
-    ("body", _ellipse(0.155, -0.195, 0.155, 0.15)),
+    ("body", ellipse(0.0, 0.04, 0.265, 0.205, 14)),
+    ("body", ellipse(0.155, -0.195, 0.155, 0.15)),
     ("body", [(0.02, -0.14), (0.29, -0.13), (0.245, 0.08), (0.02, 0.1)]),
-    ("belly", _ellipse(0.11, 0.112, 0.165, 0.118, -20)),
+    ("belly", ellipse(0.11, 0.112, 0.165, 0.118, -20)),
     ("wings", _wing()),
 ]
 """Back to front. The tail has the wings' colour."""
 PART_OF = {"tail": "wings"}
 
 
-def _placed(points: Iterable[Point], bird: Bird, side: int) -> list[Point]:
+def placed(points: Iterable[Point], bird: Bird, side: int) -> list[Point]:
     """From the bird's own square to the picture's pixels."""
     scale = 0.92 * SIZES[bird.size]
     c, s = math.cos(math.radians(bird.tilt)), math.sin(math.radians(bird.tilt))
@@ -149,7 +147,7 @@ def draw(bird: Bird, pixels: int = 64, noise: np.random.Generator | None = None)
 
     scale = 0.92 * SIZES[bird.size]
     for x in (-0.03, 0.07):
-        (hip, toe) = _placed([(x, 0.2), (x, 0.29)], bird, side)
+        (hip, toe) = placed([(x, 0.2), (x, 0.29)], bird, side)
         pen.line(
             [
                 hip,
@@ -160,12 +158,12 @@ def draw(bird: Bird, pixels: int = 64, noise: np.random.Generator | None = None)
             width=max(1, round(0.017 * scale * side)),
         )
     for name, shape in SHAPES:
-        pen.polygon(_placed(shape, bird, side), fill=colour(PART_OF.get(name, name)))
-    wing = _placed([(-0.25, 0.13), (-0.1, 0.15), (0.02, 0.12)], bird, side)
+        pen.polygon(placed(shape, bird, side), fill=colour(PART_OF.get(name, name)))
+    wing = placed([(-0.25, 0.13), (-0.1, 0.15), (0.02, 0.12)], bird, side)
     pen.line(wing, fill=colour("wings", -38 if sum(BODY[bird.wings]) > 240 else 50), width=max(1, round(0.012 * side)))
     for radius, fill in ((0.043, (252, 252, 250)), (0.03, (24, 24, 30))):
-        pen.polygon(_placed(_ellipse(0.185, -0.215, radius, radius), bird, side), fill=fill)
-    pen.polygon(_placed(_ellipse(0.195, -0.226, 0.01, 0.01), bird, side), fill=(255, 255, 255))
+        pen.polygon(placed(ellipse(0.185, -0.215, radius, radius), bird, side), fill=fill)
+    pen.polygon(placed(ellipse(0.195, -0.226, 0.01, 0.01), bird, side), fill=(255, 255, 255))
     return picture.resize((pixels, pixels), Image.Resampling.BOX)
 
 
@@ -179,7 +177,7 @@ def _scenery(bird: Bird, side: int, noise: np.random.Generator) -> Image.Image:
     if noise.random() < 0.6:
         x, y = (0.14 if bird.facing > 0 else 0.86) + noise.uniform(-0.05, 0.05), noise.uniform(0.08, 0.2)
         for ox, oy, r in ((-0.06, 0.01, 0.045), (0.0, -0.015, 0.06), (0.065, 0.01, 0.045)):
-            pen.polygon([(px * side, py * side) for px, py in _ellipse(x + ox, y + oy, r * 1.2, r)], fill=pale)
+            pen.polygon([(px * side, py * side) for px, py in ellipse(x + ox, y + oy, r * 1.2, r)], fill=pale)
     foot = (0.73 + bird.dy) * side
     if bird.perch == "ground":
         pen.rectangle([0, foot, side, side], fill=SOIL)
@@ -195,7 +193,7 @@ def _scenery(bird: Bird, side: int, noise: np.random.Generator) -> Image.Image:
         )
         for _ in range(4):
             x = noise.uniform(0.04, 0.96)
-            leaf = _ellipse(x, foot / side + 0.085, 0.05, 0.024, float(noise.uniform(30, 150)), 24)
+            leaf = ellipse(x, foot / side + 0.085, 0.05, 0.024, float(noise.uniform(30, 150)), 24)
             pen.polygon([(px * side, py * side) for px, py in leaf], fill=LEAF)
     else:
         pen.line([(0, foot + 0.01 * side), (side, foot + 0.01 * side)], fill=WIRE, width=max(1, round(0.018 * side)))
@@ -253,60 +251,3 @@ def questions(count: int, seed: int = 0) -> list[tuple[str, Bird]]:
         if len(asked) == count:
             return list(asked.values())
     raise AssertionError
-
-
-# Reading: the pose whose parts are each of one colour explains the picture; then each part's colour is named.
-
-
-@lru_cache(maxsize=2)
-def _poses(pixels: int) -> tuple[np.ndarray, np.ndarray]:
-    """Masks [poses, parts, pixels * pixels] of what each part covers, and how many pixels each has."""
-    masks = []
-    grid = itertools.product(
-        SIZES, (-1, 1), (-8.0, -4.0, 0.0, 4.0, 8.0), (-0.05, -0.025, 0.0, 0.025, 0.05), (-0.02, 0.0, 0.02)
-    )
-    for size, facing, tilt, dx, dy in grid:
-        bird = Bird("red", "red", "red", "red", "blue", size, "wire", facing, tilt, dx, dy)
-        index = Image.new("L", (pixels * 4, pixels * 4), len(PART_NAMES))
-        pen = ImageDraw.Draw(index)
-        pen.rectangle([0, 0.69 * pixels * 4, pixels * 4, pixels * 4], fill=255)  # the perch is nobody's
-        for name, shape in SHAPES:
-            pen.polygon(_placed(shape, bird, pixels * 4), fill=PART_NAMES.index(PART_OF.get(name, name)))
-        pen.polygon(_placed(_ellipse(0.185, -0.215, 0.055, 0.055), bird, pixels * 4), fill=255)
-        fine = np.asarray(index).reshape(pixels, 4, pixels, 4)
-        masks.append([(fine == part).all((1, 3)).ravel() for part in range(len(PART_NAMES) + 1)])
-    stacked = np.array(masks, dtype=np.float32)
-    return stacked, stacked.sum(-1).clip(1)
-
-
-PART_NAMES = [part for part in PALETTES if part != "background"]
-
-
-def measure(picture: Image.Image) -> dict[str, str]:
-    """The colour of body, wings, belly, beak and background in a picture of one bird, whoever drew it."""
-    rgb = np.asarray(picture.convert("RGB"), dtype=np.float32)
-    masks, sizes = _poses(rgb.shape[0])
-    flat = rgb.reshape(-1, 3)
-    means = masks @ flat / sizes[..., None]  # [poses, parts, 3]
-    squares = masks @ (flat**2).sum(-1, keepdims=True) / sizes[..., None]
-    spread = (squares[..., 0] - (means**2).sum(-1)) * sizes  # what one colour per part leaves unexplained
-    best = masks[int((spread.sum(-1) / sizes.sum(-1)).argmin())]
-    return {
-        part: _name(np.median(flat[best[i] > 0], axis=0), PALETTES[part])
-        for i, part in enumerate([*PART_NAMES, "background"])
-    }
-
-
-def _name(colour: np.ndarray, palette: dict[str, Colour]) -> str:
-    return min(palette, key=lambda name: float(((colour - np.array(palette[name])) ** 2).sum()))
-
-
-def colours_right(pictures: Sequence[Image.Image], asked: Sequence[Bird]) -> dict[str, float]:
-    """For each part of the built-in birds, the share of pictures in which it has the asked colour; "all" over parts."""
-    right = dict.fromkeys(PALETTES, 0)
-    for picture, bird in zip(pictures, asked, strict=True):
-        found = measure(picture)
-        for part in right:
-            right[part] += found[part] == getattr(bird, part)
-    shares = {part: count / len(pictures) for part, count in right.items()}
-    return {**shares, "all": sum(shares.values()) / len(shares)}

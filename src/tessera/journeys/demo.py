@@ -1,4 +1,4 @@
-"""The demo: draw birds, `learn` them, and measure drawings of colour combinations that were never trained on."""
+"""The demo: draw birds, `learn` them, then draw colour combinations that were never trained on and measure them."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from tessera.files.claim import claim
 from tessera.generate.pipeline import Pipeline
 from tessera.generate.sheet import contact_sheet
 from tessera.journeys import birds
-from tessera.journeys.birds import colours_right
+from tessera.journeys.bird_reader import colours_right
 from tessera.journeys.learn import Progress, learn
 from tessera.machine.device import choose_device
 from tessera.store.run import Run
@@ -24,7 +24,7 @@ SAMPLING = SampleConfig(guidance=2.0, top_p=0.6)
 def run(
     config: LearnConfig, count: int, questions: int, progress: Progress, say: Callable[[str], None]
 ) -> dict[str, float]:
-    """Everything, resumable. Returns the share of asked colours that was measured in the drawings."""
+    """Do everything; the same call resumes. Returns the share of asked colours that the drawings have."""
     pictures, out = Path(config.pictures), Path(config.out)
     choose_device(config.device)
     Run(out).make()
@@ -35,7 +35,7 @@ def run(
     learn(config, progress, say)
     pipeline = Pipeline.load(out, config.device)
     asked = birds.questions(questions, config.seed)
-    say(f"\nDrawing {len(asked)} captions whose colour combination was never trained on")
+    say(f"\nDrawing {len(asked)} captions with colour combinations that were never trained on")
     drawn = []
     parts = [asked[i : i + 40] for i in range(0, len(asked), 40)]
     for i, part in enumerate(progress("Drawing")(parts, len(parts))):
@@ -62,5 +62,5 @@ def run(
 
 
 def drawn_before(pictures: Path) -> bool:
-    """Whether a release without markers drew what is in a folder: 00000.png, 00000.txt, ... and nothing else."""
+    """Whether a release without markers drew everything in a folder: only 00000.png, 00000.txt, ..."""
     return all(re.fullmatch(r"\d{5}\.(png|txt)", path.name) for path in pictures.iterdir())

@@ -6,40 +6,25 @@ It knows the order of the work and no details of any stage.
 
 from __future__ import annotations
 
-import dataclasses
-import json
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
 from pathlib import Path
 
-from tessera.config import (
-    DataConfig,
-    DVAEConfig,
-    LearnConfig,
-    MachineConfig,
-    OptimConfig,
-    SampleConfig,
-    TextToImageConfig,
-    TokensConfig,
-    TrainConfig,
-    TransformerConfig,
-    seconds,
-)
+from tessera.config import LearnConfig, MachineConfig, SampleConfig, TrainConfig
 from tessera.config.merging import read_json
 from tessera.data.check import Health, check, show
 from tessera.data.codes import encode
 from tessera.errors import ConfigError
 from tessera.evaluate import report
-from tessera.files.atomic import whole, write_whole
+from tessera.files.atomic import whole
 from tessera.generate.pipeline import Picture, Pipeline
 from tessera.generate.sheet import contact_sheet
+from tessera.journeys.choice import Choice, choose, remembered, stages
 from tessera.journeys.preview import preview
 from tessera.journeys.training import codes_of, judged
 from tessera.machine import paths
 from tessera.machine.device import choose_device
 from tessera.store.run import Run, checkpoint_of
 from tessera.tokens import image as image_tokens
-from tessera.tokens import text as text_tokens
 from tessera.train import job
 from tessera.train.objectives.protocol import Objective
 
@@ -47,14 +32,8 @@ Progress = Callable[[str], Callable[[Iterable, int], Iterable]]
 """A title -> something that shows how far an iteration has come."""
 
 
-TOKENIZER_SHARE, PRIOR_SHARE = 0.25, 0.64
-"""Of the budget; the rest is for checking, encoding, drawing and the report."""
-CAPTION_SHARE = 0.995
-"""The text length fits this share of the captions; the others are cut."""
-
-
 def learn(config: LearnConfig, progress: Progress, say: Callable[[str], None]) -> Run:
-    """All stages, each resumable. Returns the finished run."""
+    """Do every stage, each of which can be resumed. Returns the finished run."""
     config.check()
     run = Run(config.out or f"runs/{Path(config.pictures).resolve().name}")
     tokenizer = Run(run.folder / "tokenizer")
@@ -66,18 +45,10 @@ def _learn(config: LearnConfig, run: Run, tokenizer_run: Run, progress: Progress
     out = run.folder
     machine = MachineConfig(device=config.device)
     health = check(config.pictures, config.captions, out / "data.json", progress("Checking the pictures"))
-    say(f"{len(health.good)} captioned pictures ({health.layout}), {len(health.skipped)} left out.")
-    for skip in health.skipped[:20]:
-        say(f"  left out: {show(skip.path)}: {skip.reason}")
-    if len(health.skipped) > 20:
-        say(f"  and {len(health.skipped) - 20} more: tessera data check {config.pictures} lists them all")
+    say_what_was_found(config, health, say)
     chosen = remembered(out / "learn.json", config, lambda: choose(config, health, machine))
-
+    say(f"Chosen: {chosen}; {config.budget} in all. {paths.summary()}")
     tokenizer_config, prior_config = stages(config, chosen, machine, out)
-    say(
-        f"Chosen: {chosen.pixels} px, {chosen.grid} x {chosen.grid} codes, a prior of width {chosen.dim} and depth "
-        f"{chosen.depth}; {config.budget} in all. {paths.summary()}"
-    )
     run_stage("Image tokenizer", tokenizer_config, tokenizer_run, health)
     if not (out / "codes" / "index.json").is_file():
         tokenizer = image_tokens.load(checkpoint_of(tokenizer_config.out))
@@ -89,77 +60,13 @@ def _learn(config: LearnConfig, run: Run, tokenizer_run: Run, progress: Progress
     return run
 
 
-@dataclass(frozen=True, kw_only=True)
-class Choice:
-    """Sizes for this data and this machine; written down once, so that a resumed run has the same."""
-
-    pixels: int
-    layers: int
-    channels: int
-    hidden: int
-    levels: tuple[int, ...]
-    dim: int
-    depth: int
-    batch: int
-    text_len: int
-    vocab: int
-    views: int
-    flip: bool
-    crop: float
-    holdout: float
-    dropout: float
-
-    @property
-    def grid(self) -> int:
-        return self.pixels >> self.layers
-
-
-def choose(config: LearnConfig, health: Health, machine: MachineConfig) -> Choice:
-    """A table by machine and time; small data gets dropout and more views of each picture."""
-    found = health.settings()
-    gpu = choose_device(machine.device).type == "cuda"
-    hours = seconds(config.budget) / 3600
-    pixels = config.pixels or (found["pixels"] if gpu else min(found["pixels"], 64 if hours < 6 else 128))
-    dim, depth, hidden, batch = (512, 12, 160, 64) if gpu else (192, 4, 64, 32) if hours < 2 else (256, 6, 64, 32)
-    few = len(health.good) < 3000
-    tokenizer = text_tokens.train_bpe(health.captions, 4096)
-    lengths = sorted(len(tokenizer.encode(c)) for c in health.captions)
-    fitting = lengths[min(len(lengths) - 1, int(CAPTION_SHARE * len(lengths)))]
-    return Choice(
-        pixels=pixels,
-        layers=_halvings(pixels, config.grid or 16),
-        channels=3,
-        hidden=hidden,
-        levels=(6, 6, 6) if not gpu and config.grid != 8 else (8, 5, 5, 5),
-        dim=dim,
-        depth=depth,
-        batch=batch,
-        text_len=min(-(-fitting // 4) * 4, 128),
-        vocab=4096,
-        views=(16 if few else 4) if config.crop < 1 else 2 if found["flip"] else 1,
-        flip=found["flip"],
-        crop=config.crop,
-        holdout=found["holdout"],
-        dropout=0.1 if few else 0.0,
-    )
-
-
-def remembered(path: Path, config: LearnConfig, make: Callable[[], Choice]) -> Choice:
-    """The choice of the first call, where there was one. Raises ConfigError where that was asked for something else, or
-    where what it chose cannot be read."""
-    if not path.exists():
-        choice = make()
-        write_whole(path, json.dumps(dataclasses.asdict(choice), indent=1))
-        return choice
-    choice = read_json(path, Choice)
-    asked = {"pixels": config.pixels, "grid": config.grid and choice.pixels >> _halvings(choice.pixels, config.grid)}
-    had = {"pixels": choice.pixels, "grid": choice.grid}
-    other = [f"--{name} {had[name]}, not {value}" for name, value in asked.items() if value not in (0, had[name])]
-    if config.crop != choice.crop:
-        other.append(f"--crop {choice.crop}, not {config.crop}")
-    if other:
-        raise ConfigError(f"{path.parent} was begun with {'; '.join(other)}. Give the same, or another --out.")
-    return choice
+def say_what_was_found(config: LearnConfig, health: Health, say: Callable[[str], None]) -> None:
+    """How many pictures there are, and which were left out and why."""
+    say(f"{len(health.good)} captioned pictures ({health.layout}), {len(health.skipped)} left out.")
+    for skip in health.skipped[:20]:
+        say(f"  left out: {show(skip.path)}: {skip.reason}")
+    if len(health.skipped) > 20:
+        say(f"  and {len(health.skipped) - 20} more: tessera data check {config.pictures} lists them all")
 
 
 def _began(folder: Path) -> bool:
@@ -171,47 +78,6 @@ def _began(folder: Path) -> bool:
     return True
 
 
-def _halvings(pixels: int, grid: int) -> int:
-    """How often a picture is halved to come near to a grid of codes."""
-    return max(1, (pixels // grid).bit_length() - 1)
-
-
-def stages(config: LearnConfig, c: Choice, machine: MachineConfig, out: Path) -> tuple[TrainConfig, TrainConfig]:
-    """The two training runs."""
-    budget = seconds(config.budget)
-    data = DataConfig(
-        path=config.pictures, captions=config.captions, holdout=c.holdout, crop=c.crop, flip=c.flip, truncate=True
-    )
-    common = {"seed": config.seed, "steps": 10**9, "machine": machine}
-    tokenizer = TrainConfig(
-        out=str(out / "tokenizer"),
-        budget=f"{round(budget * TOKENIZER_SHARE)}s",
-        model=DVAEConfig(pixels=c.pixels, layers=c.layers, channels=c.channels, hidden=c.hidden, levels=c.levels),
-        data=data,
-        optim=OptimConfig(lr=2e-3, weight_decay=0.0, batch=c.batch, warmup=50, betas=(0.9, 0.99)),
-        save_every=50,
-        valid_every=200,
-        preview_every=200,
-        **common,
-    )
-    transformer = TransformerConfig(
-        dim=c.dim, depth=c.depth, heads=max(1, c.dim // 64), attn_dropout=c.dropout, ff_dropout=c.dropout
-    )
-    prior = TrainConfig(
-        out=str(out),
-        budget=f"{round(budget * PRIOR_SHARE)}s",
-        model=TextToImageConfig(text_len=c.text_len, transformer=transformer),
-        data=dataclasses.replace(data, codes=str(out / "codes")),
-        tokens=TokensConfig(image=str(out / "tokenizer"), vocab=c.vocab),
-        optim=OptimConfig(lr=8e-3 if c.dim <= 192 else 3e-3 if c.dim <= 256 else 1.5e-3, batch=c.batch),
-        save_every=50,
-        valid_every=100,
-        preview_every=400,
-        **common,
-    )
-    return tokenizer, prior
-
-
 def run_stage(title: str, config: TrainConfig, run: Run, health: Health) -> Objective:
     """Train one model to the end of its budget."""
     return job.train(config, job.Ways(preview=preview), title, run, health)
@@ -220,7 +86,7 @@ def run_stage(title: str, config: TrainConfig, run: Run, health: Health) -> Obje
 def draw_and_report(
     config: LearnConfig, run: Run, objective: Objective, health: Health, progress: Progress, say: Callable[[str], None]
 ) -> None:
-    """Held-out captions drawn, and report.html."""
+    """Draw held-out captions and write report.html."""
     pipeline = Pipeline.load(run.folder, config.device)
     held = objective.held or objective.pairs
     asked = held[:: max(1, len(held) // config.samples)][: config.samples]

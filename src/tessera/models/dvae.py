@@ -11,18 +11,21 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from tessera.config import DVAEConfig
+from tessera.models.quantizers import quantizer
 from tessera.nn.conv import ResBlock, down, up
-from tessera.nn.quantize.table import QUANTIZERS
 
 RECONSTRUCTION = {"mse": F.mse_loss, "smooth_l1": F.smooth_l1_loss}
 
 
 class DVAELoss(NamedTuple):
-    """total = reconstruction + kl_weight * kl."""
+    """total = reconstruction + quantizer."""
 
     total: Tensor
     reconstruction: Tensor
-    kl: Tensor
+    quantizer: Tensor
+    """What the quantizer itself asks to be minimised, weighted."""
+    usage: Tensor
+    """How many different codes the batch has."""
 
 
 class DiscreteVAE(nn.Module):
@@ -46,7 +49,7 @@ class DiscreteVAE(nn.Module):
         super().__init__()
         c = self.config = config
         widths = [c.channels] + [c.hidden] * c.layers
-        self.quantize = QUANTIZERS[c.quantizer](c)
+        self.quantize = quantizer(c.quantizer)
         self.encoder = nn.Sequential(
             *(down(a, b) for a, b in pairwise(widths)),
             *(ResBlock(c.hidden) for _ in range(c.resblocks)),
@@ -70,10 +73,10 @@ class DiscreteVAE(nn.Module):
     def relaxed(self, pixels: Float[Tensor, "B C S S"], temperature: float) -> tuple[Tensor, DVAELoss]:
         """The reconstruction in normalised pixels, through relaxed codes, and its loss."""
         x = self.normalised(pixels)
-        vectors, kl = self.quantize(self.encoder(x), temperature)
-        again = self.decoder(vectors).float()
+        made = self.quantize(self.encoder(x), temperature)
+        again = self.decoder(made.vectors).float()
         reconstruction = self.reconstruction(again, x)
-        return again, DVAELoss(reconstruction + self.config.kl_weight * kl, reconstruction, kl)
+        return again, DVAELoss(reconstruction + made.loss, reconstruction, made.loss, made.usage)
 
     def normalised(self, pixels: Tensor) -> Tensor:
         return (pixels - self.mean) / self.std
@@ -81,7 +84,7 @@ class DiscreteVAE(nn.Module):
     @torch.no_grad()
     def encode(self, pixels: Float[Tensor, "B C S S"]) -> Int[Tensor, "B N"]:
         """The code at each place, in reading order; no noise."""
-        return self.quantize.codes(self.encoder(self.normalised(pixels))).flatten(1)
+        return self.quantize.codes(self.encoder(self.normalised(pixels)))
 
     @torch.no_grad()
     def decode(self, codes: Int[Tensor, "B N"]) -> Float[Tensor, "B C S S"]:
@@ -90,4 +93,5 @@ class DiscreteVAE(nn.Module):
 
     def decoded(self, codes: Int[Tensor, "B N"]) -> Float[Tensor, "B C S S"]:
         """Normalised pixels."""
-        return self.decoder(self.quantize.vectors(codes.unflatten(1, (self.config.grid, self.config.grid))))
+        side = self.config.grid
+        return self.decoder(self.quantize.vectors(codes).transpose(1, 2).unflatten(2, (side, side)))

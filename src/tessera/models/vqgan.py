@@ -10,10 +10,13 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from tessera.config import Lookup
+from tessera.nn.quantize.lookup import Nearest
+
 
 @dataclass(frozen=True, kw_only=True)
 class VQGANConfig:
-    """Taming Transformers (Esser et al. 2021): a convolutional autoencoder with attention and nearest-code choice."""
+    """VQGAN (Esser et al. 2021): a convolutional autoencoder with attention, whose codes are the nearest vectors."""
 
     pixels: int = 256
     """Side of the pictures."""
@@ -26,13 +29,13 @@ class VQGANConfig:
     attention: tuple[int, ...] = (4,)
     """Resolutions, 0 the finest, whose residual blocks are each followed by attention."""
     latent: int = 256
-    """Channels the encoder gives and the decoder takes."""
+    """Channels between the encoder and the quantizer."""
     code_dim: int = 256
     """Width of a code's vector."""
     codes: int = 1024
     """How many different codes there are."""
     gumbel: bool = False
-    """Codes are chosen by a linear map (GumbelVQ) instead of by distance."""
+    """Choose codes by a linear map (GumbelVQ) instead of by distance."""
 
     channels = 3
 
@@ -64,7 +67,7 @@ class ResBlock(nn.Module):
 
 
 class PlaneAttention(nn.Module):
-    """Every place of the plane looks at every other; one head."""
+    """Every place attends to every other; one head."""
 
     def __init__(self, width: int):
         super().__init__()
@@ -165,24 +168,9 @@ class Decoder(nn.Module):
         return self.conv_out(F.silu(self.norm_out(x)))
 
 
-class Nearest(nn.Module):
-    """The code whose vector lies nearest."""
-
-    def __init__(self, c: VQGANConfig):
-        super().__init__()
-        self.embedding = nn.Embedding(c.codes, c.code_dim)
-
-    def codes(self, z: Float[Tensor, "B D h w"]) -> Int[Tensor, "B N"]:
-        flat, table = z.flatten(2).transpose(1, 2), self.embedding.weight  # [B, N, D], [K, D]
-        return (table.square().sum(1) - 2 * flat @ table.t()).argmin(-1)  # |z|^2 is the same for all
-
-    def vectors(self, codes: Int[Tensor, "B N"]) -> Float[Tensor, "B N D"]:
-        return self.embedding(codes)
-
-
 class Likeliest(nn.Module):
-    """The code with the largest logit. taming-transformers adds Gumbel noise here even when it does not train, so that
-    its codes of one picture change at every call; these do not."""
+    """The code with the largest logit. taming-transformers adds Gumbel noise here even when it does not train, so its
+    codes of a picture change at every call; these do not."""
 
     def __init__(self, c: VQGANConfig):
         super().__init__()
@@ -203,7 +191,8 @@ class VQGAN(nn.Module):
         super().__init__()
         self.config = config
         self.encoder, self.decoder = Encoder(config), Decoder(config)
-        self.quantize = Likeliest(config) if config.gumbel else Nearest(config)
+        lookup = Lookup(codes=config.codes, code_dim=config.code_dim)
+        self.quantize = Likeliest(config) if config.gumbel else Nearest(lookup)
         self.quant_conv = nn.Conv2d(config.latent, config.code_dim, 1)
         self.post_quant_conv = nn.Conv2d(config.code_dim, config.latent, 1)
 

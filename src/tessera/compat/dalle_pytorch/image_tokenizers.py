@@ -74,7 +74,7 @@ class DiscreteVAE(Face):
         if not return_loss:
             return again
         # The original sums the KL term over the batch instead of averaging it.
-        loss = parts.reconstruction + self.model.config.kl_weight * parts.kl * len(img)
+        loss = parts.reconstruction + parts.quantizer * len(img)
         return (loss, again) if return_recons else loss
 
 

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 from annotated_types import Ge, Le
 
-from tessera.config import CLIPConfig, DVAEConfig, TextToImageConfig, TransformerConfig
+from tessera.config import CLIPConfig, DVAEConfig, Gumbel, TextToImageConfig, TransformerConfig, kind_of
 from tessera.config.merging import cast, nearest
 from tessera.errors import ConfigError
 from tessera.imports.reader import told
@@ -110,12 +110,15 @@ def dvae_config(given: Mapping[str, Any]) -> DVAEConfig:
     """The image tokenizer that DiscreteVAE(**given) builds."""
     o = options(given, DVAE_OPTIONS, "The DiscreteVAE")
     mean, std = o["normalization"] or ((0.0,) * 4, (1.0,) * 4)
-    config = DVAEConfig(
-        pixels=o["image_size"], channels=o["channels"], quantizer="gumbel", codes=o["num_tokens"],
-        code_dim=o["codebook_dim"], layers=o["num_layers"], resblocks=o["num_resnet_blocks"], hidden=o["hidden_dim"],
-        reconstruction="smooth_l1" if o["smooth_l1_loss"] else "mse", kl_weight=float(o["kl_div_loss_weight"]),
+    quantizer = Gumbel(
+        codes=o["num_tokens"], code_dim=o["codebook_dim"], kl_weight=float(o["kl_div_loss_weight"]),
         temperature=float(o["temperature"]), temperature_end=min(0.5, float(o["temperature"])),
         straight_through=bool(o["straight_through"]), reinmax=bool(o["reinmax"] and o["straight_through"]),
+    )  # fmt: skip
+    config = DVAEConfig(
+        pixels=o["image_size"], channels=o["channels"], quantizer=quantizer, layers=o["num_layers"],
+        resblocks=o["num_resnet_blocks"], hidden=o["hidden_dim"],
+        reconstruction="smooth_l1" if o["smooth_l1_loss"] else "mse",
         mean=tuple(map(float, mean)), std=tuple(map(float, std)),
     )  # fmt: skip
     config.check()
@@ -164,15 +167,16 @@ def dalle_hparams(c: TextToImageConfig) -> dict[str, Any]:
 
 def dvae_hparams(c: DVAEConfig) -> dict[str, Any]:
     """Raises ConfigError where DALLE-pytorch has no such image tokenizer."""
-    if c.quantizer != "gumbel":
-        raise ConfigError("DALLE-pytorch's DiscreteVAE has a codebook; this image tokenizer (fsq) has none.")
+    q = c.quantizer
+    if not isinstance(q, Gumbel):
+        raise ConfigError(f"DALLE-pytorch's DiscreteVAE has the quantizer gumbel; this one has {kind_of(q)}.")
     hparams = {
-        "image_size": c.pixels, "num_layers": c.layers, "num_tokens": c.codes, "channels": c.channels,
-        "codebook_dim": c.code_dim, "hidden_dim": c.hidden, "num_resnet_blocks": c.resblocks,
-        "smooth_l1_loss": c.reconstruction == "smooth_l1", "temperature": c.temperature,
-        "straight_through": c.straight_through, "kl_div_loss_weight": c.kl_weight, "normalization": (c.mean, c.std),
+        "image_size": c.pixels, "num_layers": c.layers, "num_tokens": q.codes, "channels": c.channels,
+        "codebook_dim": q.code_dim, "hidden_dim": c.hidden, "num_resnet_blocks": c.resblocks,
+        "smooth_l1_loss": c.reconstruction == "smooth_l1", "temperature": q.temperature,
+        "straight_through": q.straight_through, "kl_div_loss_weight": q.kl_weight, "normalization": (c.mean, c.std),
     }  # fmt: skip
-    return hparams | ({"reinmax": True} if c.reinmax else {})
+    return hparams | ({"reinmax": True} if q.reinmax else {})
 
 
 def clip_hparams(c: CLIPConfig) -> dict[str, Any]:

@@ -8,8 +8,8 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from tessera.config import DVAEConfig
-from tessera.nn.quantize.protocol import Quantized
+from tessera.config import FSQ
+from tessera.nn.quantize.protocol import Quantized, used
 
 
 class FiniteScalar(nn.Module):
@@ -23,9 +23,10 @@ class FiniteScalar(nn.Module):
     reach: Tensor
     bases: Tensor
 
-    def __init__(self, config: DVAEConfig):
+    def __init__(self, config: FSQ):
         super().__init__()
         self.width_in = self.width_out = len(config.levels)
+        self.vocab = config.vocab
         levels = torch.tensor(config.levels)[:, None, None]
         offset = torch.where(levels % 2 == 0, 0.5, 0.0)
         half = (levels - 1) * 1.001 / 2
@@ -35,16 +36,22 @@ class FiniteScalar(nn.Module):
 
     def forward(self, z: Float[Tensor, "B D h w"], temperature: float) -> Quantized:
         bounded = self._bound(z)
-        rounded = bounded + (bounded.round() - bounded).detach()
-        return Quantized(rounded / (self.levels // 2), z.new_zeros(()))
+        whole = bounded.round()
+        rounded = bounded + (whole - bounded).detach()
+        codes = self._codes(whole.detach())
+        nothing = torch.zeros((), device=z.device)
+        return Quantized(rounded / (self.levels // 2), codes, nothing, used(codes, self.vocab))
+
+    def codes(self, z: Float[Tensor, "B D h w"]) -> Int[Tensor, "B N"]:
+        return self._codes(self._bound(z).round())
+
+    def vectors(self, codes: Int[Tensor, "B N"]) -> Float[Tensor, "B N D"]:
+        levels, bases = self.levels[:, 0], self.bases[:, 0]  # [D, 1]
+        digits = codes[:, None] // bases % levels  # [B, D, N]
+        return ((digits - levels // 2) / (levels // 2)).transpose(1, 2)
 
     def _bound(self, z: Tensor) -> Tensor:
         return (z.float() + (self.offset / self.reach).atanh()).tanh() * self.reach - self.offset
 
-    def codes(self, z: Float[Tensor, "B D h w"]) -> Int[Tensor, "B h w"]:
-        digits = self._bound(z).round().long() + self.levels // 2
-        return (digits * self.bases).sum(1)
-
-    def vectors(self, codes: Int[Tensor, "B h w"]) -> Float[Tensor, "B D h w"]:
-        digits = codes[:, None] // self.bases % self.levels
-        return (digits - self.levels // 2) / (self.levels // 2)
+    def _codes(self, whole: Float[Tensor, "B D h w"]) -> Int[Tensor, "B N"]:
+        return ((whole.long() + self.levels // 2) * self.bases).sum(1).flatten(1)

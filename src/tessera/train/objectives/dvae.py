@@ -37,13 +37,13 @@ class TrainDVAE(Paired):
 
     def loss(self, model: nn.Module, batch: Batch, done: float) -> tuple[Tensor, Parts]:
         temperature = self.temperature(done)
-        total, reconstruction, kl = model(floats(batch.pixels), temperature)
-        return total, {"reconstruction": reconstruction, "kl": kl, "temperature": torch.tensor(temperature)}
+        total, reconstruction, own, usage = model(floats(batch.pixels), temperature)
+        parts = {"reconstruction": reconstruction, "quantizer": own, "codes_used": usage}
+        return total, {**parts, "temperature": torch.tensor(temperature)}
 
     def temperature(self, done: float) -> float:
-        """Geometrically from temperature to temperature_end, as a function of progress alone."""
-        c = self.model.config
-        return c.temperature * (c.temperature_end / c.temperature) ** done
+        """A function of progress alone."""
+        return self.model.config.quantizer.temperature_at(done)
 
     def held_loss(self, model: nn.Module, batch: Batch) -> Parts:
         pixels = floats(batch.pixels)
