@@ -46,7 +46,7 @@ class DrawingConfig(Checked):
     picture, whatever the batch."""
     sampling: SampleConfig = field(default_factory=SampleConfig)
     prime: str | Path = ""
-    """A picture whose top rows the drawn ones begin with."""
+    """A picture whose top rows the drawn pictures begin with."""
     prime_rows: Share = 0.4375
     """Share of the rows taken from it."""
     batch: Batch = 8
