@@ -54,10 +54,11 @@ class Visibility(nn.Module):
         # A plain causal mask need not be read from memory: a third faster on CPU.
         banded = self.band and layout.codes >= FEW_CODES
         self.whole = self._causal if name == "full" else self._banded if banded else self._dense
-        self.one, self.one_each = (self._listed, self._listed_each) if self.band else (self._rows, self._rows_each)
+        self.one = self._last if name == "full" else self._listed if self.band else self._rows
+        self.one_each = self._listed_each if self.band else self._rows_each
 
     def together(self, q: Tensor, k: Tensor, v: Tensor, rows: Tensor) -> Tensor:
-        """Queries at `rows` [T] of the sequence."""
+        """Queries at `rows` [T] of the sequence. Keys end at the last of these, or every key of the layout is there."""
         return (self.one if q.shape[2] == 1 else self._rows)(q, k, v, rows)
 
     def apart(self, q: Tensor, k: Tensor, v: Tensor, rows: Tensor) -> Tensor:
@@ -69,6 +70,10 @@ class Visibility(nn.Module):
 
     def _rows_each(self, q: Tensor, k: Tensor, v: Tensor, rows: Tensor) -> Tensor:
         return attention(q, k, v, self.mask[rows][:, None])  # [B, 1, T, L]
+
+    def _last(self, q: Tensor, k: Tensor, v: Tensor, rows: Tensor) -> Tensor:
+        """One query that sees all before it: where the keys end at it, it needs no mask."""
+        return attention(q, k, v, None) if k.shape[2] < self.layout.length else self._rows(q, k, v, rows)
 
     def _listed(self, q: Tensor, k: Tensor, v: Tensor, rows: Tensor) -> Tensor:
         """One query and the few keys that it may see."""
@@ -112,13 +117,16 @@ class Visibility(nn.Module):
 
 
 def attention(
-    q: Float[Tensor, "B H t E"], k: Float[Tensor, "B H T E"], v: Float[Tensor, "B H T E"], mask: Bool[Tensor, "*b t T"]
+    q: Float[Tensor, "B H t E"],
+    k: Float[Tensor, "B H T E"],
+    v: Float[Tensor, "B H T E"],
+    mask: Bool[Tensor, "*b t T"] | None,
 ) -> Float[Tensor, "B H t E"]:
     """softmax(q k / sqrt(E)) v over what the mask lets each query see.
 
     One query is written out for torch.compile, which makes one loop of it and what stands around it.
     """
-    if not torch.compiler.is_compiling() or q.shape[2] > 1:
+    if mask is None or not torch.compiler.is_compiling() or q.shape[2] > 1:
         return F.scaled_dot_product_attention(q, k, v, mask)
     scores = (k * q).sum(-1) * q.shape[-1] ** -0.5
     return (scores.masked_fill(~mask[..., 0, :], -torch.inf).softmax(-1)[..., None] * v).sum(2, keepdim=True)
