@@ -36,6 +36,26 @@ for config, kind in CASES:
         assert torch.equal(raster.codes(model, tokens, [1], config, decode=compiled(model)), plain), (kind, guidance)
 """
 
+APART = """
+torch._dynamo.config.error_on_recompile = True
+tokens, codes = torch.randint(1, 20, (2, 5)), torch.randint(0, 11, (2, 16))
+for config in (CLASSIC, SPARSE):
+    model = prepare(prior(config).eval(), "float32", compile=True)
+    decode, past = compiled(model), model.past(2)
+    past.fix()
+    with torch.inference_mode():
+        whole = model.image_logits(tokens, codes)
+        for i, n in enumerate((5, 1)):
+            alone = model.past(1)
+            model.prefill(tokens[i : i + 1], codes[i : i + 1, :n], alone)
+            past.put(i, alone)
+        for k in range(4):
+            at = torch.tensor([[5 + k], [1 + k]])
+            past.stand_at(at + model.layout.text)
+            found = decode(codes.gather(1, at), past)[:, 0]
+            assert (found - whole[[0, 1], [6 + k, 2 + k]]).abs().max() < 1e-4, k
+"""
+
 TRAINING = """
 tokens, codes = torch.randint(1, 20, (4, 5)), torch.randint(0, 11, (4, 16))
 for config in (MODERN, CLASSIC):
@@ -69,6 +89,7 @@ for config in (MODERN, CLASSIC):
             id="drawing, all",
             marks=pytest.mark.slow,
         ),
+        pytest.param(APART, id="rows at their own places", marks=pytest.mark.slow),
         pytest.param(TRAINING, id="training", marks=pytest.mark.slow),
     ],
 )

@@ -137,8 +137,8 @@ def test_an_image_tokenizer_of_another_model_is_refused_before_anything_is_drawn
 
 
 def test_a_text_tokenizer_with_more_tokens_than_the_model_is_refused():
-    model = pipeline()
-    model.text = Numbers(1000)
+    own = pipeline()
+    model = Pipeline(own.model, Numbers(1000), own.image)
     with pytest.raises(CheckpointError, match="gives the token 500 and the model has 20"):
         model("1 500")
 

@@ -2,6 +2,7 @@
 
 import gc
 import weakref
+from collections.abc import Generator
 
 import pytest
 import torch
@@ -11,15 +12,16 @@ from tessera.config import SampleConfig
 from tessera.errors import ConfigError
 from tessera.generate import choose as sample
 from tessera.generate import raster
-from tessera.generate.decoder import after
+from tessera.generate.choose import Certainty, Unmeasured
+from tessera.generate.decoder import Decoder, DrawingBatch, Drawn, Progress
 from tessera.generate.weights import prepare
 from tessera.models.text_to_image import TextToImage
 
 LOGITS = torch.tensor([[0.1, 3.0, 2.0, -1.0, 2.5], [5.0, 0.3, 0.0, -0.2, 0.1]])
 
 
-def test_keep_top_counts_exactly():
-    kept = sample.keep_top(LOGITS, 2).isfinite()
+def test_top_k_counts_exactly():
+    kept = sample.top_k(LOGITS, 2).isfinite()
     assert kept.tolist() == [[False, True, False, False, True], [True, True, False, False, False]]
 
 
@@ -28,9 +30,9 @@ def test_top_k_below_one_is_a_share_of_the_image_codes():
     assert keep(LOGITS).isfinite().sum(-1).tolist() == [2, 2]
 
 
-def test_keep_mass_is_the_smallest_set():
+def test_top_p_is_the_smallest_set():
     share = LOGITS.softmax(-1)
-    kept = sample.keep_mass(LOGITS, 0.8).isfinite()
+    kept = sample.top_p(LOGITS, 0.8).isfinite()
     for row, ok in zip(share, kept, strict=True):
         assert row[ok].sum() >= 0.8
         assert row[ok].sum() - row[ok].min() < 0.8
@@ -39,14 +41,14 @@ def test_keep_mass_is_the_smallest_set():
 
 def test_draws_follow_the_probabilities():
     noise = sample.Noise([3], 5, torch.device("cpu")).at(0, 200_000)[0]
-    drawn = sample.draw(LOGITS[:1].expand(len(noise), -1), noise)
+    drawn = sample.gumbel_max(LOGITS[:1].expand(len(noise), -1), noise)
     share = torch.bincount(drawn, minlength=5) / len(noise)
     torch.testing.assert_close(share, LOGITS[0].softmax(-1), atol=3e-3, rtol=0)
 
 
 def test_a_filtered_code_is_never_drawn():
     noise = sample.Noise([0, 1], 5, torch.device("cpu")).at(0, 1000)
-    drawn = sample.draw(sample.keep_top(LOGITS, 2)[:, None].expand(-1, 1000, -1), noise)
+    drawn = sample.gumbel_max(sample.top_k(LOGITS, 2)[:, None].expand(-1, 1000, -1), noise)
     assert drawn[0].unique().tolist() == [1, 4]
     assert set(drawn[1].tolist()) <= {0, 1}
 
@@ -54,7 +56,7 @@ def test_a_filtered_code_is_never_drawn():
 def test_the_only_code_that_is_kept_is_drawn_whatever_the_noise(monkeypatch):
     monkeypatch.setattr(torch, "rand", lambda *shape, generator: torch.zeros(*shape))
     noise = sample.Noise([0], 5, torch.device("cpu")).at(0, 1)[:, 0]
-    assert sample.draw(sample.keep_top(LOGITS[:1], 1), noise).tolist() == [1]
+    assert sample.gumbel_max(sample.top_k(LOGITS[:1], 1), noise).tolist() == [1]
 
 
 def test_noise_is_the_same_however_it_is_asked_for():
@@ -162,7 +164,7 @@ def test_impossible_sampling_is_refused(bad):
 
 def test_nucleus_sampling_counts_each_position_for_itself():
     several = LOGITS[:, None].expand(-1, 3, -1)  # as several positions are drawn at once
-    assert torch.equal(sample.keep_mass(several, 0.8), sample.keep_mass(LOGITS, 0.8)[:, None].expand(-1, 3, -1))
+    assert torch.equal(sample.top_p(several, 0.8), sample.top_p(LOGITS, 0.8)[:, None].expand(-1, 3, -1))
 
 
 # The decoder: what is given, what is drawn, how sure the model was.
@@ -193,55 +195,96 @@ def test_noise_in_reading_order_holds_a_bounded_number_of_places():
     assert most <= sample.Noise.HELD
 
 
+PLAIN = SampleConfig()
+
+
+def batch(given: int = 0, sampling: SampleConfig = PLAIN, mask: torch.Tensor | None = None) -> DrawingBatch:
+    """Two pictures of which the first `given` codes are there."""
+    asked = DrawingBatch.after(torch.arange(2 * given).view(2, given) % 11, 16, TOKENS, [5, 6], sampling)
+    return asked if mask is None else asked._replace(mask=mask)
+
+
 @pytest.mark.parametrize("ahead", [1, 5])
 @pytest.mark.parametrize("guidance", [1.0, 3.0])
-@pytest.mark.parametrize("given", [0, 5])
+@pytest.mark.parametrize("given", [0, 5, 14])
 def test_what_was_drawn_comes_with_its_log_probability_and_entropy(given, guidance, ahead):
     model, config = prior(CLASSIC), SampleConfig(guidance=guidance, ahead=ahead, temperature=0.7, top_k=3)
-    known, mask = after(torch.arange(2 * given).view(2, given) % 11, 16)
-    before = known.clone(), mask.clone(), TOKENS.clone()
-    drawn = raster.RasterDecoder(model).codes(TOKENS, known, mask, [5, 6], config)
-    assert all(torch.equal(a, b) for a, b in zip(before, (known, mask, TOKENS), strict=True))
-    assert torch.equal(drawn.codes, raster.codes(model, TOKENS, [5, 6], config, known[:, :given]))
+    asked = batch(given, config)
+    before = [u.clone() for u in asked[:3]]
+    drawn = raster.RasterDecoder(model, certainty=Certainty).codes(asked)
+    assert all(torch.equal(a, b) for a, b in zip(before, asked[:3], strict=True))
+    assert torch.equal(drawn.codes, raster.codes(model, TOKENS, [5, 6], config, asked.known[:, :given]))
     with torch.no_grad():
         caption = model.image_logits(TOKENS, drawn.codes)
         null = model.image_logits(model.null_caption(TOKENS), drawn.codes)
     predicted = torch.distributions.Categorical(logits=null + guidance * (caption - null))
-    torch.testing.assert_close(drawn.log_probability, predicted.log_prob(drawn.codes) * mask, atol=1e-4, rtol=1e-4)
-    torch.testing.assert_close(drawn.entropy, predicted.entropy() * mask, atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(
+        drawn.log_probability, predicted.log_prob(drawn.codes) * asked.mask, atol=1e-4, rtol=1e-4
+    )
+    torch.testing.assert_close(drawn.entropy, predicted.entropy() * asked.mask, atol=1e-4, rtol=1e-4)
+
+
+def test_nobody_pays_for_certainty_who_does_not_ask(monkeypatch):
+    """It is nan then, and no log-softmax is taken; whoever asks takes one a step."""
+    taken, log_softmax = [], torch.Tensor.log_softmax
+    monkeypatch.setattr(torch.Tensor, "log_softmax", lambda self, dim: taken.append(1) or log_softmax(self, dim))
+    drawn = raster.RasterDecoder(prior(MODERN)).codes(batch(5))
+    assert drawn.log_probability.shape == drawn.entropy.shape == drawn.codes.shape
+    assert torch.stack(drawn[1:]).isnan().all()
+    assert not taken
+    measured = raster.RasterDecoder(prior(MODERN), certainty=Certainty).codes(batch(5))
+    assert torch.equal(measured.codes, drawn.codes)
+    assert len(taken) == 11
 
 
 def test_a_mask_for_each_picture_may_say_the_same():
-    model, (known, mask) = prior(MODERN), after(torch.zeros(2, 3, dtype=torch.long), 16)
-    one = raster.RasterDecoder(model).codes(TOKENS, known, mask, [1, 2], SampleConfig())
-    each = raster.RasterDecoder(model).codes(TOKENS, known, mask.expand(2, -1), [1, 2], SampleConfig())
-    assert torch.equal(one.codes, each.codes)
+    decoder, asked = raster.RasterDecoder(prior(MODERN)), batch(3)
+    each = decoder.codes(asked._replace(mask=asked.mask.expand(2, -1)))
+    assert torch.equal(decoder.codes(asked).codes, each.codes)
 
 
 @pytest.mark.parametrize("wrong", ["hole", "end", "pictures differ"])
 def test_reading_order_refuses_a_mask_that_is_not_everything_after_a_first_part(wrong):
     mask = torch.ones(2, 16, dtype=torch.bool)
     mask[0 if wrong == "pictures differ" else slice(None), {"hole": 7, "end": 15}.get(wrong, 0)] = False
-    decoder = raster.RasterDecoder(prior(MODERN))
     with pytest.raises(ConfigError, match=r"reading order: it can keep the first codes of pictures.*give one that is"):
-        decoder.codes(TOKENS, torch.zeros(2, 16, dtype=torch.long), mask, [1, 2], SampleConfig())
+        raster.RasterDecoder(prior(MODERN)).codes(batch(mask=mask))
 
 
-def test_each_step_says_what_is_still_to_be_drawn():
-    seen = []
-    known, mask = after(TOKENS[:, :3] % 11, 16)
-    raster.RasterDecoder(prior(MODERN)).codes(
-        TOKENS, known, mask, [1, 2], SampleConfig(), lambda p: seen.append((p.done, p.mask.tolist()))
-    )
-    assert seen == [(n, [False] * n + [True] * (16 - n)) for n in range(4, 17)]
-    full = raster.RasterDecoder(prior(MODERN)).codes(TOKENS, known, ~mask & mask, [1, 2], SampleConfig())
-    assert torch.equal(full.codes, known)
+@pytest.mark.parametrize("ahead", [1, 5])
+def test_each_step_says_what_is_still_to_be_drawn(ahead):
+    seen, asked = [], batch(3, SampleConfig(ahead=ahead))
+    decoder = raster.RasterDecoder(prior(MODERN))
+    decoder.codes(asked, lambda p: seen.append((p.done, p.mask.tolist())))
+    assert all(mask == [False] * n + [True] * (16 - n) for n, mask in seen)
+    done = [n for n, _ in seen]
+    assert done == (list(range(4, 17)) if ahead == 1 else sorted(set(done)))
+    assert done[-1] == 16
+    full = decoder.codes(asked._replace(mask=torch.zeros(16, dtype=torch.bool)))
+    assert torch.equal(full.codes, asked.known)
+
+
+def test_whoever_watches_a_drawing_is_left_as_they_were():
+    """Between steps neither the mode of inference nor the kind of products is changed, nor after closing."""
+    products = torch.backends.mkldnn.matmul
+    before, products.fp32_precision = products.fp32_precision, "ieee"
+    try:
+        steps = raster.RasterDecoder(prior(MODERN)).steps(batch())
+        for _ in range(3):
+            next(steps)
+            assert not torch.is_inference_mode_enabled()
+            assert products.fp32_precision == "ieee"
+        steps.close()
+        assert not torch.is_inference_mode_enabled()
+        assert products.fp32_precision == "ieee"
+    finally:
+        products.fp32_precision = before
 
 
 def test_a_decoder_that_is_closed_frees_its_past(monkeypatch):
     model, made, past = prior(MODERN), [], TextToImage.past
     monkeypatch.setattr(TextToImage, "past", lambda *a, **k: (p := past(*a, **k), made.append(weakref.ref(p)))[0])
-    steps = raster.RasterDecoder(model).steps(TOKENS, *after(TOKENS[:, :0], 16), [1, 2], SampleConfig())
+    steps = raster.RasterDecoder(model).steps(batch())
     gc.disable()
     try:
         next(steps)
@@ -251,3 +294,36 @@ def test_a_decoder_that_is_closed_frees_its_past(monkeypatch):
         assert made[0]() is None
     finally:
         gc.enable()
+
+
+class AnyOrder(Decoder):
+    """A toy of the decoders to come: it takes any mask, and predicts each place without looking at the others."""
+
+    def __init__(self, logits: torch.Tensor, order: list[int]):
+        self.logits, self.order = logits, order
+
+    def steps(self, batch: DrawingBatch) -> Generator[Progress, None, Drawn]:
+        codes, mask = batch.known.clone(), batch.mask.expand(batch.known.shape).clone()
+        noise, certainty = sample.Noise(batch.seeds, self.logits.shape[1], codes.device), Unmeasured(codes)
+        for done, place in enumerate(self.order, 1):
+            found = sample.gumbel_max(self.logits[place].expand(len(codes), -1), noise.of([place])[:, 0])
+            codes[:, place] = torch.where(mask[:, place], found, codes[:, place])
+            mask[:, place] = False
+            yield Progress(codes, mask, done)
+        return Drawn(codes, certainty.log_probability, certainty.entropy)
+
+
+@pytest.mark.parametrize("hidden", ["all", "a hole", "pictures differ"])
+def test_a_decoder_of_any_order_draws_the_same_picture_in_every_order(hidden):
+    """What noise by place and a mask are for: a seed is a picture, and what is given stays, whatever is drawn first."""
+    logits, mask = torch.randn(16, 11), torch.ones(2, 16, dtype=torch.bool)
+    if hidden != "all":
+        mask[slice(None) if hidden == "a hole" else 0, 3:9] = False
+    asked = batch(mask=mask)._replace(known=torch.full((2, 16), 10))
+    orders = [list(range(16)), list(range(16))[::-1], torch.randperm(16).tolist()]
+    first, *others = [AnyOrder(logits, order).codes(asked).codes for order in orders]
+    assert all(torch.equal(other, first) for other in others)
+    assert torch.equal(first.masked_fill(mask, 10), asked.known)
+    alone = asked._replace(**{name: getattr(asked, name)[1:] for name in ("tokens", "known", "mask", "seeds")})
+    assert torch.equal(AnyOrder(logits, orders[2]).codes(alone).codes, first[1:])
+    assert isinstance(AnyOrder(logits, []), Decoder)

@@ -10,6 +10,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from conftest import MODERN, TINY_DVAE, prior
+from tessera.config import Gumbel
 from tessera.errors import CheckpointError
 from tessera.generate.pipeline import Pipeline
 from tessera.models import saved

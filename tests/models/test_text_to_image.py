@@ -346,3 +346,24 @@ def test_joint_logits_never_exist():
     with torch.autograd.graph.saved_tensors_hooks(lambda t: kept.append(t.numel()) or t, lambda t: t):
         model(tokens, codes).total.backward()
     assert max(kept) < 16 * 64 * 20_000 / 10
+
+
+@pytest.mark.parametrize(
+    "change", [{"patterns": ("full", "conv_like")}, {"patterns": ("sparse",)}, {"shift": True}], ids=str
+)
+def test_patterns_and_the_token_shift_refuse_another_order(change):
+    """They are defined on the grid in raster order: another order would draw something else in silence."""
+    stack = prior(vary(MODERN, **change)).transformer
+    x, places = torch.randn(1, stack.layout.length, 32), torch.randperm(stack.layout.length)
+    with torch.inference_mode():
+        with pytest.raises(AssertionError, match="need raster order"):
+            stack(x, Nothing(x.shape[1], places))
+        past = stack.past(1, x.device)
+        past.advance(6, places[None, :6])
+        with pytest.raises(AssertionError, match="need raster order"):
+            stack(x[:, :6], past)
+        past.stand_at(torch.arange(6)[None], places[None, :6])
+        with pytest.raises(AssertionError, match="need raster order"):
+            stack(x[:, :6], past)
+        past.rewind(0, 6)
+        assert_close(stack(x[:, :6], past), stack(x)[:, :6], atol=1e-5, rtol=1e-5)

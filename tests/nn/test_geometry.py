@@ -9,6 +9,7 @@ from tessera.nn.geometry import SPARSE_BLOCK, Layout, block, dense, pattern, spa
 
 LAYOUT = Layout(text=6, grid=7)
 NAMES = ("full", "axial_row", "axial_col", "conv_like", "conv_centred", "sparse")
+BANDED = ("axial_row", "axial_col", "conv_like", "conv_centred")
 
 
 def spelled_out(name: str, q: int, k: int) -> bool:
@@ -58,7 +59,7 @@ def test_sparse_hides_something():
     assert 0.2 < mask.sum() / full.sum() < 0.8
 
 
-@pytest.mark.parametrize("name", ["axial_row", "axial_col", "conv_like", "conv_centred"])
+@pytest.mark.parametrize("name", BANDED)
 @pytest.mark.parametrize("missing", [0, 1, 7])
 def test_bands_see_what_the_dense_mask_shows(name, missing):
     """Attention over bands of rows or columns against the dense mask, gradients included, whole and cut short."""
@@ -78,16 +79,43 @@ def test_large_grids_take_the_bands(name):
     assert Visibility(name, Layout(text=3, grid=16)).whole.__name__ == "_dense"
 
 
-@pytest.mark.parametrize("name", ["axial_row", "axial_col", "conv_like", "conv_centred"])
-def test_one_query_reads_only_the_keys_it_may_see(name):
+@pytest.mark.parametrize("name", NAMES)
+def test_one_query_sees_what_the_dense_mask_shows(name):
     layout = Layout(text=4, grid=6)
     sight = Visibility(name, layout)
     q, k, v = torch.randn(3, 2, 3, layout.length, 8)
     whole = sight._dense(q, k, v)
     for i in range(layout.length):
-        alone = sight.one(q[:, :, i : i + 1], k, v, torch.tensor([i]))
+        alone = sight.together(q[:, :, i : i + 1], k, v, torch.tensor([i]))
         assert (alone[:, :, 0] - whole[:, :, i]).abs().max() < 1e-5
+
+
+@pytest.mark.parametrize("count", [1, 3])
+@pytest.mark.parametrize("name", NAMES)
+def test_queries_at_rows_of_their_own_see_what_the_dense_mask_shows(name, count):
+    """Each row of the batch has queries at other rows of the sequence, and every key of the layout is there."""
+    layout = Layout(text=4, grid=6)
+    sight = Visibility(name, layout)
+    q, k, v = torch.randn(3, layout.length - 2, 3, layout.length, 8)
+    rows = torch.arange(len(q))[torch.randperm(len(q))][:, None] + torch.arange(count)
+    at = rows[:, None, :, None].expand(-1, 3, -1, 8)
+    wanted = sight._dense(q, k, v).gather(2, at)
+    assert (sight.apart(q.gather(2, at), k, v, rows) - wanted).abs().max() < 1e-5
+
+
+@pytest.mark.parametrize("name", BANDED)
+def test_one_query_reads_only_the_keys_it_may_see(name):
+    """A key that it may not see is not even read, were it not a number; a mask alone would let it through."""
+    layout = Layout(text=4, grid=6)
+    sight = Visibility(name, layout)
+    q, k, v = torch.randn(3, 2, 3, layout.length, 8)
     assert sight.seen.shape[1] < layout.length
+    for i in range(layout.length):
+        k_hidden, v_hidden = (u.masked_fill(~sight.mask[i][:, None], torch.nan) for u in (k, v))
+        together = sight.together(q[:, :, i : i + 1], k_hidden, v_hidden, torch.tensor([i]))
+        apart = sight.apart(q[:, :, i : i + 1], k_hidden, v_hidden, torch.tensor([[i], [i]]))
+        assert together.isfinite().all()
+        assert torch.equal(apart, together)
 
 
 def test_patterns_are_made_for_models_without_memory_too():

@@ -47,7 +47,7 @@ class DrawingConfig(Checked):
     picture, whatever the batch."""
     sampling: SampleConfig = field(default_factory=SampleConfig)
     prime: str | Path = ""
-    """A picture; the drawn ones begin with its top rows."""
+    """A picture whose top rows the drawn pictures begin with."""
     prime_rows: Share = 0.4375
     """Share of the rows to take from that picture."""
     batch: Batch = 8

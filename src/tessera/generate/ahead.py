@@ -1,4 +1,4 @@
-"""How many codes are read at once, and how many of those drawn from them are right. It knows no model."""
+"""How many codes a step reads, and how many of those it draws are accepted. It does not know the model."""
 
 from __future__ import annotations
 
@@ -7,33 +7,36 @@ from torch import Tensor
 
 
 class OneByOne:
-    """Each code is read as soon as it is drawn; nothing is looked at, so that the device is never waited for.
+    """Each step reads the last code and draws the next. The device is never waited for.
 
     codes   a b c d . . . .
     read          d
     found           e
+    codes   a b c d e . . .
     """
 
     width = 1
 
     def first(self, known: int) -> int:
-        """The first code that is drawn from what is read; what is read begins one code before."""
+        """The first place that a step draws; it reads from the code before it."""
         return known
 
-    def settle(self, codes: Int[Tensor, "B N"], found: Int[Tensor, "B n"], known: int) -> int:
-        """How many of the codes `found`, which stand at `known`, are right. Others are guessed for the next step."""
+    def accept(self, codes: Int[Tensor, "B N"], found: Int[Tensor, "B n"], first: int, known: int) -> int:
+        """Write what was `found` at `first` behind the `known` codes; how many of these are right."""
+        codes[:, known : known + 1] = found
         return 1
 
 
 class Guesses:
-    """Codes that follow are guessed and read with the last one that is known (Jacobi decoding, Santilli et al. 2023).
+    """The codes that follow are guessed and read together with the last known one (Jacobi decoding, Santilli et al.
+    2023).
 
     codes   a b c d e'f'g'.      ' is a guess
     read          d e'f'g'
-    found           e f g h      e = e' and f = f', but g is another than g':
-    codes   a b c d e f g h'     e, f and g are right, and h is the next guess
+    found           e f g h      e = e' and f = f', but g is not g':
+    codes   a b c d e f g h'     e, f and g are right; h is the next guess
 
-    Because each place keeps its noise, the pictures equal those drawn one code at a time, up to rounding.
+    Each place keeps its noise, so the pictures are those drawn one code at a time, up to rounding.
     """
 
     def __init__(self, width: int, total: int):
@@ -42,9 +45,11 @@ class Guesses:
     def first(self, known: int) -> int:
         return min(known, self.total - self.width)
 
-    def settle(self, codes: Int[Tensor, "B N"], found: Int[Tensor, "B n"], known: int) -> int:
+    def accept(self, codes: Int[Tensor, "B N"], found: Int[Tensor, "B n"], first: int, known: int) -> int:
+        found = found[:, known - first :]  # near the end, known codes are read again: they stay as they are
         end = known + found.shape[1]
         same = (found[:, :-1] == codes[:, known : end - 1]).all(0)
+        codes[:, known:end] = found
         codes[:, end:] = found[:, -1:]  # the first guess of a code is the one before it
         return 1 + int(same.cumprod(0).sum())
 

@@ -1,4 +1,4 @@
-"""Captions continued by the prior. It knows no pictures."""
+"""Captions that the prior completes. It does not know pictures."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from jaxtyping import Int
 from torch import Tensor
 
 from tessera.config import SampleConfig
-from tessera.generate.choose import Noise, draw, filters, sound
+from tessera.generate.choose import Noise, check_finite, filters, gumbel_max
 from tessera.machine.device import few_rows
 from tessera.models.text_to_image import TextToImage
 
@@ -19,7 +19,7 @@ from tessera.models.text_to_image import TextToImage
 def texts(
     model: TextToImage, tokens: Int[Tensor, "B t"], seeds: Sequence[int], config: SampleConfig
 ) -> Int[Tensor, "B T"]:
-    """Continue captions, all of t tokens, to their ends; padding ids follow them. `tokens` is not changed."""
+    """Captions that begin with t tokens each, completed by the model; padding ids follow. `tokens` is not changed."""
     total, padding = model.config.text_len, model.null_caption(tokens.new_zeros(len(tokens), model.config.text_len))
     chosen = filters(config, model.config.text_vocab + total)
     noise = Noise(seeds, model.config.text_vocab + total, tokens.device)
@@ -30,12 +30,12 @@ def texts(
     while len(drawn) < total and not over.all():
         logits = model.continue_text(read, past)
         if read is tokens:
-            sound(logits)
+            check_finite(logits)
         if not drawn:
             logits = logits.index_fill(1, padding[0], -torch.inf)  # a caption has a first word
         for keep in chosen:
             logits = keep(logits)
-        token = draw(logits, noise.at(len(drawn), 1)[:, 0])
+        token = gumbel_max(logits, noise.at(len(drawn), 1)[:, 0])
         over = over | (token >= model.config.text_vocab)
         drawn.append(torch.where(over, padding[:, len(drawn)], token))
         read = drawn[-1][:, None]

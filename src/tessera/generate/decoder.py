@@ -1,4 +1,4 @@
-"""What draws codes: one protocol for reading order and for any other. It knows no model and no pixels."""
+"""What draws codes: one protocol for reading order and for any other order. It does not know models or pixels."""
 
 from __future__ import annotations
 
@@ -12,19 +12,45 @@ from torch import Tensor
 from tessera.config import SampleConfig
 
 
+class DrawingBatch(NamedTuple):
+    """Pictures that are drawn together. No decoder changes these tensors.
+
+    known   3 1 4 . . . . .      given codes
+    mask    - - - x x x x x      which codes to draw
+    drawn   3 1 4 7 0 5 2 9
+    """
+
+    tokens: Int[Tensor, "B T"]
+    known: Int[Tensor, "B N"]
+    """What stands where the mask is True means nothing."""
+    mask: Bool[Tensor, "*B N"]
+    """[N], or [B, N] where pictures differ."""
+    seeds: Sequence[int]
+    sampling: SampleConfig
+
+    @staticmethod
+    def after(
+        prime: Int[Tensor, "B n"], total: int, tokens: Int[Tensor, "B T"], seeds: Sequence[int], sampling: SampleConfig
+    ) -> DrawingBatch:
+        """The first n of `total` codes are given."""
+        known = prime.new_zeros(len(prime), total)
+        known[:, : prime.shape[1]] = prime
+        return DrawingBatch(tokens, known, torch.arange(total) >= prime.shape[1], seeds, sampling)
+
+
 class Drawn(NamedTuple):
-    """Codes, and how sure the model was of them: what it says by its own guided logits, before temperature and filters
-    take anything away."""
+    """Codes, and how sure the model was of each by its guided logits, before temperature and filters. A decoder that
+    does not measure that gives nan."""
 
     codes: Int[Tensor, "B N"]
     log_probability: Float[Tensor, "B N"]
-    """Of each code that was drawn, in nats; 0 for given ones."""
+    """Of each code that was drawn, in nats; 0 for given codes."""
     entropy: Float[Tensor, "B N"]
-    """Of the prediction that each code was drawn from, in nats; 0 for given ones."""
+    """Of the prediction that each code was drawn from, in nats; 0 for given codes."""
 
 
 class Progress(NamedTuple):
-    """Pictures that are being drawn. The tensors are the decoder's own and change with the next step."""
+    """Pictures that are being drawn. The tensors belong to the decoder and change with the next step."""
 
     codes: Int[Tensor, "B N"]
     mask: Bool[Tensor, "*B N"]
@@ -35,45 +61,18 @@ class Progress(NamedTuple):
 
 @runtime_checkable
 class Decoder(Protocol):
-    """Fills in the codes of pictures.
+    """Draws the codes that a mask asks for. A seed always gives the same picture, whatever the batch."""
 
-    known   3 1 4 . . . . .      given codes
-    mask    - - - x x x x x      which are to be drawn: [N], or [B, N] where pictures differ
-    codes   3 1 4 7 0 5 2 9
-    """
-
-    def steps(
-        self,
-        tokens: Int[Tensor, "B T"],
-        known: Int[Tensor, "B N"],
-        mask: Bool[Tensor, "*B N"],
-        seeds: Sequence[int],
-        sampling: SampleConfig,
-    ) -> Generator[Progress, None, Drawn]:
-        """Step by step: what is there after each, and at last what was drawn. Whoever closes it half-way stops the
-        drawing there and frees what it held. No argument is changed."""
+    def steps(self, batch: DrawingBatch) -> Generator[Progress, None, Drawn]:
+        """Yields after each step and returns what was drawn. Closing the generator stops the drawing at that step and
+        frees the cache."""
         ...
 
-    def codes(
-        self,
-        tokens: Int[Tensor, "B T"],
-        known: Int[Tensor, "B N"],
-        mask: Bool[Tensor, "*B N"],
-        seeds: Sequence[int],
-        sampling: SampleConfig,
-        on_step: Callable[[Progress], None] = lambda progress: None,
-    ) -> Drawn:
-        """All steps at once. A seed always gives the same picture, whatever the batch."""
-        steps = self.steps(tokens, known, mask, seeds, sampling)
+    def codes(self, batch: DrawingBatch, on_step: Callable[[Progress], None] = lambda progress: None) -> Drawn:
+        """All steps at once."""
+        steps = self.steps(batch)
         while True:
             try:
                 on_step(next(steps))
             except StopIteration as end:
                 return end.value
-
-
-def after(prime: Int[Tensor, "B n"], total: int) -> tuple[Int[Tensor, "B N"], Bool[Tensor, " N"]]:
-    """`known` and `mask` of pictures whose first n codes are given."""
-    known = prime.new_zeros(len(prime), total)
-    known[:, : prime.shape[1]] = prime
-    return known, torch.arange(total) >= prime.shape[1]

@@ -1,4 +1,4 @@
-"""Guidance: away from the picture without a caption. It knows no past and no codes."""
+"""Classifier-free guidance: away from the picture without a caption. It does not know caches or codes."""
 
 from __future__ import annotations
 
@@ -12,8 +12,9 @@ from tessera.models.text_to_image import TextToImage
 class Guidance:
     """Captions and null captions run as one batch, each row with its own past (Ho & Salimans 2022).
 
-    rows     caption 0 | caption 1 | null 0 | null 1
-    logits   null + scale * (caption - null), two rows
+    rows      caption 0 | caption 1 | null 0 | null 1        2 B rows are read
+    repeat    codes 0   | codes 1   | codes 0 | codes 1      both halves read the same codes
+    combine   null + scale * (caption - null)                B rows of logits
     """
 
     def __init__(self, model: TextToImage, scale: float):
@@ -31,7 +32,12 @@ class Guidance:
 
 
 class NoGuidance:
-    """Captions alone."""
+    """Captions alone.
+
+    rows      caption 0 | caption 1
+    repeat    codes 0   | codes 1
+    combine   caption
+    """
 
     def rows(self, tokens: Int[Tensor, "B T"]) -> Int[Tensor, "B T"]:
         return tokens

@@ -1,4 +1,4 @@
-"""A trained CLIP as the judge of drawn pictures. It does not draw."""
+"""A trained CLIP that judges drawn pictures. It does not draw."""
 
 from __future__ import annotations
 

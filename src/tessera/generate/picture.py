@@ -1,4 +1,4 @@
-"""A drawn picture, and the picture that drawn ones begin with. It knows no model."""
+"""A drawn picture, and the picture that others begin with. It does not know the model."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from tessera.files.atomic import whole
 
 @dataclass(frozen=True)
 class Picture:
-    """A drawn picture. In a notebook it shows itself."""
+    """A drawn picture, which a notebook shows."""
 
     image: Image.Image
     prompt: str
@@ -24,7 +24,7 @@ class Picture:
     run: str = ""
     codes: tuple[int, ...] = field(default=(), repr=False)
     score: float | None = None
-    """How well a judge finds that it fits the prompt: higher is better."""
+    """How well it fits the prompt, as a judge finds: higher is better."""
 
     def save(self, path: str | Path) -> None:
         """A PNG that carries its prompt, seed and run."""
@@ -40,7 +40,7 @@ class Picture:
 
 
 def save_png(image: Image.Image, path: Path, words: dict[str, str]) -> None:
-    """A PNG, whole or not at all, that carries words and the mark of this program."""
+    """Write a PNG with `words` and the mark of this program, whole or not at all."""
     about = PngImagePlugin.PngInfo()
     for key, value in {**words, "software": "Tessera"}.items():
         about.add_itxt(key, value)
@@ -49,8 +49,8 @@ def save_png(image: Image.Image, path: Path, words: dict[str, str]) -> None:
 
 
 def prime_picture(path: str | Path, channels: int = 3) -> Tensor:
-    """The picture that drawn ones begin with, [C, H, W]. Raises DataError that names the file."""
+    """The picture that others begin with, [C, H, W]. Raises DataError that names the file."""
     try:
         return read(Path(path).expanduser(), channels)
     except DataError as error:
-        raise DataError(f"{error} It was to be what the drawn ones begin with.") from error
+        raise DataError(f"{error} The drawn pictures were to begin with it.") from error

@@ -1,4 +1,4 @@
-"""Request -> pictures, from a trained run. It knows no command line and no training."""
+"""Request -> pictures, from a trained run. It does not know the command line or training."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ import torch
 from torch import Tensor
 
 from tessera.config import Request, SampleConfig, request
-from tessera.config.drawing import refuse_bytes
-from tessera.config.merging import cast, short
+from tessera.config.merging import cast
 from tessera.config.ranges import Batch, Seed
 from tessera.data.pictures import middle_square, resized, to_image
-from tessera.errors import CheckpointError, ConfigError, DataError
+from tessera.errors import CheckpointError, ConfigError
 from tessera.generate import captions
-from tessera.generate.decoder import Decoder, Progress, after
+from tessera.generate.decoder import Decoder, DrawingBatch, Progress
 from tessera.generate.picture import Picture, prime_picture
+from tessera.generate.prompts import Prompts
 from tessera.generate.raster import RasterDecoder
 from tessera.generate.weights import compiled, prepare
 from tessera.machine.device import choose_device, compiles, out_of_memory, release
@@ -35,8 +35,8 @@ from tessera.tokens.text import TextTokenizer
 
 
 def find(run: str | Path) -> Path:
-    """The checkpoint to draw from: the best of a run, or the one that is named. Raises CheckpointError where there is
-    none."""
+    """The checkpoint to draw from: the best of a run, or the one that is named. Raises CheckpointError where neither
+    exists."""
     folder = Path(cast(run, str | Path, "run")).expanduser()
     if not folder.is_dir():
         raise CheckpointError(f"There is no run folder {run}. Train one with: tessera learn PICTURES --out {run}")
@@ -51,7 +51,7 @@ class Judge(Protocol):
 
 @dataclass(frozen=True)
 class Step:
-    """So many codes of all that the request asks for are there."""
+    """So many codes are drawn, of all that the request asks for."""
 
     done: int
     total: int
@@ -79,7 +79,8 @@ class Pipeline:
                 f"The image tokenizer has a grid of {image.grid} and {image.vocab} codes, the model {c.grid} and "
                 f"{c.image_vocab}: they do not belong together."
             )
-        self.model, self.text, self.image, self.name = model.eval(), text, image, name
+        self.model, self.image, self.name = model.eval(), image, name
+        self.text, self.prompts = text, Prompts(text, model.config)
         self.decoder: Decoder = RasterDecoder(model, compiled(model) if compile else None)
         self.smaller = 0  # the batch that memory once forced, if it did
 
@@ -94,28 +95,28 @@ class Pipeline:
         """
         cast(compile, Literal["auto", "on", "off"], "compile")
         checkpoint = find(run)
-        place = choose_device(device)
+        target = choose_device(device)
         model = saved.read(checkpoint)
         if not isinstance(model, TextToImage):
             raise CheckpointError(
                 f"{run} holds a {type(model).__name__}, which does not draw by itself; name a t2i run."
             )
         tokenizer = image_tokens.load(checkpoint / "image_tokenizer")
-        tokenizer.to(place)
-        prepare(model.to(place).eval(), weights, compiles(compile, place))
+        tokenizer.to(target)
+        prepare(model.to(target).eval(), weights, compiles(compile, target))
         text = text_tokens.load(checkpoint / "text_tokenizer")
-        return Pipeline(model, text, tokenizer, str(run), compiles(compile, place))
+        return Pipeline(model, text, tokenizer, str(run), compiles(compile, target))
 
     def __call__(self, prompt: str, count: int = 1, seed: int = 0, **options: Any) -> list[Picture]:
         """`count` pictures of a prompt; keywords are the fields of SampleConfig, such as temperature and guidance, and
         of Request, such as truncate. Raises ConfigError that names a wrong keyword or value."""
         return list(self.stream(request(prompt, count=count, seed=seed, **options)))
 
-    def events(self, request: Request, partial: bool = True) -> Iterator[Event]:
-        """What happens while a request is drawn: a Step after each step, a Partial after every two rows of codes, if
-        wanted, and each Picture as soon as its batch is done. Closing the iterator stops the drawing at that step and
-        frees what it held. What is wrong with the request is said at once."""
-        self._accept(request)
+    def events(self, request: Request, partial: bool = True) -> Generator[Event, None, None]:
+        """What happens while a request is drawn: a Step after each step; a Partial after every two rows of codes, if
+        wanted; each Picture as soon as its batch is drawn. Closing the generator stops the drawing at that step and
+        frees the cache. A wrong request is refused at once, before the first event."""
+        self.prompts.accept(request)
         return self._events(request, partial)
 
     def stream(
@@ -124,36 +125,29 @@ class Pipeline:
         on_step: Callable[[int, int], None] = lambda done, total: None,
         on_partial: Callable[[list[Picture]], None] | None = None,
     ) -> Iterator[Picture]:
-        """The pictures, as each batch is done. Along the way `on_step(codes done, codes in all)` is called, and
+        """The pictures, as each batch is drawn. Along the way `on_step(codes done, codes in all)` is called, and
         `on_partial` with the batch's unfinished pictures after every two rows of codes."""
-        self._accept(request)
-        return self._stream(request, on_step, on_partial)
+        self.prompts.accept(request)
+        return self._stream(self._events(request, on_partial is not None), on_step, on_partial or (lambda made: None))
 
+    @staticmethod
     def _stream(
-        self,
-        request: Request,
+        events: Generator[Event, None, None],
         on_step: Callable[[int, int], None],
-        on_partial: Callable[[list[Picture]], None] | None,
+        on_partial: Callable[[list[Picture]], None],
     ) -> Iterator[Picture]:
-        with closing(self._events(request, on_partial is not None)) as events:
+        with closing(events):
             for event in events:
                 match event:
                     case Step(done, total):
                         on_step(done, total)
-                    case Partial(pictures) if on_partial:
+                    case Partial(pictures):
                         on_partial(list(pictures))
                     case Picture():
                         yield event
 
-    def _accept(self, request: Request) -> None:
-        request.check()
-        self.tokens([request.prompt], request.truncate)
-        if lost := self.beyond(request.prompt):
-            warnings.warn(f"The prompt is too long for the model; {short(lost)} is cut off.", stacklevel=3)
-
     def _events(self, request: Request, partial: bool) -> Generator[Event, None, None]:
-        prime, grid = self._prime(request), self.model.layout.grid
-        size, total = grid * grid, request.count * grid * grid
+        prime, grid, size = self._prime(request), self.model.layout.grid, self.model.layout.codes
         prompts = [request.prompt] * request.count
         seeds = range(request.seed, request.seed + request.count)
         before = shown = 0
@@ -161,7 +155,7 @@ class Pipeline:
             for part in parts:
                 if isinstance(part, Progress):
                     count, done = len(part.codes), part.done
-                    yield Step(before * size + count * done, total)
+                    yield Step(before * size + count * done, request.count * size)
                     shown, last = done // (2 * grid), shown
                     if partial and shown > last and done < size:
                         own = slice(before, before + count)
@@ -205,8 +199,8 @@ class Pipeline:
             try:
                 tokens = self.tokens(part, truncate)
                 begun = tokens[:, :0] if prime is None else prime.expand(len(part), -1)
-                known, mask = after(begun, self.model.layout.codes)
-                drawn = yield from self.decoder.steps(tokens, known, mask, own, sampling)
+                asked = DrawingBatch.after(begun, self.model.layout.codes, tokens, own, sampling)
+                drawn = yield from self.decoder.steps(asked)
                 done = self.pictures(drawn.codes, part, own)
             except (RuntimeError, MemoryError) as error:
                 if not out_of_memory(error) or len(part) == 1:
@@ -250,45 +244,26 @@ class Pipeline:
         return sorted(scored, key=lambda p: -(p.score or 0.0))[: request.count]
 
     def complete(self, beginning: str, seeds: Sequence[int], sampling: SampleConfig) -> list[str]:
-        """The beginning of a caption, ended by the model, once for each seed, without guidance."""
-        ids = torch.tensor([self._encode(beginning)], dtype=torch.long, device=self._device)
-        if ids.shape[1] >= self.model.config.text_len:
-            raise ConfigError(f"The beginning has {ids.shape[1]} tokens; captions end at {self.model.config.text_len}.")
+        """The beginning of a caption, completed by the model, once for each seed, without guidance."""
+        ids = torch.tensor([self.prompts.encode(beginning)], dtype=torch.long, device=self._device)
+        if ids.shape[1] >= self.prompts.length:
+            raise ConfigError(f"The beginning has {ids.shape[1]} tokens; captions end at {self.prompts.length}.")
         rows = captions.texts(self.model, ids.repeat(len(seeds), 1), seeds, sampling)
-        return [self.text.decode(i for i in row if i < self.model.config.text_vocab) for row in rows.tolist()]
+        return [self.prompts.caption(row) for row in rows.tolist()]
 
     def tokens(self, prompts: Sequence[str], truncate: bool = False) -> Tensor:
         """[B, T]. Raises ConfigError where a prompt is empty, DataError where it is too long, unless `truncate`."""
-        if any(not p.strip() for p in prompts):
-            raise ConfigError("The prompt is empty: say what to draw.")
-        ids, c = [self._encode(p) for p in prompts], self.model.config
-        for prompt, own in zip(prompts, ids, strict=True):
-            if len(own) > c.text_len and not truncate:
-                raise DataError(
-                    f"The prompt {short(prompt)} has {len(own)} tokens and the model reads {c.text_len}: "
-                    f"{short(self.beyond(prompt))} would be lost. "
-                    "Shorten it, or cut it with --truncate (in Python truncate=True)."
-                )
-        return text_tokens.pad(ids, c.text_len, c.text_vocab, truncate, prompts).to(self._device)
+        return self.prompts.tokens(prompts, truncate).to(self._device)
 
     def beyond(self, prompt: str) -> str:
-        """The words of a prompt that the model does not read, because it is too long."""
-        lost = self._encode(prompt)[self.model.config.text_len :]
-        return self.text.decode(lost) if lost else ""
-
-    def _encode(self, prompt: str) -> list[int]:
-        refuse_bytes(prompt)
-        ids, vocab = self.text.encode(prompt), self.model.config.text_vocab
-        if max(ids, default=0) >= vocab:
-            raise CheckpointError(
-                f"The text tokenizer gives the token {max(ids)} and the model has {vocab}: they do not belong together."
-            )
-        return ids
+        """The end of a prompt that the model does not read, because it is too long."""
+        return self.prompts.beyond(prompt)
 
     def pictures(self, drawn: Tensor, prompts: Sequence[str], seeds: Sequence[int]) -> list[Picture]:
+        """What the image tokenizer makes of codes [B, N]."""
         decoded = self.image.decode(drawn)
         if not decoded.isfinite().all():
-            raise CheckpointError("The image tokenizer draws what is not a number: its weights are damaged.")
+            raise CheckpointError("The image tokenizer draws values that are not numbers: its weights are damaged.")
         rows = zip(decoded, drawn.tolist(), prompts, seeds, strict=True)
         return [Picture(to_image(p), prompt, seed, self.name, tuple(c)) for p, c, prompt, seed in rows]
 

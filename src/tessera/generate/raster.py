@@ -1,4 +1,4 @@
-"""Codes drawn in reading order. It knows no prompts and no pixels."""
+"""Codes drawn in reading order. It does not know prompts or pixels."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from torch import Tensor
 from tessera.config import SampleConfig
 from tessera.errors import ConfigError
 from tessera.generate.ahead import window
-from tessera.generate.choose import Choice, sound
-from tessera.generate.decoder import Decoder, Drawn, Progress, after
+from tessera.generate.choose import Certainty, Sampler, Unmeasured, check_finite
+from tessera.generate.decoder import Decoder, DrawingBatch, Drawn, Progress
 from tessera.generate.guidance import guidance
 from tessera.machine.device import few_rows
 from tessera.models.text_to_image import TextToImage
@@ -25,96 +25,95 @@ Decode = Callable[[Int[Tensor, "B n"], Past], Float[Tensor, "B n K"]]
 class RasterDecoder(Decoder):
     """Draws codes in reading order, each from those before it.
 
-    given     drawn
-    c c c | c c c c . . .
-                  ^ read, with the past of all before it: logits of the next
+    tokens -> guidance.rows -> prefill ----.
+                                           v
+    .-> guidance.repeat -> decode, past -> logits -> guidance.combine -> sampler -> window.accept -.
+    |                                                                                              |
+    '-------------------------------- the last codes <---------------------------------------------'
     """
 
-    def __init__(self, model: TextToImage, decode: Decode | None = None):
-        """`decode` is `model.decode` compiled for one shape; without it, nobody reads beyond what was seen."""
-        self.model, self.decode, self.compiled = model, decode or model.decode, decode is not None
-
-    def steps(
-        self,
-        tokens: Int[Tensor, "B T"],
-        known: Int[Tensor, "B N"],
-        mask: Bool[Tensor, "*B N"],
-        seeds: Sequence[int],
-        sampling: SampleConfig,
-    ) -> Generator[Progress, None, Drawn]:
-        """A step is a code, or several where guesses of `sampling.ahead` turn out right. Raises ConfigError for a mask
-        that is not everything after a first part. The device is waited for only when new noise goes to it."""
-        assert not self.model.training
-        drawing = _Drawing(self, tokens, known, prefix(mask, known), seeds, sampling)
-        if drawing.left:
-            drawing.begin()
-            yield drawing.progress()
-        while drawing.left:
-            drawing.go_on()
-            yield drawing.progress()
-        return drawing.drawn
-
-
-class _Drawing:
-    """One batch of pictures that are being drawn: their codes so far and what the model remembers of them."""
-
     def __init__(
-        self, decoder: RasterDecoder, tokens: Tensor, known: Tensor, given: int, seeds: Sequence[int],
-        sampling: SampleConfig,
-    ):  # fmt: skip
-        self.decoder, self.model, self.tokens = decoder, decoder.model, tokens
-        self.done, self.total = given, known.shape[1]
-        self.guidance = guidance(self.model, sampling.guidance)
-        self.window = window(sampling.ahead, self.total)
-        self.choose = Choice(seeds, sampling, self.model.config.image_vocab, tokens.device)
-        codes = known.to(tokens.device, copy=True)
-        self.drawn = Drawn(codes, *torch.zeros(2, *codes.shape, device=codes.device))
-        self.mask = torch.arange(self.total, device=tokens.device) >= given
+        self,
+        model: TextToImage,
+        decode: Decode | None = None,
+        certainty: type[Certainty] | type[Unmeasured] = Unmeasured,
+    ):
+        """`decode` is `model.decode` compiled for one shape; without it, only the keys seen so far are read.
+        `certainty` is what to note of log-probabilities and entropies."""
+        self.model, self.decode, self.certainty = model, decode or model.decode, certainty
+        self.settle: Callable[[Past], None] = Past.fix if decode else lambda past: None
+
+    def steps(self, batch: DrawingBatch) -> Generator[Progress, None, Drawn]:
+        """A step draws one code, or several where guesses of `sampling.ahead` turn out right. Raises ConfigError for a
+        mask that is not everything after a first part. The device is waited for only when new noise goes to it."""
+        assert not self.model.training
+        sampling, text = batch.sampling, self.model.layout.text
+        guided = guidance(self.model, sampling.guidance)
+        canvas = _Canvas(batch, self.model.config.image_vocab, self.certainty)
+        if canvas.left:
+            with few_rows(), torch.inference_mode():
+                past, logits = prefilled(self.model, guided.rows(batch.tokens), guided.repeat(canvas.given()))
+                self.settle(past)
+                canvas.draw(guided.combine(logits[:, None]), canvas.done)
+            yield canvas.progress()
+        while canvas.left:
+            with few_rows(), torch.inference_mode():
+                first, codes = canvas.inputs()
+                past.rewind(text + first - 1, codes.shape[1])
+                logits = self.decode(guided.repeat(codes), past)
+                canvas.draw(guided.combine(logits), first)
+                if not canvas.left:  # nan spreads: looking at the first and the last predictions is enough
+                    check_finite(logits)
+            yield canvas.progress()
+        return canvas.drawn()
+
+
+class _Canvas:
+    """The codes of a batch while they are drawn.
+
+    codes   c c c c c c . . . .
+            given | drawn        done = 6
+    mask    - - - - - - x x x x
+    """
+
+    def __init__(self, batch: DrawingBatch, vocab: int, certainty: type[Certainty] | type[Unmeasured]):
+        device, self.total = batch.tokens.device, batch.known.shape[1]
+        self.done = prefix(batch.mask, batch.known)
+        self.codes = batch.known.to(device, copy=True)
+        self.window = window(batch.sampling.ahead, self.total)
+        self.sample = Sampler(batch.seeds, batch.sampling, vocab, device)
+        self.certainty = certainty(self.codes)
+        self.behind = torch.arange(2 * self.total, device=device) >= self.total  # N times False, N times True
 
     @property
     def left(self) -> int:
         return self.total - self.done
 
+    def given(self) -> Int[Tensor, "B n"]:
+        return self.codes[:, : self.done]
+
+    def inputs(self) -> tuple[int, Int[Tensor, "B n"]]:
+        """The place that the next step draws first, and the codes that it reads: they begin one place before."""
+        first = self.window.first(self.done)
+        return first, self.codes[:, first - 1 : first - 1 + self.window.width]
+
+    def draw(self, logits: Float[Tensor, "B n K"], first: int) -> None:
+        """Draw the codes at `first` and after it, and keep those that are right."""
+        known, found = self.done, self.sample(logits, first)
+        self.done += self.window.accept(self.codes, found, first, known)
+        self.certainty.note(logits, self.codes, first, known)
+
     def progress(self) -> Progress:
-        return Progress(self.drawn.codes, self.mask, self.done)
+        return Progress(self.codes, self.behind[self.left : self.left + self.total], self.done)
 
-    @few_rows()
-    @torch.inference_mode()
-    def begin(self) -> None:
-        """The first code, from the captions and the given codes."""
-        prime = self.guidance.repeat(self.drawn.codes[:, : self.done])
-        self.past, logits = prefilled(self.model, self.guidance.rows(self.tokens), prime)
-        if self.decoder.compiled:
-            self.past.fix()
-        self._keep(self.choose(self.guidance.combine(logits[:, None]), self.done))
-
-    @few_rows()
-    @torch.inference_mode()
-    def go_on(self) -> None:
-        """The next code, from the last one that was drawn; with guesses behind it perhaps several."""
-        first, width = self.window.first(self.done), self.window.width
-        self.past.rewind(self.model.layout.text + first - 1, width)
-        given = self.drawn.codes[:, first - 1 : first - 1 + width]
-        logits = self.decoder.decode(self.guidance.repeat(given), self.past)
-        found = self.choose(self.guidance.combine(logits), first)
-        self._keep(Drawn(*(new[:, self.done - first :] for new in found)))
-        if not self.left:
-            sound(logits)  # what is not a number spreads: looking at the first and the last predictions is enough
-
-    def _keep(self, found: Drawn) -> None:
-        """Write down what was found from `done` on, of which not all need be right."""
-        right = self.window.settle(self.drawn.codes, found.codes, self.done)
-        for kept, new in zip(self.drawn, found, strict=True):
-            kept[:, self.done : self.done + new.shape[1]] = new
-        self.mask[self.done : self.done + right] = False
-        self.done += right
+    def drawn(self) -> Drawn:
+        return Drawn(self.codes, self.certainty.log_probability, self.certainty.entropy)
 
 
 def prefilled(
     model: TextToImage, rows: Int[Tensor, "R T"], codes: Int[Tensor, "R n"]
 ) -> tuple[Past, Float[Tensor, "R K"]]:
-    """What is remembered of captions and first codes, and logits of the next. What several rows have in common, a
-    caption or the want of one, is read once:
+    """The past of captions and first codes, and logits of the next code. What several rows have in common is read once:
 
     rows   A B A null null  ->  read   A B null  ->  past   A B A null null
     """
@@ -122,19 +121,19 @@ def prefilled(
     text, first = begun.split((rows.shape[1], codes.shape[1]), 1)
     past = model.past(len(begun), dtype=model.image_embedding.weight.dtype)
     logits = model.prefill(text, first, past)[which]
-    sound(logits)
+    check_finite(logits)
     past.spread(which)
     return past, logits
 
 
 def prefix(mask: Bool[Tensor, "*B N"], known: Int[Tensor, "B N"]) -> int:
-    """How many codes are given, where they are the first ones of every picture. Raises ConfigError elsewhere."""
+    """How many codes are given, where they are the first ones of every picture. Raises ConfigError for other masks."""
     rows = mask.cpu().expand(known.shape)
     given = int((~rows[0]).sum())
     if not torch.equal(rows, (torch.arange(known.shape[1]) >= given).expand_as(rows)):
         raise ConfigError(
             "This model draws in reading order: it can keep the first codes of pictures, as many in each, and draw all "
-            "that follow. The mask asks for other ones; give one that is False for the first codes and then True."
+            "that follow. The mask asks for other codes; give one that is False for the first codes and then True."
         )
     return given
 
@@ -148,6 +147,6 @@ def codes(
     on_step: Callable[[Progress], None] = lambda progress: None,
     decode: Decode | None = None,
 ) -> Int[Tensor, "B N"]:
-    """The codes of B pictures alone, the first n of each taken from `prime`."""
-    known, mask = after(tokens[:, :0] if prime is None else prime, model.layout.codes)
-    return RasterDecoder(model, decode).codes(tokens, known, mask, seeds, config, on_step).codes
+    """The codes of B pictures, the first n of each taken from `prime`."""
+    batch = DrawingBatch.after(tokens[:, :0] if prime is None else prime, model.layout.codes, tokens, seeds, config)
+    return RasterDecoder(model, decode).codes(batch, on_step).codes

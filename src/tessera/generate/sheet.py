@@ -1,4 +1,4 @@
-"""Where drawn pictures are laid out: a folder for each prompt, a sheet for all. It knows no model."""
+"""Where drawn pictures go: a folder for each prompt, one contact sheet for all. It does not know the model."""
 
 from __future__ import annotations
 
@@ -58,8 +58,8 @@ def prompt_folder(out: Path, prompt: str) -> Path:
 
 
 def _whose(folder: Path, prompt: str) -> str:
-    """The prompt that a folder belongs to. Where a kill left no whole prompt.json, the pictures in it say so; an empty
-    folder is for whoever asks."""
+    """The prompt that a folder belongs to. Where a killed process left no whole prompt.json, the pictures tell it; an
+    empty folder belongs to the prompt that asks."""
     try:
         return read_json(folder / ABOUT, About).prompt
     except ConfigError:
@@ -68,12 +68,12 @@ def _whose(folder: Path, prompt: str) -> str:
 
 
 def own(name: str) -> bool:
-    """Whether a name is one that this program gives to files beside the pictures."""
+    """Whether this program gives files beside the pictures such a name."""
     return name == MARKER or bool(TEMPORARY.fullmatch(name))
 
 
 def words_of(path: Path) -> dict[str, str]:
-    """The words in a picture that this program drew; nothing where it is not one."""
+    """The words in a picture that this program drew; empty for other files."""
     try:
         with Image.open(path, formats=("PNG",)) as picture:
             words = {str(key): str(value) for key, value in picture.info.items()}
@@ -83,7 +83,7 @@ def words_of(path: Path) -> dict[str, str]:
 
 
 def replaceable(path: Path) -> bool:
-    """Whether a picture may be written there: nothing is there, or a picture that this program drew."""
+    """Whether a picture may be written there: the path is free, or holds a picture that this program drew."""
     return not os.path.lexists(path) or (path.is_file() and (not path.stat().st_size or bool(words_of(path))))
 
 
@@ -96,7 +96,7 @@ def keep_others(folder: Path, seeds: range) -> None:
 
 
 def began(out: Path) -> bool:
-    """Whether a release without markers drew into a folder: one of its folders says for which prompt it is."""
+    """Whether a release without markers drew into a folder: one of its subfolders names its prompt."""
     for about in out.glob(f"*/{ABOUT}"):
         with suppress(ConfigError):
             return bool(read_json(about, About))
@@ -104,7 +104,7 @@ def began(out: Path) -> bool:
 
 
 def write_sheet(out: Path, pictures: Sequence[Picture], **options: Any) -> Path:
-    """The contact sheet of pictures in a folder, under the first of its names that holds nothing of the user's."""
+    """Write a contact sheet into a folder, under the first of its names that the user has not taken."""
     names = chain(["contact-sheet.png"], (f"contact-sheet-{i}.png" for i in count(2)))
     path = next(out / name for name in names if replaceable(out / name))
     save_png(contact_sheet(pictures, **options), path, {})
@@ -112,7 +112,7 @@ def write_sheet(out: Path, pictures: Sequence[Picture], **options: Any) -> Path:
 
 
 MOST = 256
-"""Pictures on a sheet."""
+"""The most pictures on a sheet."""
 
 
 def contact_sheet(pictures: Sequence[Picture], columns: int = 0, tile: int = 128, captions: bool = True) -> Image.Image:
@@ -137,7 +137,7 @@ def contact_sheet(pictures: Sequence[Picture], columns: int = 0, tile: int = 128
 def wrap(text: str, width: float, length: Callable[[str], float], most: int) -> list[str]:
     """The first `most` lines of a text, none longer than `width`; words that are longer are broken."""
     lines: list[str] = []
-    for word in text[: int(width) * most].split():  # no letter is narrower than one
+    for word in text[: int(width) * most].split():  # every letter is at least one wide
         if lines and length(f"{lines[-1]} {word}") <= width:
             lines[-1] += f" {word}"
             continue

@@ -1,4 +1,4 @@
-"""Weights as drawing wants them: packed for the processor, in as few bits as asked. It knows no prompts."""
+"""Weights for drawing: packed for the processor, in float32, bf16 or int8. It does not know prompts."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ Product = Callable[[Tensor], Tensor]
 
 
 class Packed(nn.Module):
-    """A linear map whose matrix oneDNN has cut into tiles once: as fast for eight rows as for one, on a CPU."""
+    """A linear map whose matrix oneDNN has packed into tiles: on a CPU, eight rows take as long as one."""
 
     def __init__(self, weight: Float[Tensor, "N K"], bias: Float[Tensor, " N"] | None, dtype: torch.dtype):
         super().__init__()
@@ -46,7 +46,7 @@ PACKED: WeakValueDictionary[int, Packed] = WeakValueDictionary()
 
 @torch.library.custom_op("tessera::packed", mutates_args=())
 def packed(x: Tensor, name: int, outputs: int) -> Tensor:
-    """A Packed product for torch.compile, which cannot hold a matrix in tiles and so gets its name."""
+    """A Packed product for torch.compile, which cannot hold a packed matrix and so gets its name."""
     return PACKED[name].times(x)
 
 
@@ -56,7 +56,7 @@ def _(x: Tensor, name: int, outputs: int) -> Tensor:
 
 
 class Int8(nn.Module):
-    """A linear map with a whole number -127 ... 127 for each weight and a scale for each output; rows are bf16."""
+    """A linear map with weights in -127 ... 127 and a scale for each output; inputs are rounded to bf16."""
 
     def __init__(self, weight: Float[Tensor, "N K"], bias: Float[Tensor, " N"] | None):
         super().__init__()
@@ -76,7 +76,7 @@ class Int8(nn.Module):
 
 
 class Plain(nn.Module):
-    """A linear map in a type of its own."""
+    """A linear map with weights of the given type."""
 
     def __init__(self, weight: Float[Tensor, "N K"], bias: Float[Tensor, " N"] | None, dtype: torch.dtype):
         super().__init__()
@@ -87,8 +87,8 @@ class Plain(nn.Module):
 
 
 class Streamed(nn.Module):
-    """Another linear map, but under torch.compile one row meets its matrix in a sum that the compiler writes out: a
-    library's product of a matrix and one row does not read memory as fast as memory is."""
+    """Another linear map, except that torch.compile multiplies a single row in a loop of its own: a library's product
+    of a matrix and one row does not use the memory's whole bandwidth."""
 
     def __init__(self, several: nn.Module, weight: Float[Tensor, "N K"], scale: Tensor | None, bias: Tensor | None):
         super().__init__()
@@ -106,7 +106,7 @@ class Streamed(nn.Module):
 
 
 def product(weight: Tensor, bias: Tensor | None, kind: str, compile: bool) -> Product:
-    """The fastest linear map of this kind that the device has. int8 takes bf16 where a row is not of whole 16s, which
+    """The fastest linear map of this kind on the device. int8 becomes bf16 where a row is not a multiple of 16, which
     torch's kernel does not check; a CPU without a fast path gets the same weights in float32."""
     on_cpu = weight.device.type == "cpu"
     if kind == "int8" and weight.shape[1] % 16 == 0:
@@ -125,16 +125,16 @@ def product(weight: Tensor, bias: Tensor | None, kind: str, compile: bool) -> Pr
 
 
 PACKS = {torch.float32: "packed_float32", torch.bfloat16: "packed_bf16"}
-"""The fast path that cuts matrices of a type into tiles."""
+"""The fast path that packs matrices of a type."""
 KINDS = ("float32", "bf16", "int8")
 
 
 def prepare(model: nn.Module, kind: str = "float32", compile: bool = False) -> nn.Module:
-    """Replace every linear map of `model` by one for drawing, in place; it can no longer be trained or saved.
+    """Replace every linear map of `model` by one for drawing, in place; the model can no longer be trained or saved.
 
-    float32 gives the same pictures but for the order of sums; bf16 and int8 read a half and a quarter of the bytes, and
-    `docs/LOG.md` has what they change. For `compiled`, a CPU holds weights twice but in int8. Raises ConfigError for
-    another kind.
+    float32 gives the same pictures up to the order of sums; bf16 and int8 read a half and a quarter of the bytes, and
+    `docs/LOG.md` says what they change. With `compile`, a CPU holds the weights twice, except for int8. Raises
+    ConfigError for another kind.
     """
     if kind not in KINDS:
         raise ConfigError(f"weights is '{kind}'; known: {', '.join(KINDS)}.")
@@ -151,17 +151,15 @@ def prepare(model: nn.Module, kind: str = "float32", compile: bool = False) -> n
 def compiled(model: TextToImage) -> Decode:
     """`model.decode` compiled for one shape; on CUDA its kernels are recorded once and replayed as a graph.
 
-    The model must be `prepare`d for it and not change any more: nobody looks again whether it did.
+    The model must be `prepare`d with `compile`, and must not change afterwards: that is not checked.
     """
 
     def decode(codes: Tensor, past: Past) -> Tensor:
         return model.decode(codes, past)
 
-    decode.__code__ = (
-        decode.__code__.replace()
-    )  # what is compiled is kept by code object: this model gets one of its own
+    decode.__code__ = decode.__code__.replace()  # the compiler caches by code object: this model gets its own
     cuda = torch.cuda.is_available()
-    # What meets a matrix is computed before, not again for each of its rows as the compiler would have it.
+    # Compute the input of a product once, not again for each row of the matrix, as the compiler would.
     before = {"realize_reads_threshold": 1, "realize_opcount_threshold": 1}
     unchanged = {"guard_filter_fn": torch.compiler.skip_guard_on_all_nn_modules_unsafe}
     graphs = {"triton.cudagraphs": cuda, "coordinate_descent_tuning": cuda}

@@ -44,7 +44,7 @@ def class_of(config: object) -> Any:
 def write(folder: Path, model: nn.Module, weights: Mapping[str, Tensor] | None = None) -> None:
     """Save a model, tied weights once. `weights` are its weights if an engine holds them elsewhere."""
     folder.mkdir(parents=True, exist_ok=True)
-    config = model.config
+    config: Any = model.config
     kind = next(name for name, (cls, _) in NETWORKS.items() if type(config) is cls)
     about = json.loads(json.dumps({"kind": kind, **to_dict(config)}))
     (folder / "config.json").write_text(json.dumps(about, indent=1), "utf-8")

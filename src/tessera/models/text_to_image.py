@@ -1,4 +1,4 @@
-"""The prior: text tokens and image codes in one sequence, two heads on their own positions. It knows no pixels."""
+"""The prior: text tokens and image codes in one sequence, two heads on their own positions. It does not know pixels."""
 
 from __future__ import annotations
 
@@ -67,11 +67,10 @@ class TextToImage(nn.Module):
         self.image_embedding = nn.Embedding(c.image_vocab, t.dim)
         learned = t.positions == "axial"
         for name, rows in (("text", (self.layout.text,)), ("row", (c.grid, 1)), ("col", (1, c.grid))):
-            table = torch.randn(*rows, t.dim) if learned else torch.zeros(0, t.dim)  # no rows: no positions to learn
             if learned:
-                self.register_parameter(f"{name}_position", nn.Parameter(table))
+                self.register_parameter(f"{name}_position", nn.Parameter(torch.randn(*rows, t.dim)))
             else:
-                self.register_buffer(f"{name}_position", table, persistent=False)
+                self.register_buffer(f"{name}_position", torch.zeros(*rows, 1), persistent=False)
         self.embedding_slope = 0.1 if t.stable else 1.0
         self.limit = MaxNorm() if t.stable else nn.Identity()
         self.norm = NORMS[t.norm](t.dim)
@@ -110,20 +109,14 @@ class TextToImage(nn.Module):
 
     def embed(self, tokens: Int[Tensor, "B T"], codes: Int[Tensor, "B n"]) -> Float[Tensor, "B L D"]:
         begin = torch.full_like(tokens[:, :1], BOS)
-        text = self.text_embedding(torch.cat((begin, tokens), 1)) + self._text_place()
-        image = self.image_embedding(codes) + self._code_place()[: codes.shape[1]]
+        text = self.text_embedding(torch.cat((begin, tokens), 1))
+        image = self.image_embedding(codes)
+        text, image = text + self.text_position.to(text.dtype), image + self._code_position(image)[: codes.shape[1]]
         return self._damp(torch.cat((text, image), 1))
 
-    def _text_place(self) -> Tensor:
-        return self.text_position if len(self.text_position) else self.text_position.new_zeros(())
-
-    def _code_place(self) -> Tensor:
-        if not len(self.row_position):
-            return self._no_place(self.layout.codes)
-        return (self.row_position + self.col_position).flatten(0, 1)  # [N, D]
-
-    def _no_place(self, count: int) -> Tensor:
-        return self.image_embedding.weight.new_zeros(1, 1).expand(count, 1)
+    def _code_position(self, like: Tensor) -> Float[Tensor, "N d"]:
+        """Learned positions, d = D, or zeros, d = 1."""
+        return (self.row_position + self.col_position).flatten(0, 1).to(like.dtype)
 
     def _damp(self, x: Tensor) -> Tensor:
         # CogView's embedding-gradient shrink: the value is x, the slope 0.1 when `stable`.
@@ -151,7 +144,8 @@ class TextToImage(nn.Module):
     def decode(self, codes: Int[Tensor, "B n"], past: Past) -> Float[Tensor, "B n K"]:
         """Logits of the codes that follow each of these, which stand where `past` stands already, all rows of the batch
         together or each on its own: tensors alone change, so it can be compiled."""
-        x = self.image_embedding(codes) + F.embedding(past.places - self.layout.text, self._code_place())
+        x = self.image_embedding(codes)
+        x = x + F.embedding(past.places - self.layout.text, self._code_position(x))
         return self.image_head.logits(self._finish(self.transformer(x, past)))
 
     def continue_text(self, tokens: Int[Tensor, "B t"], past: Past) -> Float[Tensor, "B V"]:
@@ -159,8 +153,7 @@ class TextToImage(nn.Module):
         if not past.seen:
             tokens = torch.cat((tokens.new_full((len(tokens), 1), BOS), tokens), 1)
         past.advance(tokens.shape[1])
-        learned = self.text_position if len(self.text_position) else self._no_place(self.layout.text)
-        x = self.text_embedding(tokens) + F.embedding(past.places, learned)
+        x = self.text_embedding(tokens) + F.embedding(past.places, self.text_position)
         return self.text_head.logits(self._finish(self.transformer(x, past)[:, -1]))
 
     # Whole logits, for reading, testing and parity; training never makes them.

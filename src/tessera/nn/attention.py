@@ -1,4 +1,4 @@
-"""Attention over a fixed layout, dense or by bands of keys. It knows no vocabulary."""
+"""Attention over a fixed layout, dense or by bands of keys. It does not know vocabularies."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from tessera.config import TransformerConfig
 from tessera.nn.cache import Memory
 from tessera.nn.geometry import BANDS, Layout, band_mask, dense, listed, pattern
-from tessera.nn.rotary import Rotary
+from tessera.nn.rotary import Turn
 
 
 class HeadNorm(nn.Module):
@@ -31,7 +31,8 @@ FEW_CODES = 1024
 class Visibility(nn.Module):
     """Attention restricted to a pattern: softmax(q k / sqrt(E)) v over the keys each query may see.
 
-    The dense mask is the meaning of a pattern; its band and `seen` are ways to read less than all keys.
+    The dense mask is the meaning of a pattern. Patterns that see few codes have two ways to read less: bands of rows
+    or columns for a whole sequence, and for one query the list of keys that it may see.
     """
 
     mask: Tensor
@@ -43,7 +44,7 @@ class Visibility(nn.Module):
         super().__init__()
         self.name, self.layout, self.band = name, layout, BANDS.get(name)
         allowed = pattern(name, layout)
-        with torch.device("cpu"):  # lists have no size before they are made, which a model without memory cannot bear
+        with torch.device("cpu"):  # a meta tensor cannot say how long the lists are
             tables = {"mask": dense(allowed, layout.length)}
             if self.band:
                 tables["band_mask"] = band_mask(allowed, layout, self.band)
@@ -53,20 +54,38 @@ class Visibility(nn.Module):
         # A plain causal mask need not be read from memory: a third faster on CPU.
         banded = self.band and layout.codes >= FEW_CODES
         self.whole = self._causal if name == "full" else self._banded if banded else self._dense
-        self.one = self._listed if self.band else self._row
+        self.one = self._last if name == "full" else self._listed if self.band else self._rows
+        self.one_each = self._listed_each if self.band else self._rows_each
 
-    def masked(self, q: Tensor, k: Tensor, v: Tensor, mask: Tensor) -> Tensor:
-        """Any queries, under a mask that is handed down: [t, T], or [B, 1, t, T] where rows of the batch differ."""
-        return attention(q, k, v, mask)
+    def together(self, q: Tensor, k: Tensor, v: Tensor, rows: Tensor) -> Tensor:
+        """Queries at `rows` [T] of the sequence. Keys end at the last of these, or every key of the layout is there."""
+        return (self.one if q.shape[2] == 1 else self._rows)(q, k, v, rows)
 
-    def _row(self, q: Tensor, k: Tensor, v: Tensor, rows: Tensor) -> Tensor:
+    def apart(self, q: Tensor, k: Tensor, v: Tensor, rows: Tensor) -> Tensor:
+        """Queries at `rows` [B, T]; every key of the layout is there."""
+        return (self.one_each if q.shape[2] == 1 else self._rows_each)(q, k, v, rows)
+
+    def _rows(self, q: Tensor, k: Tensor, v: Tensor, rows: Tensor) -> Tensor:
         return attention(q, k, v, self.mask[rows, : k.shape[2]])
+
+    def _rows_each(self, q: Tensor, k: Tensor, v: Tensor, rows: Tensor) -> Tensor:
+        return attention(q, k, v, self.mask[rows][:, None])  # [B, 1, T, L]
+
+    def _last(self, q: Tensor, k: Tensor, v: Tensor, rows: Tensor) -> Tensor:
+        """One query that sees all before it: where the keys end at it, it needs no mask."""
+        return attention(q, k, v, None) if k.shape[2] < self.layout.length else self._rows(q, k, v, rows)
 
     def _listed(self, q: Tensor, k: Tensor, v: Tensor, rows: Tensor) -> Tensor:
         """One query and the few keys that it may see."""
         keys = self.seen.index_select(0, rows)[0]
         k, v = k.index_select(2, keys), v.index_select(2, keys)
         return attention(q, k, v, self.seen_mask[rows])
+
+    def _listed_each(self, q: Tensor, k: Tensor, v: Tensor, rows: Tensor) -> Tensor:
+        """One query of each row of the batch and the few keys that it may see."""
+        keys = self.seen[rows].long().unsqueeze(-1)  # [B, 1, M, 1]
+        k, v = k.take_along_dim(keys, 2), v.take_along_dim(keys, 2)
+        return attention(q, k, v, self.seen_mask[rows][:, None])
 
     def _banded(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         """Text on its own; then each row (or column) of codes with all of the text and the rows it may see."""
@@ -98,13 +117,16 @@ class Visibility(nn.Module):
 
 
 def attention(
-    q: Float[Tensor, "B H t E"], k: Float[Tensor, "B H T E"], v: Float[Tensor, "B H T E"], mask: Bool[Tensor, "*b t T"]
+    q: Float[Tensor, "B H t E"],
+    k: Float[Tensor, "B H T E"],
+    v: Float[Tensor, "B H T E"],
+    mask: Bool[Tensor, "*b t T"] | None,
 ) -> Float[Tensor, "B H t E"]:
     """softmax(q k / sqrt(E)) v over what the mask lets each query see.
 
     One query is written out for torch.compile, which makes one loop of it and what stands around it.
     """
-    if not torch.compiler.is_compiling() or q.shape[2] > 1:
+    if mask is None or not torch.compiler.is_compiling() or q.shape[2] > 1:
         return F.scaled_dot_product_attention(q, k, v, mask)
     scores = (k * q).sum(-1) * q.shape[-1] ** -0.5
     return (scores.masked_fill(~mask[..., 0, :], -torch.inf).softmax(-1)[..., None] * v).sum(2, keepdim=True)
@@ -117,31 +139,14 @@ def _above(rows: Float[Tensor, "B G Q E"], up: int) -> Float[Tensor, "B G K E"]:
     return torch.cat([padded[:, i : i + grid] for i in range(up + 1)], 2)
 
 
-class Everyone(nn.Module):
-    """Attention of an encoder: every position sees all that count, and all of them stand in one whole sequence."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.mask = torch.ones(0, 0, dtype=torch.bool)  # nobody asks for it: the memory says which positions count
-
-    def whole(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-        return F.scaled_dot_product_attention(q, k, v)
-
-    def one(self, q: Tensor, k: Tensor, v: Tensor, rows: Tensor) -> Tensor:
-        raise NotImplementedError("an encoder reads no past")
-
-    def masked(self, q: Tensor, k: Tensor, v: Tensor, mask: Tensor) -> Tensor:
-        return F.scaled_dot_product_attention(q, k, v, mask)
-
-
-def sight(name: str, layout: Layout) -> Visibility | Everyone:
-    return Everyone() if name == "all" else Visibility(name, layout)
+def sight(name: str, layout: Layout) -> Visibility:
+    return Visibility(name, layout)
 
 
 class Attention(nn.Module):
     """Multi-head self-attention over a layout."""
 
-    def __init__(self, config: TransformerConfig, sight: Visibility | Everyone, turn: Rotary, turn_values: Rotary):
+    def __init__(self, config: TransformerConfig, sight: Visibility, turn: Turn, turn_values: Turn):
         super().__init__()
         inner = config.heads * config.head_dim
         self.heads = config.heads
@@ -155,6 +160,6 @@ class Attention(nn.Module):
     def forward(self, x: Float[Tensor, "B T D"], memory: Memory) -> Float[Tensor, "B T D"]:
         q, k, v = self.qkv(x).unflatten(-1, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)  # 3 x [B, H, T, E]
         q, k = self.norm_q(q), self.norm_k(k)
-        q, k, v = self.turn(q, memory.places), self.turn(k, memory.places), self.turn_values(v, memory.places)
-        y = memory.attend(self.sight, q, k, v)
+        turns, turns_values = self.turn.at(memory.places), self.turn_values.at(memory.places)
+        y = memory.attend(self.sight, self.turn(q, turns), self.turn(k, turns), self.turn_values(v, turns_values))
         return self.dropout(self.out(y.transpose(1, 2).flatten(2)))

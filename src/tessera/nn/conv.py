@@ -1,4 +1,4 @@
-"""Convolution blocks of image tokenizers. They know no codes."""
+"""Convolution blocks of image tokenizers. They do not know codes."""
 
 from torch import Tensor, nn
 

@@ -1,4 +1,4 @@
-"""Where positions lie and which of them may see each other. It knows no weights."""
+"""Where positions lie and which of them may see each other. It does not know weights."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class Layout:
     def length(self) -> int:
         return self.text + self.codes
 
-    def place(self, position: Tensor) -> tuple[Tensor, Tensor]:
+    def row_col(self, position: Tensor) -> tuple[Tensor, Tensor]:
         """Row and column of code positions; meaningless for text positions."""
         code = position - self.text
         side = max(self.grid, 1)
@@ -52,7 +52,9 @@ NEAR: dict[str, Near] = {
 
 
 def pattern(name: str, layout: Layout) -> Predicate:
-    """The predicate called `name`. All are causal, and in all of them a code sees the whole text."""
+    """The predicate called `name`. All but "all", which is for encoders, are causal and show every code the text."""
+    if name == "all":
+        return lambda q, k: (q >= 0) & (k >= 0)
     if name == "full":
         return lambda q, k: k <= q
     if name == "sparse":
@@ -60,7 +62,7 @@ def pattern(name: str, layout: Layout) -> Predicate:
     near = NEAR[name]
 
     def allowed(q: Tensor, k: Tensor) -> Tensor:
-        (row_q, col_q), (row_k, col_k) = layout.place(q), layout.place(k)
+        (row_q, col_q), (row_k, col_k) = layout.row_col(q), layout.row_col(k)
         return (k <= q) & ((k < layout.text) | near(row_q - row_k, col_q - col_k))
 
     return allowed
@@ -123,5 +125,5 @@ def listed(mask: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def block(allowed: Predicate, length: int, device: str | torch.device = "cpu") -> BlockMask:
-    """The same predicate for FlexAttention, which skips blocks that nobody sees."""
+    """The same predicate for FlexAttention, which skips blocks that are masked."""
     return create_block_mask(lambda b, h, q, k: allowed(q, k), None, None, length, length, device=str(device))

@@ -1,4 +1,4 @@
-"""Output heads whose full logits never exist: the cross entropy is taken in chunks. It knows no model."""
+"""Output heads whose full logits never exist: the cross entropy is taken in chunks. It does not know models."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Rotary positions: pairs of channels turned by an angle per position. It knows no attention."""
+"""Rotary positions: pairs of channels turned by an angle per position. It does not know attention."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from tessera.nn.geometry import Layout
 class Rotary(nn.Module):
     """Turns pairs of neighbouring channels by an angle per position (Su et al. 2021). Angles [L, R / 2].
 
-    Channels beyond R pass through; a table with R = 0 turns nothing.
+    Channels beyond R pass through.
     """
 
     turns: Tensor
@@ -26,15 +26,33 @@ class Rotary(nn.Module):
         self.register_buffer("turns", torch.stack((angles.cos(), angles.sin()), -1), persistent=False)  # [L, R / 2, 2]
         self.turned = 2 * angles.shape[-1]
 
-    def forward(self, u: Float[Tensor, "B H T E"], places: Index) -> Float[Tensor, "B H T E"]:
-        if not self.turned:
-            return u
+    def at(self, places: Index) -> Tensor:
+        """[T, R / 2, 2], or [B, 1, T, R / 2, 2] where each row of the batch has places of its own."""
+        turns = self.turns[places].float()
+        return turns if turns.ndim == 3 else turns.unsqueeze(1)
+
+    def forward(self, u: Float[Tensor, "B H T E"], turns: Float[Tensor, "*b T R 2"]) -> Float[Tensor, "B H T E"]:
+        """`u` turned by the angles that `at` found."""
         pairs = u[..., : self.turned].float().unflatten(-1, (-1, 2))
         # One complex product is the fastest in torch's own kernels, and the one thing that its compiler cannot fuse.
         product = real_product if torch.compiler.is_compiling() else complex_product
-        turns = self.turns[places].float().unsqueeze(-4)  # [1, T, R / 2, 2], or [B, 1, T, R / 2, 2]
         turned = product(pairs, turns).flatten(-2).to(u.dtype)
         return turned if self.turned == u.shape[-1] else torch.cat((turned, u[..., self.turned :]), -1)
+
+
+class NoRotary(nn.Module):
+    """Turns nothing."""
+
+    nothing = torch.zeros(0)
+
+    def at(self, places: Index) -> Tensor:
+        return self.nothing
+
+    def forward(self, u: Float[Tensor, "B H T E"], turns: Tensor) -> Float[Tensor, "B H T E"]:
+        return u
+
+
+Turn = Rotary | NoRotary
 
 
 def complex_product(a: Float[Tensor, "*B R 2"], b: Float[Tensor, "*T R 2"]) -> Float[Tensor, "*B R 2"]:
@@ -53,7 +71,7 @@ def angles_2d(layout: Layout, head_dim: int) -> Tensor:
     rows = (head_dim // 2 - text) // 2
     position = torch.arange(layout.length)
     is_code = position >= layout.text
-    row, col = layout.place(position)
+    row, col = layout.row_col(position)
 
     def turn(index: Tensor, pairs: int, slowest: float) -> Tensor:
         return index[:, None] * slowest ** (-torch.arange(pairs) / max(pairs - 1, 1))
@@ -73,7 +91,7 @@ def angles_dalle1(layout: Layout, head_dim: int) -> Tensor:
     position = torch.arange(layout.length)
     is_code = position >= layout.text
     axis = torch.linspace(-1.0, 1.0, layout.grid)
-    row, col = (axis[u.clamp(0, layout.grid - 1)] for u in layout.place(position))
+    row, col = (axis[u.clamp(0, layout.grid - 1)] for u in layout.row_col(position))
     along = torch.where(is_code, 8192, position).float()[:, None] * language
     down = torch.where(is_code, row, -10.0)[:, None] * pixel
     across = torch.where(is_code, col, -10.0)[:, None] * pixel
@@ -83,12 +101,11 @@ def angles_dalle1(layout: Layout, head_dim: int) -> Tensor:
 ROUND_DALLE1 = {"rotary_dalle1": lambda angles: angles, "rotary_dalle1_half": lambda angles: angles.half().float()}
 
 
-def rotaries(config: TransformerConfig, layout: Layout) -> tuple[Rotary, Rotary]:
+def rotaries(config: TransformerConfig, layout: Layout) -> tuple[Turn, Turn]:
     """What turns queries and keys, and what turns values (DALL-E 1 turned these too)."""
-    nothing = Rotary(torch.zeros(layout.length, 0))
     if config.positions == "rotary":
-        return Rotary(angles_2d(layout, config.head_dim)), nothing
+        return Rotary(angles_2d(layout, config.head_dim)), NoRotary()
     if config.positions in ROUND_DALLE1:
         both = Rotary(ROUND_DALLE1[config.positions](angles_dalle1(layout, config.head_dim)))
         return both, both
-    return nothing, nothing
+    return NoRotary(), NoRotary()

@@ -1,8 +1,9 @@
-"""The transformer: branches wired into a stack. It knows no vocabulary and no loss."""
+"""The transformer: branches wired into a stack. It does not know vocabularies or losses."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from itertools import pairwise
 from typing import Any
 
@@ -35,7 +36,7 @@ class TokenShift(nn.Module):
         half, quarter = -(-dim // 2), -(-dim // 4)
         cuts = sorted({0, quarter, min(2 * quarter, dim), half})
         position = torch.arange(layout.length)
-        row, col = layout.place(position)
+        row, col = layout.row_col(position)
         is_code = position >= layout.text
         above = torch.where(row > 0, position - layout.grid, -1)
         left = torch.where(col > 0, position - 1, -1)
@@ -114,21 +115,13 @@ def _gated(x: Tensor, act: Any, slope: Any) -> Tensor:
     return a * act(gate)
 
 
-def _geglu(x: Tensor) -> Tensor:
-    return _gated(x, torch.ops.aten.gelu, torch.ops.aten.gelu_backward)
-
-
-def _swiglu(x: Tensor) -> Tensor:
-    return _gated(x, torch.ops.aten.silu, torch.ops.aten.silu_backward)
-
-
 def _relu2(x: Tensor) -> Tensor:
     return F.relu(x).square()
 
 
 ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
-    "geglu": _geglu,
-    "swiglu": _swiglu,
+    "geglu": partial(_gated, act=torch.ops.aten.gelu, slope=torch.ops.aten.gelu_backward),
+    "swiglu": partial(_gated, act=torch.ops.aten.silu, slope=torch.ops.aten.silu_backward),
     "relu2": _relu2,
 }
 
@@ -173,10 +166,15 @@ def reversible_kept(pairs: nn.ModuleList, x: Tensor, past: Past | Nothing) -> Te
     return (y1 + y2) / 2
 
 
-def reversible_streams(pairs: nn.ModuleList, x: Tensor, past: Past | Nothing) -> tuple[Tensor, Tensor]:
+def reversible_streams(
+    pairs: nn.ModuleList, x: Tensor, past: Past | Nothing, before: Callable[[], None] = lambda: None
+) -> tuple[Tensor, Tensor]:
+    """Both streams; `before` is called before each branch."""
     y1 = y2 = x
     for attend, feed in pairs:  # type: ignore[misc]
+        before()
         y1 = y1 + attend(y2, past)
+        before()
         y2 = y2 + feed(y1, past)
     return y1, y2
 
@@ -209,12 +207,7 @@ class _Reversible(torch.autograd.Function):
     def forward(ctx: Any, x: Tensor, pairs: nn.ModuleList, past: Nothing) -> tuple[Tensor, Tensor]:
         ctx.pairs, ctx.past, ctx.device, ctx.states = pairs, past, x.device.type, []
         ctx.autocast = torch.is_autocast_enabled(ctx.device), torch.get_autocast_dtype(ctx.device)
-        y1 = y2 = x
-        for attend, feed in pairs:  # type: ignore[misc]
-            ctx.states.append(_noise_state(x.device))
-            y1 = y1 + attend(y2, past)
-            ctx.states.append(_noise_state(x.device))
-            y2 = y2 + feed(y1, past)
+        y1, y2 = reversible_streams(pairs, x, past, lambda: ctx.states.append(_noise_state(x.device)))
         ctx.save_for_backward(y1, y2)
         return y1, y2
 
@@ -258,6 +251,7 @@ class Transformer(nn.Module):
         super().__init__()
         self.config, self.layout = config, layout
         self.wiring = reversible if config.reversible else residual
+        self.any_order = set(config.patterns) <= {"full", "all"} and not config.shift
         turn, turn_values = rotaries(config, layout)
         sights = {name: sight(name, layout) for name in config.patterns}
         attentions: dict[Any, nn.Module] = {}
@@ -281,7 +275,9 @@ class Transformer(nn.Module):
                     nn.init.zeros_(module.out.weight)
 
     def forward(self, x: Float[Tensor, "B T D"], past: Past | Nothing | None = None) -> Float[Tensor, "B T D"]:
-        return self.wiring(self.pairs, x, past or Nothing(x.shape[1]))
+        past = past or Nothing(x.shape[1])
+        assert past.raster or self.any_order, "patterns and the token shift need raster order: give no other places"
+        return self.wiring(self.pairs, x, past)
 
     def past(self, batch: int, device: torch.device, dtype: torch.dtype = torch.float32) -> Past:
         """An empty past for `batch` rows."""
