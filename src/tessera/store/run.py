@@ -123,12 +123,12 @@ class Run:
     # Checkpoints.
 
     def checkpoints(self) -> list[Path]:
-        """Everything that has a checkpoint's name, oldest first; one that is whole passes `verify`."""
+        """Everything that has a checkpoint's name, oldest first; one that is whole, and no link, passes `verify`."""
         return sorted((p for p in self.folder.glob("step-*") if step_of(p) >= 0), key=step_of)
 
     def latest(self) -> Path | None:
-        """The newest checkpoint that has weights."""
-        return next((p for p in reversed(self.checkpoints()) if (p / "weights.safetensors").is_file()), None)
+        """The newest checkpoint, whole or not."""
+        return next(reversed(self.checkpoints()), None)
 
     def named_best(self) -> Path | None:
         """The checkpoint that the file `best` names; it may name nothing but a checkpoint of this run."""
@@ -136,7 +136,7 @@ class Run:
             name = (self.folder / "best").read_text("utf-8").strip()
         except (OSError, ValueError):
             return None
-        return next((p for p in self.checkpoints() if p.name == name and p.is_dir()), None)
+        return next((p for p in self.checkpoints() if p.name == name and p.is_dir() and not p.is_symlink()), None)
 
     def best(self) -> Path:
         """The checkpoint to draw from: the best on held-out pairs where that was measured, else the newest."""
@@ -188,10 +188,10 @@ class Run:
 
     def prune(self, keep: int, step: int) -> None:
         """Remove all but the newest `keep` checkpoints up to a step, and the best; those beyond it are damaged ones,
-        which the run passed over and will replace."""
+        which the run passed over and will replace. Links are somebody else's, and stay."""
         best = self.named_best()
         with self.written():
-            for old in [p for p in self.checkpoints() if step_of(p) <= step][:-keep]:
+            for old in [p for p in self.checkpoints() if step_of(p) <= step and not p.is_symlink()][:-keep]:
                 if old != best:
                     own.remove(old)
 
@@ -246,7 +246,7 @@ def checkpoint_of(path: str | Path) -> Path:
     """
     folder = Path(path).expanduser()
     if (folder / "weights.safetensors").is_file():
-        verify(folder, _drawn_with)
+        verify(folder.resolve(), _drawn_with)  # a link that the user typed is followed
         return folder
     run = Run(folder)
     first, damage = run.best(), []
