@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import signal
 from pathlib import Path
@@ -12,6 +13,8 @@ from PIL import Image
 
 from conftest import MODERN, TINY_DVAE, fails, prior
 from tessera.cli import main
+from tessera.generate import raster
+from tessera.generate.judge import CLIPJudge
 from tessera.generate.pipeline import Picture, Pipeline
 from tessera.models import saved
 from tessera.models.dvae import DiscreteVAE
@@ -173,3 +176,35 @@ def test_a_stop_while_drawing_keeps_what_was_drawn(run, capsys, tmp_path, monkey
     assert f"stopped. Pictures kept in {tmp_path / 'out'}: 2." in capsys.readouterr().err
     assert sorted(p.name for p in (tmp_path / "out").rglob("*.png")) == ["0.png", "1.png", "contact-sheet.png"]
     assert signal.getsignal(signal.SIGTERM) == before
+
+
+class Even:
+    """A judge who likes all pictures equally."""
+
+    def scores(self, pictures):
+        return torch.zeros(len(pictures))
+
+
+@pytest.mark.parametrize(("args", "more"), [(["--partial"], " Files of pictures"), (["--best-of", 4], "")])
+def test_ctrl_c_in_the_middle_of_a_picture_is_one_line_and_leaves_whole_files(
+    run, capsys, tmp_path, monkeypatch, args, more
+):
+    go_on, steps = raster._Drawing.go_on, itertools.count(1)
+
+    def stop(self):
+        if next(steps) == 12:
+            os.kill(os.getpid(), signal.SIGINT)
+        go_on(self)
+
+    monkeypatch.setattr(raster._Drawing, "go_on", stop)
+    monkeypatch.setattr(CLIPJudge, "load", staticmethod(lambda *args: Even()))
+    with pytest.raises(SystemExit) as stopped:
+        generate(run, "1 2", "--count", 2, *args, "--out", tmp_path / "out")
+    assert stopped.value.code == 130
+    said = capsys.readouterr().err.strip()
+    assert said.startswith(f"tessera: stopped. Pictures kept in {tmp_path / 'out'}: 0.{more}")
+    assert "\n" not in said
+    files = {p.name for p in (tmp_path / "out/1_2").iterdir()}
+    assert files == {".tessera", "prompt.json"} | ({"0.png", "1.png"} if more else set())
+    for path in (tmp_path / "out").rglob("*.png"):
+        Image.open(path).load()

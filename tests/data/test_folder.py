@@ -14,6 +14,7 @@ from PIL import Image
 
 from conftest import TINY_DVAE
 from tessera.cli import main
+from tessera.cli.data import data
 from tessera.config import DataConfig
 from tessera.data.batches import (
     Captions,
@@ -256,6 +257,25 @@ def test_duplicates_are_found(tmp_path):
     (tmp_path / "b.png").write_bytes((tmp_path / "a.png").read_bytes())
     (tmp_path / "b.txt").write_text("again")
     assert check(str(tmp_path)).duplicates() == [["a.png", "b.png"]]
+
+
+def test_data_check_shows_some_of_many_equal_pictures(tmp_path, capsys):
+    pair(tmp_path / "000.png")
+    for i in range(1, 40):
+        (tmp_path / f"{i:03d}.png").write_bytes((tmp_path / "000.png").read_bytes())
+        (tmp_path / f"{i:03d}.txt").write_text("again")
+    data(["check", str(tmp_path)])
+    assert "  40 equal pictures: 000.png, 001.png, 002.png, 003.png, 004.png and 35 more\n" in capsys.readouterr().out
+    data(["check", str(tmp_path), "--json"])
+    assert [len(keys) for keys in json.loads(capsys.readouterr().out)["duplicates"]] == [40]
+    for i in range(44):
+        pixels = Image.new("RGB", (8, 8), (i // 2, 0, 0))
+        pixels.save(tmp_path / f"pair{i}.png")
+        (tmp_path / f"pair{i}.txt").write_text("two of each")
+    data(["check", str(tmp_path)])
+    said = capsys.readouterr().out
+    assert said.count(" equal pictures: ") == 20
+    assert "  and 3 more groups of equal pictures; --json names all of them.\n" in said
 
 
 def test_resizing_is_pillows_bicubic(tmp_path):

@@ -393,6 +393,10 @@ FOREIGN_WEIGHTS = {
         {"post_quant_conv.bias": torch.full((16,), torch.nan)},
         r"NaN or infinity in 1 of .* \(post_quant_conv.bias\)",
     ),
+    "infinite in float32": (
+        {"post_quant_conv.bias": torch.full((16,), 1e300, dtype=torch.float64)},
+        r"NaN or infinity in 1 of .* \(post_quant_conv.bias\)",
+    ),
     "width of 33": ({"encoder.conv_in.weight": torch.zeros(33, 3, 3, 3)}, "does not hold"),
 }
 

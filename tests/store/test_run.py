@@ -12,6 +12,7 @@ import torch
 from safetensors import SafetensorError
 
 from small_runs import PLAIN, dvae_config, go, prior_config, spoil
+from tessera import cli
 from tessera.config import LearnConfig, OptimConfig
 from tessera.data.check import check
 from tessera.errors import CheckpointError, ConfigError, TesseraError
@@ -133,8 +134,6 @@ def test_a_second_process_is_told_who_works_in_the_folder(ranks, vae, tmp_path):
 
 
 def test_the_command_line_holds_the_folder_while_it_trains(bird_folder, tmp_path, monkeypatch):
-    from tessera import cli
-
     seen = []
 
     def work(config, objective, engine, run, tracker, preview):
@@ -170,6 +169,22 @@ def test_checkpoints_that_tell_no_settings_do_not_go_on_without_config_json(bird
         go(dvae_config(bird_folder, run.folder, seed=7))
 
 
+def test_a_run_that_lost_its_config_json_is_trained_by_its_name(bird_folder, vae, tmp_path, capsys):
+    run = copied(vae, tmp_path / "vae")
+    (run.folder / "config.json").unlink()
+    more = ["--data.workers", "0", "--machine.threads", "1", "--preview-every", "0"]
+    cli.main(["train", str(run.folder), "--steps", "7", *more])
+    said = " ".join(capsys.readouterr().out.split())
+    assert "config.json is missing; the settings are those of step-000006." in said
+    assert run.latest().name == "step-000007"
+    (run.folder / "config.json").unlink()
+    for checkpoint in run.checkpoints():
+        shutil.rmtree(checkpoint)
+    with pytest.raises(SystemExit):
+        cli.main(["train", str(run.folder), *more])
+    assert f"{run.folder} is not a run folder: it holds no readable config.json" in capsys.readouterr().err
+
+
 def test_the_same_command_with_another_size_is_refused_by_learn(tmp_path):
     from tessera.journeys.learn import Choice, remembered
 
@@ -202,7 +217,6 @@ def test_a_full_disk_is_a_sentence_when_a_run_goes_on(bird_folder, vae, tmp_path
 
 
 def test_a_tokenizer_that_only_a_file_names_must_be_typed(bird_folder, prior, vae, tmp_path, capsys):
-    from tessera import cli
     from tessera.cli.train import _preset_or_run
 
     run = copied(prior, tmp_path / "prior")
@@ -264,7 +278,9 @@ def test_any_damage_to_the_newest_checkpoint_goes_back_to_the_one_before_and_say
     objective = build(prior_config(bird_folder, run.folder, run.folder))
     state = newest(objective.model, run, told)
     assert state.at.step == 3
-    assert "step-000006 is passed over for the one before" in told.notices[0]
+    assert "step-000006" in told.notices[0]
+    assert told.notices[0].endswith(". The checkpoint before it is taken.")
+    assert kind not in DAMAGE or told.notices[0].count("step-000006") == 1, "named once"
 
 
 def test_the_run_goes_on_from_the_one_before_to_the_same_end(bird_folder, prior, vae, tmp_path):
@@ -315,6 +331,39 @@ def test_drawing_passes_over_a_damaged_checkpoint_with_a_warning(vae, tmp_path):
         checkpoint_of(run.folder)
     with pytest.raises(CheckpointError, match="its checksum differs"):
         checkpoint_of(run.folder / "step-000003")
+
+
+def test_a_link_with_a_checkpoints_name_is_passed_over_and_nothing_behind_it_is_touched(bird_folder, vae, tmp_path):
+    run, other = copied(vae, tmp_path / "vae"), copied(vae, tmp_path / "other").folder
+    (other / "step-000006/mine.txt").write_text("mine")
+    before = {p: p.read_bytes() for p in other.rglob("*") if p.is_file()}
+    shutil.rmtree(run.folder / "step-000006")
+    for name in ("step-000001", "step-000006", ".step-000006"):
+        (run.folder / name).symlink_to(other / "step-000006")
+    (run.folder / "best").write_text("step-000006")
+    assert run.named_best() is None
+    with pytest.warns(UserWarning, match=r"step-000006 is damaged: it is a link.*Taking .*step-000003"):
+        assert checkpoint_of(run.folder).name == "step-000003"
+    told = Heard()
+    assert newest(saved.read(vae / "step-000003"), run, told).at.step == 3
+    assert any("step-000006 is damaged: it is a link" in notice for notice in told.notices)
+    go(dvae_config(bird_folder, run.folder, valid_every=0))
+    assert not (run.folder / "step-000006").is_symlink()
+    verify(run.folder / "step-000006")
+    assert (run.folder / "step-000001").is_symlink(), "a link is somebody else's"
+    assert {p: p.read_bytes() for p in other.rglob("*") if p.is_file()} == before
+
+
+def test_a_link_to_a_checkpoint_that_was_typed_is_followed(vae, tmp_path):
+    (tmp_path / "link").symlink_to(vae / "step-000003")
+    assert checkpoint_of(tmp_path / "link") == tmp_path / "link"
+
+
+def test_a_newest_checkpoint_without_weights_is_told_when_drawing(vae, tmp_path):
+    run = copied(vae, tmp_path / "vae")
+    (run.folder / "step-000006/weights.safetensors").unlink()
+    with pytest.warns(UserWarning, match=r"step-000006 is damaged: weights.safetensors is missing.*step-000003"):
+        assert checkpoint_of(run.folder).name == "step-000003"
 
 
 def test_a_damaged_line_of_metrics_is_left_out(vae, tmp_path):

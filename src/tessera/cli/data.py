@@ -113,6 +113,10 @@ def encode(args: list[str]) -> None:
     say(f"{out}: {len(health.pairs)} pictures in {config.views} views. Train on them with: --data.codes {out}")
 
 
+GROUPS, NAMES = 20, 5
+"""Groups of equal pictures that are shown, and names in each."""
+
+
 def data_check(args: list[str]) -> None:
     """DATA  List every problem of a data set, and settings that fit it."""
     config = options(CheckConfig, args, "data check")
@@ -134,8 +138,12 @@ def data_check(args: list[str]) -> None:
         f"Captions per picture: {counts[0]} ... {counts[-1]}; "
         f"words per caption: {words[0]} ... {words[len(words) // 2]} (median) ... {words[-1]}"
     )
-    for keys in health.duplicates()[:20]:
-        say(f"  equal pictures: {', '.join(map(shown, keys))}")
+    equal = health.duplicates()
+    for keys in equal[:GROUPS]:
+        more = f" and {len(keys) - NAMES:,} more" if len(keys) > NAMES else ""
+        say(f"  {len(keys):,} equal pictures: {', '.join(map(shown, keys[:NAMES]))}{more}")
+    if len(equal) > GROUPS:
+        say(f"  and {len(equal) - GROUPS:,} more groups of equal pictures; --json names all of them.")
     say("Settings that fit: " + ", ".join(f"{k} {v}" for k, v in health.settings().items()))
     say(f"Next: tessera learn {config.data}")
 

@@ -74,7 +74,8 @@ def generate(args: list[str]) -> None:
     out = Path(config.out)
 
     def kept() -> str:
-        return f"stopped. Pictures kept in {out}: {len(made)}." + (f" All in one: {put(out, made)}" if made else "")
+        half = " Files of pictures that were being drawn show their first rows." if config.partial else ""
+        return f"stopped. Pictures kept in {out}: {len(made)}.{half}{f' All in one: {put(out, made)}' if made else ''}"
 
     with stoppable(kept):
         from tessera.generate.pipeline import Pipeline

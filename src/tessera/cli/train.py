@@ -22,6 +22,7 @@ from tessera.config.presets import PRESETS, preset, recipes
 from tessera.config.ranges import Seed
 from tessera.errors import ConfigError
 from tessera.files.atomic import whole, write_whole
+from tessera.files.own import kind_of
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -160,11 +161,13 @@ def profiled(work: Callable[[], object], folder: Path) -> None:
 
 
 def _preset_or_run(name: str) -> TrainConfig:
-    if name in PRESETS or not (Path(name) / "config.json").is_file():
+    if name in PRESETS:
         return preset(name)
     from tessera.store.run import Run
 
     run = Run(name)
+    if not (run.exists() or run.checkpoints() or kind_of(run.folder) == "run"):
+        return preset(name)
     config = dataclasses.replace(run.config(), out=name)
     if run.checkpoints() or not config.tokens.image:
         return config

@@ -69,7 +69,7 @@ def without_memory(make: Callable[[], Network]) -> Network:
 
 def check_finite(state: Mapping[str, Tensor], path: Path | str) -> None:
     """Raises CheckpointError that names weights with NaN or infinity: such a model can only draw noise."""
-    if broken := [name for name, value in state.items() if not value.isfinite().all()]:
+    if broken := [name for name, value in state.items() if not value.float().isfinite().all()]:
         raise CheckpointError(
             f"{path} holds NaN or infinity in {len(broken)} of {len(state)} weights ({told(broken)}): the training "
             "that wrote it had failed. Import an earlier checkpoint."

@@ -45,6 +45,8 @@ def verify(checkpoint: Path, wanted: Callable[[str], bool] = lambda name: True) 
     Checkpoints of releases before checksums are only checked for their sizes and their JSON.
     """
     try:
+        if checkpoint.is_symlink():
+            raise CheckpointError("it is a link, which may lead out of the run; put the folder itself in its place")
         if not checkpoint.is_dir():
             raise CheckpointError("it is not a folder")
         for name in ("config.json", "weights.safetensors"):

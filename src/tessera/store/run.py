@@ -122,12 +122,12 @@ class Run:
     # Checkpoints.
 
     def checkpoints(self) -> list[Path]:
-        """All paths with a checkpoint's name, oldest first. `verify` says which are whole."""
+        """All paths with a checkpoint's name, oldest first. `verify` says which are whole, and refuses links."""
         return sorted((p for p in self.folder.glob("step-*") if step_of(p) >= 0), key=step_of)
 
     def latest(self) -> Path | None:
-        """The newest checkpoint that has weights."""
-        return next((p for p in reversed(self.checkpoints()) if (p / "weights.safetensors").is_file()), None)
+        """The newest checkpoint, whole or not."""
+        return next(reversed(self.checkpoints()), None)
 
     def named_best(self) -> Path | None:
         """The checkpoint that the file `best` names, if it is one of this run."""
@@ -135,7 +135,7 @@ class Run:
             name = (self.folder / "best").read_text("utf-8").strip()
         except (OSError, ValueError):
             return None
-        return next((p for p in self.checkpoints() if p.name == name and p.is_dir()), None)
+        return next((p for p in self.checkpoints() if p.name == name and p.is_dir() and not p.is_symlink()), None)
 
     def best(self) -> Path:
         """The checkpoint to draw from: the best on held-out pairs if that was measured, else the newest."""
@@ -187,10 +187,10 @@ class Run:
 
     def prune(self, keep: int, step: int) -> None:
         """Remove all checkpoints up to a step but the newest `keep` and the best. Those beyond the step are damaged
-        ones that the run skipped and will replace."""
+        ones that the run skipped and will replace. Links are somebody else's, and stay."""
         best = self.named_best()
         with self.written():
-            for old in [p for p in self.checkpoints() if step_of(p) <= step][:-keep]:
+            for old in [p for p in self.checkpoints() if step_of(p) <= step and not p.is_symlink()][:-keep]:
                 if old != best:
                     own.remove(old)
 
@@ -245,7 +245,7 @@ def checkpoint_of(path: str | Path) -> Path:
     """
     folder = Path(path).expanduser()
     if (folder / "weights.safetensors").is_file():
-        verify(folder, _drawn_with)
+        verify(folder.resolve(), _drawn_with)  # a link that the user typed is followed
         return folder
     run = Run(folder)
     first, damage = run.best(), list[str]()

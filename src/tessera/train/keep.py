@@ -71,7 +71,7 @@ def newest(model: nn.Module, run: Run, tracker: Tracker) -> State | None:
             verify(checkpoint)
             return load(model, checkpoint)
         except CheckpointError as error:
-            tracker.notice(f"{checkpoint.name} is passed over for the one before: {error}")
+            tracker.notice(f"{str(error).rstrip('.')}. The checkpoint before it is taken.")
     if run.checkpoints():
         raise CheckpointError(
             f"No checkpoint of {run.folder} is whole. Restore one from a backup, or give a new --out."
