@@ -189,14 +189,14 @@ class Even:
 def test_ctrl_c_in_the_middle_of_a_picture_is_one_line_and_leaves_whole_files(
     run, capsys, tmp_path, monkeypatch, args, more
 ):
-    go_on, steps = raster._Drawing.go_on, itertools.count(1)
+    draw, steps = raster._Canvas.draw, itertools.count(1)
 
-    def stop(self):
+    def stop(self, logits, first):
         if next(steps) == 12:
             os.kill(os.getpid(), signal.SIGINT)
-        go_on(self)
+        draw(self, logits, first)
 
-    monkeypatch.setattr(raster._Drawing, "go_on", stop)
+    monkeypatch.setattr(raster._Canvas, "draw", stop)
     monkeypatch.setattr(CLIPJudge, "load", staticmethod(lambda *args: Even()))
     with pytest.raises(SystemExit) as stopped:
         generate(run, "1 2", "--count", 2, *args, "--out", tmp_path / "out")

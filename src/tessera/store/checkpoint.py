@@ -91,7 +91,7 @@ def _compare(folder: Path, wanted: Callable[[str], bool]) -> bool:
             if _sha256(folder / path) != digest:
                 raise CheckpointError(f"{name} has changed since it was written: its checksum differs")
     except (OSError, ValueError, ConfigError) as error:
-        raise CheckpointError(str(error)) from error
+        raise CheckpointError(str(error).replace(f"{folder}/", "")) from error
     return True
 
 
