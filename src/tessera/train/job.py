@@ -83,8 +83,8 @@ def train(
         finally:
             tracker.close()
         if engine.rank == 0:
-            if not engine.replicated:
-                objective.model = saved.read(run.best())
+            if not engine.replicated or objective.config.optim.ema:
+                objective.model = saved.read(run.best()).to(engine.device)
             ways.finish(objective, run)
     return objective
 

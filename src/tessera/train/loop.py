@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
 import time
 import warnings
 from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
 
 import torch
@@ -17,7 +19,7 @@ from tessera.store.position import Position
 from tessera.store.run import Run
 from tessera.train.engines.protocol import Engine
 from tessera.train.keep import Keeper, begin, checksum, fingerprint, note_spoiled
-from tessera.train.objectives.protocol import Objective, Parts
+from tessera.train.objectives.protocol import Models, Objective, Parts
 from tessera.train.optim import Schedule, optimizer_of
 from tessera.train.plan import more_parts
 from tessera.train.signals import Interrupted, interruptible
@@ -37,98 +39,140 @@ def train(
     Raises Interrupted where a signal asked to stop and everything is saved.
     """
     with interruptible() as interrupted:
-        return _train(config, objective, engine, run, tracker, preview, interrupted)
+        training = Training(config, objective, engine, run, tracker, preview, interrupted)
+        training.begin()
+        while training.goes_on() and (batch := training.take()) is not None:
+            training.step(batch)
+            training.look()
+        training.end()
+        return training.at
 
 
-def _train(
-    config: TrainConfig, objective: Objective, engine: Engine, run: Run, tracker: Tracker, preview: Preview,
-    interrupted: Callable[[], bool],
-) -> Position:  # fmt: skip
-    schedule, at, budget = Schedule(config.optim), Position(), seconds(config.budget)
-    latest = begin(objective, engine, run, tracker, schedule, at)
-    engine.prepare(objective.model, optimizer_of(config.optim))
-    keeper = Keeper(config, objective, engine, run, schedule, at, tracker)
-    if latest:
-        engine.restore(latest)
-        keeper.last = at.step
-    else:
-        keeper.save()  # before the first step, so that a run that cannot save fails now
-        keeper.finish()
-    if engine.rank == 0:
-        run.forget_after(at.step)
-    engine.same(fingerprint(objective), "the data")
-    engine.barrier()
-    counts = {"pairs": len(objective.pairs), "held": len(objective.held), "skipped": objective.skipped}
-    tracker.log({"step": at.step, **counts})
-    objective.place(engine.device)
-    batches = objective.batches(at.step, engine.rank, engine.world)
-    began = time.monotonic() - at.elapsed
-    window = Window(at.step, training_flops(objective.model) / matrix_rate(engine) / engine.world)
-    stopped, due, accumulate = False, False, config.optim.accumulate
+class Training:
+    """One training in five parts: `begin`; `take` a batch, `step` and `look` for each step; `end`."""
 
-    def done() -> float:
+    def __init__(
+        self, config: TrainConfig, objective: Objective, engine: Engine, run: Run, tracker: Tracker, preview: Preview,
+        interrupted: Callable[[], bool],
+    ):  # fmt: skip
+        self.config, self.objective, self.engine, self.run = config, objective, engine, run
+        self.tracker, self.preview, self.interrupted = tracker, preview, interrupted
+        self.schedules = {name: Schedule(objective.optim(name)) for name in objective.networks}
+        self.at, self.budget, self.accumulate = Position(), seconds(config.budget), config.optim.accumulate
+        self.stopped = self.due = False
+
+    # 1. Begin: fill the networks, place them on the machine, and save before the first step.
+
+    def begin(self) -> None:
+        objective, engine, at = self.objective, self.engine, self.at
+        latest = begin(objective, engine, self.run, self.tracker, self.schedules, at)
+        for name, network in objective.networks.items():
+            optim = objective.optim(name)
+            engine.add(network, optimizer_of(optim), optim.clip, optim.ema, name)
+        self.keeper = Keeper(self.config, objective, engine, self.run, self.schedules, at, self.tracker)
+        if latest:
+            self.keeper.restore(latest)
+        else:
+            self.keeper.save()  # before the first step, so that a run that cannot save fails now
+            self.keeper.finish()
+        if engine.rank == 0:
+            self.run.forget_after(at.step)
+        engine.assert_replicas_equal(fingerprint(objective), "the data")
+        engine.barrier()
+        counts = {"pairs": len(objective.pairs), "held": len(objective.held), "skipped": objective.skipped}
+        self.tracker.log({"step": at.step, **counts})
+        objective.place(engine.device)
+        self.batches = objective.batches(at.step, engine.rank, engine.world)
+        self.began = time.monotonic() - at.elapsed
+        self.window = Window(at.step, training_flops(objective.model) / matrix_rate(engine) / engine.world)
+        self.over = self.done() >= 1
+
+    def done(self) -> float:
         """Share of the training that lies behind: by steps, or by time where that runs out first."""
-        return min(1.0, max(at.step / config.steps if config.steps else 1.0, at.elapsed / budget))
+        at, steps = self.at, self.config.steps
+        return min(1.0, max(at.step / steps if steps else 1.0, at.elapsed / self.budget))
 
-    def held_out() -> bool:
+    def goes_on(self) -> bool:
+        waited_enough = self.config.patience and self.at.stale >= self.config.patience
+        return not (self.over or self.stopped or waited_enough)
+
+    # 2. Take a batch, with the noise of this step.
+
+    def take(self) -> Batch | None:
+        """The next batch; None where whatever was to stop this process ended its worker first."""
+        torch.manual_seed(step_seed(self.config.seed, self.engine.rank, self.at.step))
+        waiting = time.monotonic()
+        try:
+            batch = self.objective.chance(move(next(self.batches), self.engine.device))
+        except WorkerDied:
+            if not self.interrupted() or self.engine.world > 1:
+                raise
+            self.stopped = True
+            return None
+        self.window.waited += time.monotonic() - waiting
+        return batch
+
+    # 3. Step: the gradient, the weights moved by it, and what all ranks must agree on, in one message.
+
+    def step(self, batch: Batch) -> None:
+        at, engine, keeper = self.at, self.engine, self.keeper
+        rates = {name: schedule.rate(at.step, self.done()) for name, schedule in self.schedules.items()}
+        (loss, parts), self.accumulate = in_memory(self.objective, engine, batch, self.accumulate, self.done())
+        norm = math.hypot(*map(float, engine.step(rates).values()))
+        agreed = [loss, *parts.values(), time.monotonic() - self.began, self.interrupted(), keeper.written()]
+        agreed = torch.stack([torch.as_tensor(x, dtype=torch.float64).cpu() for x in agreed])
+        *means, at.elapsed, stop, written = engine.all_reduce_mean(agreed).tolist()
+        at.step += 1
+        self.over, self.rate = self.done() >= 1, rates[next(iter(rates))]
+        note_spoiled(at, means[0], norm, self.tracker, keeper)
+        self.stopped = stop > 0 and not at.spoiled  # not before there is something good to save
+        self.window.add(means[0], dict(zip(parts, means[1:], strict=True)), norm)
+        if written == 1:
+            keeper.finish()
+
+    # 4. Look: log, measure the held-out loss, draw, save.
+
+    def look(self) -> None:
+        config, objective, engine, at = self.config, self.objective, self.engine, self.at
+        now = lambda every: every and (at.step % every == 0 or self.over)
+        if now(config.log_every):
+            engine.assert_replicas_equal(checksum(engine, objective), "the weights")
+            self.tracker.log(self.window.row(at, self.rate, self.done(), config.optim.batch))
+        improved = bool(objective.held and now(config.valid_every)) and self.held_out()
+        if now(config.preview_every):
+            show(self.preview, objective, engine, self.run, at.step, self.tracker)
+        self.due = self.due or improved or bool(now(config.save_every))
+        if self.due and not at.spoiled:
+            self.keeper.save(best=improved)
+            self.due = False
+
+    def held_out(self) -> bool:
         """Measure the held-out loss; returns whether it is the best so far."""
-        values = evaluate(objective, engine)
-        tracker.log({"step": at.step, "elapsed": at.elapsed, **{f"held_{k}": v for k, v in values.items()}})
-        schedule.observe(values["loss"])
+        at = self.at
+        values = evaluate(self.objective, self.engine)
+        self.tracker.log({"step": at.step, "elapsed": at.elapsed, **{f"held_{k}": v for k, v in values.items()}})
+        for schedule in self.schedules.values():
+            schedule.observe(values["loss"])
         improved = values["loss"] < at.best and not at.spoiled
         at.best, at.stale = (values["loss"], 0) if improved else (at.best, at.stale + 1)
         return improved
 
-    over = done() >= 1
-    while not over and not stopped and not (config.patience and at.stale >= config.patience):
-        torch.manual_seed(step_seed(config.seed, engine.rank, at.step))
-        rate = schedule.rate(at.step, done())
-        waiting = time.monotonic()
-        try:
-            batch = objective.chance(move(next(batches), engine.device))
-        except WorkerDied:
-            if not interrupted() or engine.world > 1:
-                raise
-            stopped = True  # what was to stop this process ended its worker first
-            break
-        window.waited += time.monotonic() - waiting
-        (loss, parts), accumulate = in_memory(objective, engine, batch, accumulate, done())
-        norm = engine.step(config.optim.clip, rate)
-        # What all ranks must agree on, in one message.
-        agreed = [loss, *parts.values(), time.monotonic() - began, interrupted(), keeper.written()]
-        agreed = engine.mean(torch.stack([torch.as_tensor(x, dtype=torch.float64).cpu() for x in agreed]))
-        *means, at.elapsed, stop, written = agreed.tolist()
-        at.step += 1
-        over = done() >= 1
-        note_spoiled(at, means[0], float(norm), tracker, keeper)
-        stopped = stop > 0 and not at.spoiled  # not before there is something good to save
-        window.add(means[0], dict(zip(parts, means[1:], strict=True)), float(norm))
-        if written == 1:
-            keeper.finish()
-        if at.step % config.log_every == 0 or over:
-            engine.same(checksum(engine, objective), "the weights")
-            tracker.log(window.row(at, rate, done(), config.optim.batch))
-        improved = False
-        if objective.held and config.valid_every and (at.step % config.valid_every == 0 or over):
-            improved = held_out()
-        if config.preview_every and (at.step % config.preview_every == 0 or over):
-            show(preview, objective, engine, run, at.step, tracker)
-        due = due or improved or at.step % config.save_every == 0 or over
-        if due and not at.spoiled:
-            keeper.save(best=improved)
-            due = False
-    if keeper.last != at.step and not at.spoiled:
-        keeper.save()
-    keeper.finish()
-    if at.spoiled:
-        tracker.notice(f"The last {at.spoiled} steps were not taken; step-{keeper.last:06d} is the last checkpoint.")
-    if stopped or interrupted():
-        raise Interrupted(
-            f"Interrupted at step {keeper.last}; everything is saved. The same command goes on from there."
-        )
-    if not at.spoiled:
-        keeper.close()
-    return at
+    # 5. End: save what is not saved, and say how to go on.
+
+    def end(self) -> None:
+        at, keeper = self.at, self.keeper
+        if keeper.last != at.step and not at.spoiled:
+            keeper.save()
+        keeper.finish()
+        if at.spoiled:
+            last = f"step-{keeper.last:06d} is the last checkpoint"
+            self.tracker.notice(f"The last {at.spoiled} steps were not taken; {last}.")
+        if self.stopped or self.interrupted():
+            raise Interrupted(
+                f"Interrupted at step {keeper.last}; everything is saved. The same command goes on from there."
+            )
+        if not at.spoiled:
+            keeper.close()
 
 
 def in_memory(
@@ -154,14 +198,20 @@ def in_memory(
 def forward_backward(
     objective: Objective, engine: Engine, batch: Batch, accumulate: int, done: float
 ) -> tuple[Tensor, Parts]:
-    """One step's gradient, in `accumulate` micro-batches; returns this rank's mean loss and its parts."""
+    """One step's gradients, in `accumulate` micro-batches; returns this rank's mean loss, summed over networks, and its
+    parts. A loss that is not finite makes its gradient NaN, by which all ranks learn of it before any network moves."""
     losses, parts = [], []
     micros = list(zip(*(part.chunk(accumulate) if len(part) else [part] * accumulate for part in batch), strict=True))
     for i, micro in enumerate(micros):
-        with engine.micro(last=i == len(micros) - 1):
-            loss, part = objective.loss(engine.model, Batch(*micro), done)
-            engine.backward(loss / len(micros))
-        losses.append(loss.detach())
+        with ExitStack() as around:
+            around.enter_context(engine.autocast())
+            for trainee in engine.trainees.values():
+                around.enter_context(trainee.micro(last=i == len(micros) - 1))
+            each, part = objective.losses(models(engine), Batch(*micro), done)
+            for name, loss in each.items():
+                engine.trainees[name].backward(loss * (1 + 0 * loss.detach()) / len(micros))
+        losses.append(torch.stack([loss.detach() for loss in each.values()]).sum())
+        part = part if len(each) == 1 else {**each, **part}
         parts.append({k: v.detach() for k, v in part.items()})
     return torch.stack(losses).mean(), {k: torch.stack([p[k] for p in parts]).float().mean() for k in parts[0]}
 
@@ -169,39 +219,49 @@ def forward_backward(
 @torch.no_grad()
 def evaluate(objective: Objective, engine: Engine) -> dict[str, float]:
     """Mean held-out losses over every held-out pair; ranks share the batches."""
-    engine.model.eval()
     totals: dict[str, float] = {}
-    count = 0
-    for batch, share in objective.held_batches(engine.rank, engine.world):
-        size = max(len(batch.pixels), len(batch.codes)) * share
-        with engine.micro(last=True):
-            values = objective.held_loss(engine.model, move(batch, engine.device))
-        totals = {k: totals.get(k, 0.0) + float(v) * size for k, v in values.items()}
-        count += size
-    engine.model.train()
-    *sums, number = engine.mean(torch.tensor([*totals.values(), count], dtype=torch.float64)).tolist()
+    count, found = 0, models(engine)
+    for model in found.values():
+        model.eval()
+    with engine.averaged():
+        for batch, share in objective.held_batches(engine.rank, engine.world):
+            size = max(len(batch.pixels), len(batch.codes)) * share
+            with engine.autocast():
+                values = objective.held_losses(found, move(batch, engine.device))
+            totals = {k: totals.get(k, 0.0) + float(v) * size for k, v in values.items()}
+            count += size
+    for model in found.values():
+        model.train()
+    *sums, number = engine.all_reduce_mean(torch.tensor([*totals.values(), count], dtype=torch.float64)).tolist()
     return {k: s / number for k, s in zip(totals, sums, strict=True)}
 
 
 @torch.no_grad()
 def show(preview: Preview, objective: Objective, engine: Engine, run: Run, step: int, tracker: Tracker) -> None:
     """The first rank draws, with a model that it can call alone."""
-    reader, own = engine.reader(), objective.model
-    if engine.rank == 0:
-        objective.model, path = reader.eval(), run.samples / f"step-{step:06d}.png"
-        try:
-            with run.written():
-                captions = preview(objective, path)
-            codes = objective.held_codes()
-        finally:
-            objective.model = own
-        if path.is_file():
-            tracker.picture("samples", path, step, captions)
-        if codes and objective.image:
-            counts = torch.bincount(torch.cat(codes).flatten().cpu(), minlength=objective.image.vocab)
-            tracker.histogram("codes", counts.tolist(), step)
-    own.train()
-    engine.barrier()
+    own, trainee = objective.model, next(iter(engine.trainees.values()))
+    with engine.averaged():
+        reader = trainee.reader()
+        if engine.rank == 0:
+            objective.model, path = reader.eval(), run.samples / f"step-{step:06d}.png"
+            try:
+                with run.written():
+                    captions = preview(objective, path)
+                codes = objective.held_codes()
+            finally:
+                objective.model = own
+            if path.is_file():
+                tracker.picture("samples", path, step, captions)
+            if codes and objective.image:
+                counts = torch.bincount(torch.cat(codes).flatten().cpu(), minlength=objective.image.vocab)
+                tracker.histogram("codes", counts.tolist(), step)
+        own.train()
+        engine.barrier()
+
+
+def models(engine: Engine) -> Models:
+    """What losses are computed with, by network."""
+    return {name: trainee.model for name, trainee in engine.trainees.items()}
 
 
 def move(batch: Batch, device: torch.device) -> Batch:

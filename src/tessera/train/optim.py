@@ -1,4 +1,4 @@
-"""Which parameters decay, and how the learning rate moves. It knows no loop."""
+"""Which parameters decay, how the learning rate moves, and the mean of the weights. It knows no loop."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from tessera.config import OptimConfig
 from tessera.nn.loss import Head
@@ -87,6 +87,34 @@ class Together(torch.optim.Optimizer):
         for part, state in zip(self.parts, state_dict["parts"], strict=True):
             part.load_state_dict(state)
         self.param_groups = [group for part in self.parts for group in part.param_groups]
+
+
+class Average:
+    """The exponential moving average (EMA) of weights over steps: average = decay * average + (1 - decay) * weights.
+
+    After t steps the decay is at most (1 + t) / (10 + t), so that a short run's average forgets where it began. Where
+    the decay is 0 there is no average, and every method does nothing.
+    """
+
+    def __init__(self, weights: Callable[[], list[Tensor]], decay: float):
+        """`weights` gives the tensors that the optimiser moves, the same ones in the same order at each call."""
+        self.weights, self.decay, self.steps = weights, decay, 0
+        self.values = [w.detach().clone() for w in weights()] if decay else []
+
+    @torch.no_grad()
+    def update(self) -> None:
+        if self.values:
+            self.steps += 1
+            decay = min(self.decay, (1 + self.steps) / (10 + self.steps))
+            torch._foreach_lerp_(self.values, self.weights(), 1 - decay)
+
+    @torch.no_grad()
+    def swap(self) -> None:
+        """Exchange the average and the weights, in place; twice changes nothing."""
+        for weight, value in zip(self.weights(), self.values, strict=True) if self.values else ():
+            kept = weight.clone()
+            weight.copy_(value)
+            value.copy_(kept)
 
 
 Shape = Callable[[float, float], float]

@@ -11,7 +11,7 @@ from typing import Any, Protocol, Self
 import torch
 from torch import Tensor, nn
 
-from tessera.config import TrainConfig
+from tessera.config import OptimConfig, TrainConfig
 from tessera.data.batches import Batch, Captions, NoCaptions, Packed, Pictures, plain_batches, stream
 from tessera.data.codes import Codes
 from tessera.data.sources import Pair
@@ -20,6 +20,7 @@ from tessera.tokens.image import ImageTokenizer
 from tessera.tokens.text import TextTokenizer
 
 Parts = dict[str, Tensor]
+Models = Mapping[str, nn.Module]
 
 
 @dataclass(frozen=True)
@@ -43,7 +44,7 @@ class Tokenizers(Protocol):
 
 
 class Objective(Protocol):
-    """`model` is called through the engine, which may have wrapped it; `loss` gets it as an argument."""
+    """Data, and networks that learn from it. An engine may wrap networks, so that losses get `models` to call."""
 
     config: TrainConfig
     pairs: list[Pair]
@@ -51,6 +52,16 @@ class Objective(Protocol):
     skipped: int
 
     model: Any
+    """The first of the networks: what is drawn from, and what the top of a checkpoint holds."""
+
+    @property
+    def networks(self) -> dict[str, nn.Module]:
+        """Every network that learns, by name."""
+        ...
+
+    def optim(self, name: str) -> OptimConfig:
+        """How a network's weights move."""
+        ...
 
     @classmethod
     def prepare(cls, config: TrainConfig, data: Data, tokenizers: Tokenizers) -> Self:
@@ -69,15 +80,23 @@ class Objective(Protocol):
     def chance(self, batch: Batch) -> Batch: ...
     def batches(self, start: int, rank: int = 0, world: int = 1) -> Iterator[Batch]: ...
     def held_batches(self, rank: int = 0, world: int = 1) -> Iterator[tuple[Batch, int]]: ...
-    def loss(self, model: nn.Module, batch: Batch, done: float) -> tuple[Tensor, Parts]: ...
-    def held_loss(self, model: nn.Module, batch: Batch) -> Parts: ...
+
+    def losses(self, models: Models, batch: Batch, done: float) -> tuple[Parts, Parts]:
+        """Each network's loss by its name, whose gradient must reach that network alone, and more numbers to log."""
+        ...
+
+    def held_losses(self, models: Models, batch: Batch) -> Parts:
+        """Held-out numbers; "loss" is the one that decides which checkpoint is best."""
+        ...
+
     def held_codes(self) -> list[Tensor]: ...
     def save(self, folder: Path, weights: Mapping[str, Tensor]) -> None: ...
 
 
 class Paired:
-    """What all objectives do alike: batches of pairs, by rank, and held-out ones."""
+    """What all objectives do alike: batches of pairs, by rank, and held-out ones; one network, "model", learns."""
 
+    model: Any
     source: Pictures | Packed
     held_source: Pictures | Packed
 
@@ -90,6 +109,28 @@ class Paired:
     def __init__(self, config: TrainConfig, data: Data):
         self.config, self.pairs, self.held, self.skipped = config, data.pairs, data.held, data.skipped
         torch.manual_seed(config.seed)  # of the fresh weights, which are made next
+
+    @property
+    def networks(self) -> dict[str, nn.Module]:
+        return {"model": self.model}
+
+    def optim(self, name: str) -> OptimConfig:
+        return self.config.optim
+
+    def losses(self, models: Models, batch: Batch, done: float) -> tuple[Parts, Parts]:
+        loss, parts = self.loss(models["model"], batch, done)
+        return {"model": loss}, parts
+
+    def held_losses(self, models: Models, batch: Batch) -> Parts:
+        return self.held_loss(models["model"], batch)
+
+    def loss(self, model: nn.Module, batch: Batch, done: float) -> tuple[Tensor, Parts]:
+        """Where one network learns, `losses` is this."""
+        raise NotImplementedError
+
+    def held_loss(self, model: nn.Module, batch: Batch) -> Parts:
+        """Where one network learns, `held_losses` is this."""
+        raise NotImplementedError
 
     def place(self, device: torch.device) -> None: ...
 
