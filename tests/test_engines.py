@@ -24,7 +24,7 @@ from tessera.config import MachineConfig, OptimConfig, TextToImageConfig, TrainC
 from tessera.errors import ConfigError
 from tessera.journeys import birds
 from tessera.store.run import Run
-from tessera.train.engines import deepspeed
+from tessera.train.engines import deepspeed_settings
 from tessera.train.engines import table as engines
 
 needs_deepspeed = pytest.mark.skipif(importlib.util.find_spec("deepspeed") is None, reason="DeepSpeed is not installed")
@@ -128,8 +128,8 @@ def reference(train, tmp_path_factory):
 
 LEAST = """
 from tessera.config import MachineConfig
-from tessera.train.engines.ddp import Replicated
-engine = Replicated(MachineConfig(device="cpu"))
+from tessera.train.engines.ddp import DDPEngine
+engine = DDPEngine(MachineConfig(device="cpu"))
 assert engine.least(5.0 - engine.rank) == 4.0
 engine.close()
 """
@@ -351,10 +351,10 @@ def test_ranks_that_hold_other_data_or_weights_are_found(ground, tmp_path):
     script = tmp_path / "differ.py"
     script.write_text(
         "from tessera.config import MachineConfig\n"
-        "from tessera.train.engines.ddp import Replicated\n"
-        "engine = Replicated(MachineConfig(device='cpu'))\n"
-        "engine.same(3.5, 'the data')\n"
-        "engine.same(float(engine.rank), 'the weights')\n"
+        "from tessera.train.engines.ddp import DDPEngine\n"
+        "engine = DDPEngine(MachineConfig(device='cpu'))\n"
+        "engine.assert_replicas_equal(3.5, 'the data')\n"
+        "engine.assert_replicas_equal(float(engine.rank), 'the weights')\n"
     )
     launch = [
         sys.executable,
@@ -410,7 +410,7 @@ def test_a_batch_that_ranks_cannot_share_is_refused(monkeypatch):
 def settings(tmp_path: Path, content: dict, **changes) -> dict:
     (tmp_path / "ds.json").write_text(json.dumps(content))
     machine = MachineConfig(deepspeed=str(tmp_path / "ds.json"), **changes)
-    return deepspeed.settings(machine, OptimConfig(batch=8, clip=0.5), 2, torch.float32, torch.device("cpu"))
+    return deepspeed_settings.settings(machine, OptimConfig(batch=8, clip=0.5), 2, torch.float32, torch.device("cpu"))
 
 
 def test_deepspeeds_json_is_taken_whole(tmp_path):

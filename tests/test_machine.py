@@ -13,7 +13,7 @@ from tessera.generate import raster
 from tessera.generate.weights import prepare
 from tessera.machine import device, launch, paths
 from tessera.machine.threads import Fixed, Measured, candidates
-from tessera.train.engines.single import Single
+from tessera.train.engines.single import SingleEngine
 
 TOKENS = torch.tensor([[3, 4, 7, 23, 24], [5, 21, 22, 23, 24]])
 CODES = torch.arange(30).view(2, 15) % 11
@@ -38,13 +38,13 @@ def test_weights_draw_alike_without_the_fast_products(config, kind, without, mon
 def test_training_gives_the_same_numbers_without_a_fast_path(name, monkeypatch):
     def losses() -> list[float]:
         model = prior(MODERN)
-        engine = Single(MachineConfig(device="cpu", precision="float32"))
-        engine.prepare(model, lambda m: torch.optim.SGD(m.parameters(), lr=0.1))
+        engine = SingleEngine(MachineConfig(device="cpu", precision="float32"))
+        trainee = engine.add(model, lambda m: torch.optim.SGD(m.parameters(), lr=0.1), clip=1.0)
         found = []
         for _ in range(3):
-            loss = engine.model(TOKENS, torch.arange(32).view(2, 16) % 11).total
-            engine.backward(loss)
-            engine.step(1.0, 0.1)
+            loss = trainee.model(TOKENS, torch.arange(32).view(2, 16) % 11).total
+            trainee.backward(loss)
+            engine.step({"model": 0.1})
             found.append(loss.item())
         return found
 
@@ -55,7 +55,7 @@ def test_training_gives_the_same_numbers_without_a_fast_path(name, monkeypatch):
 
 def test_without_bf16_products_auto_computes_in_float32(monkeypatch):
     monkeypatch.setenv(paths.SWITCH, "bf16")
-    assert Single(MachineConfig(device="cpu")).dtype == torch.float32
+    assert SingleEngine(MachineConfig(device="cpu")).dtype == torch.float32
 
 
 def test_without_a_compiler_a_run_says_so_and_goes_on(monkeypatch):
@@ -151,10 +151,10 @@ def test_slow_steps_are_answered_by_measuring_again_and_a_free_machine_by_more_t
 
 
 def test_only_runs_that_depend_on_the_clock_change_their_threads(four_cores, monkeypatch):
-    assert isinstance(Single(MachineConfig(device="cpu")).threads, Fixed)
-    assert isinstance(Single(MachineConfig(device="cpu", threads=2), adapts=True).threads, Fixed)
+    assert isinstance(SingleEngine(MachineConfig(device="cpu")).threads, Fixed)
+    assert isinstance(SingleEngine(MachineConfig(device="cpu", threads=2), adapts=True).threads, Fixed)
     monkeypatch.setattr("tessera.machine.threads.seconds_with", lambda count: 1.0)
-    assert isinstance(Single(MachineConfig(device="cpu"), adapts=True).threads, Measured)
+    assert isinstance(SingleEngine(MachineConfig(device="cpu"), adapts=True).threads, Measured)
 
 
 def test_waiting_threads_sleep_unless_the_user_said_otherwise(monkeypatch):

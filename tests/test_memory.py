@@ -40,22 +40,22 @@ import torch
 from common import peak, restart_peak
 from test_memory import CASES, plan
 from tessera.models import saved
-from tessera.train.engines.single import Single
+from tessera.train.engines.single import SingleEngine
 from tessera.train.optim import optimizer_of
 torch.set_num_threads(1)
 config = CASES[sys.argv[3]]
-engine = Single(config.machine)
+engine = SingleEngine(config.machine)
 def steps(model, inputs):
-    engine.prepare(model, optimizer_of(config.optim))
+    trainee = engine.add(model, optimizer_of(config.optim), 1.0, config.optim.ema)
     for _ in range(2):
-        with engine.micro(last=True):
-            loss = engine.model(*inputs)[0]
-        engine.backward(loss)
-        engine.step(1.0, 1e-4)
+        with engine.autocast():
+            loss = trainee.model(*inputs)[0]
+        trainee.backward(loss)
+        engine.step({"model": 1e-4})
         del loss
 small = plan.dataclasses.replace(config.model, **({"text_len": 8} if hasattr(config.model, "text_len") else {"hidden": 8}))
 steps(saved.network(small), saved.inputs(small, 1))  # the libraries make their own buffers
-del engine.model, engine.bare, engine.optimizer
+engine.trainees.clear()
 before = restart_peak()
 steps(saved.network(config.model), saved.inputs(config.model, config.optim.batch))
 print(peak() - before)

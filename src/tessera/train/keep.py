@@ -6,7 +6,6 @@ import hashlib
 import math
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import Future
-from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -91,9 +90,12 @@ def load(networks: Networks, checkpoint: Path) -> State:
         state: State = cast(read_state(checkpoint / "state"), State, "state")
     except ConfigError as error:
         raise CheckpointError(f"{checkpoint}: {error}") from error
-    if state.at.step != step_of(checkpoint) or [*networks][1:] != [*state.others]:
-        told = ", ".join(("the model", *state.others))
-        raise CheckpointError(f"{checkpoint} holds the state of step {state.at.step}, of {told}")
+    if state.at.step != step_of(checkpoint):
+        raise CheckpointError(f"{checkpoint} holds the state of step {state.at.step}")
+    if [*networks][1:] != [*state.others]:
+        raise CheckpointError(
+            f"{checkpoint} is not one of {', '.join(networks)}: it has {[*state.others]} beside a model"
+        )
     for network, home in zip(networks.values(), homes(networks), strict=True):
         memory_fits(network, checkpoint / home / "optimizer")
         if home:
@@ -105,13 +107,14 @@ def load(networks: Networks, checkpoint: Path) -> State:
 
 def homes(networks: Iterable[str]) -> list[str]:
     """Where in a checkpoint each network's parts lie: those of the first, which is drawn from, at its top."""
-    return [f"networks/{name}" if i else "" for i, name in enumerate(networks)]
+    return [f"networks/{name}/" if i else "" for i, name in enumerate(networks)]
 
 
 def fill(network: nn.Module, home: Path) -> None:
     """Put in the weights of a network that is not drawn from, or their mean where it keeps one."""
     try:
-        network.load_state_dict(read_state(home / ("average" if (home / "average").is_dir() else "weights"))["weights"])
+        state = read_state(home / "weights")
+        network.load_state_dict(state["mean"] or state["weights"])
     except saved.UNREADABLE as error:
         raise CheckpointError(f"{home} holds no readable weights: {error}") from error
 
@@ -134,35 +137,36 @@ def memory_fits(model: nn.Module, folder: Path) -> None:
 
 @dataclass(frozen=True)
 class Weights:
-    """Weights as a part of a checkpoint: those that training goes on from, or their mean, which `fill` puts in."""
+    """The weights that training goes on from, as a part of a checkpoint."""
 
     engine: Engine
     trainee: Trainee
-    mean: bool = False
+    drawn: bool
+    """Whether the checkpoint has the mean of these weights at its top; that of others is kept here."""
 
     def save(self, folder: Path) -> None:
-        with self.trainee.averaged() if self.mean else nullcontext():
-            weights = self.trainee.weights()
-            if self.engine.rank == 0:
-                write_state(folder, {"weights": weights, "averaged": self.trainee.average.steps})
+        average, mean = self.trainee.average, {}
+        if average.decay and not self.drawn:
+            with self.trainee.averaged():
+                mean = {name: weight.clone() for name, weight in self.trainee.weights().items()}
+        weights = self.trainee.weights()
+        if self.engine.rank == 0:
+            write_state(folder, {"weights": weights, "mean": mean, "steps": average.steps})
 
     def restore(self, folder: Path) -> None:
-        if self.mean or not folder.is_dir():  # a run that was imported has none
-            return
-        state = read_state(folder)
-        self.trainee.load(state["weights"])
-        self.trainee.average.steps = state["averaged"]
+        if folder.is_dir():  # an imported run has none
+            state = read_state(folder)
+            self.trainee.load(state["weights"])
+            self.trainee.average.steps = state["steps"]
 
 
 def parts_of(engine: Engine) -> dict[str, Part]:
     """What training goes on from, by the folder in a checkpoint; the weights at its top are the objective's matter."""
     found: dict[str, Part] = {}
     for trainee, home in zip(engine.trainees.values(), homes(engine.trainees), strict=True):
-        found[f"{home}/optimizer".lstrip("/")] = trainee
-        if home or trainee.averages:
-            found[f"{home}/weights".lstrip("/")] = Weights(engine, trainee)
-        if home and trainee.averages:
-            found[f"{home}/average"] = Weights(engine, trainee, mean=True)
+        found[f"{home}optimizer"] = trainee
+        if home or trainee.average.decay:
+            found[f"{home}weights"] = Weights(engine, trainee, drawn=not home)
     return found
 
 
@@ -192,8 +196,9 @@ class Keeper:
         first, step = self.engine.rank == 0, self.at.step
         folder = self.run.begin(step) if first else self.run.fresh(step)
         self.engine.barrier()
-        with self.engine.averaged():
-            weights = next(iter(self.engine.trainees.values())).weights()
+        drawn = next(iter(self.engine.trainees.values()))
+        with drawn.averaged():
+            weights = drawn.weights()
             if first:
                 with self.run.guarded(step):
                     self.objective.save(folder, weights)
@@ -207,8 +212,8 @@ class Keeper:
 
     def _state(self) -> dict[str, Any]:
         """As `State` has it."""
-        drawn, *others = ((name, schedule.state()) for name, schedule in self.schedules.items())
-        return {"schedule": drawn[1], "at": asdict(self.at), **({"others": dict(others)} if others else {})}
+        (_, first), *others = ((name, schedule.state()) for name, schedule in self.schedules.items())
+        return {"schedule": first, "at": asdict(self.at), **({"others": dict(others)} if others else {})}
 
     def _commit(self, step: int, best: bool) -> None:
         self.engine.barrier()

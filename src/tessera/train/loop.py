@@ -6,8 +6,6 @@ import math
 import time
 import warnings
 from collections.abc import Callable
-from contextlib import ExitStack
-from pathlib import Path
 
 import torch
 from torch import Tensor
@@ -17,17 +15,15 @@ from tessera.data.batches import Batch, WorkerDied
 from tessera.machine.device import out_of_memory, release
 from tessera.store.position import Position
 from tessera.store.run import Run
-from tessera.train.engines.protocol import Engine
+from tessera.train.engines.protocol import Engine, within
 from tessera.train.keep import Keeper, begin, checksum, fingerprint, note_spoiled
-from tessera.train.objectives.protocol import Models, Objective, Parts
+from tessera.train.look import Preview, evaluate, models, move, show
+from tessera.train.objectives.protocol import Objective, Parts
 from tessera.train.optim import Schedule, optimizer_of
 from tessera.train.plan import more_parts
 from tessera.train.signals import Interrupted, interruptible
 from tessera.train.track import Tracker, Window
 from tessera.train.work import matrix_rate, training_flops
-
-Preview = Callable[[Objective, Path], str]
-"""Given the objective in eval mode and a PNG's path, show what the model can do by now; returns the captions in it."""
 
 
 def train(
@@ -203,10 +199,8 @@ def forward_backward(
     losses, parts = [], []
     micros = list(zip(*(part.chunk(accumulate) if len(part) else [part] * accumulate for part in batch), strict=True))
     for i, micro in enumerate(micros):
-        with ExitStack() as around:
-            around.enter_context(engine.autocast())
-            for trainee in engine.trainees.values():
-                around.enter_context(trainee.micro(last=i == len(micros) - 1))
+        last = i == len(micros) - 1
+        with within((engine.autocast(), *(trainee.micro(last) for trainee in engine.trainees.values()))):
             each, part = objective.losses(models(engine), Batch(*micro), done)
             for name, loss in each.items():
                 engine.trainees[name].backward(loss * (1 + 0 * loss.detach()) / len(micros))
@@ -214,58 +208,6 @@ def forward_backward(
         part = part if len(each) == 1 else {**each, **part}
         parts.append({k: v.detach() for k, v in part.items()})
     return torch.stack(losses).mean(), {k: torch.stack([p[k] for p in parts]).float().mean() for k in parts[0]}
-
-
-@torch.no_grad()
-def evaluate(objective: Objective, engine: Engine) -> dict[str, float]:
-    """Mean held-out losses over every held-out pair; ranks share the batches."""
-    totals: dict[str, float] = {}
-    count, found = 0, models(engine)
-    for model in found.values():
-        model.eval()
-    with engine.averaged():
-        for batch, share in objective.held_batches(engine.rank, engine.world):
-            size = max(len(batch.pixels), len(batch.codes)) * share
-            with engine.autocast():
-                values = objective.held_losses(found, move(batch, engine.device))
-            totals = {k: totals.get(k, 0.0) + float(v) * size for k, v in values.items()}
-            count += size
-    for model in found.values():
-        model.train()
-    *sums, number = engine.all_reduce_mean(torch.tensor([*totals.values(), count], dtype=torch.float64)).tolist()
-    return {k: s / number for k, s in zip(totals, sums, strict=True)}
-
-
-@torch.no_grad()
-def show(preview: Preview, objective: Objective, engine: Engine, run: Run, step: int, tracker: Tracker) -> None:
-    """The first rank draws, with a model that it can call alone."""
-    own, trainee = objective.model, next(iter(engine.trainees.values()))
-    with engine.averaged():
-        reader = trainee.reader()
-        if engine.rank == 0:
-            objective.model, path = reader.eval(), run.samples / f"step-{step:06d}.png"
-            try:
-                with run.written():
-                    captions = preview(objective, path)
-                codes = objective.held_codes()
-            finally:
-                objective.model = own
-            if path.is_file():
-                tracker.picture("samples", path, step, captions)
-            if codes and objective.image:
-                counts = torch.bincount(torch.cat(codes).flatten().cpu(), minlength=objective.image.vocab)
-                tracker.histogram("codes", counts.tolist(), step)
-        own.train()
-        engine.barrier()
-
-
-def models(engine: Engine) -> Models:
-    """What losses are computed with, by network."""
-    return {name: trainee.model for name, trainee in engine.trainees.items()}
-
-
-def move(batch: Batch, device: torch.device) -> Batch:
-    return Batch(*(part.to(device, non_blocking=True) for part in batch))
 
 
 def step_seed(seed: int, rank: int, step: int) -> int:

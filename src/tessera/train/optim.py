@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -96,25 +97,41 @@ class Average:
     the decay is 0 there is no average, and every method does nothing.
     """
 
-    def __init__(self, weights: Callable[[], list[Tensor]], decay: float):
-        """`weights` gives the tensors that the optimiser moves, the same ones in the same order at each call."""
+    def __init__(self, weights: Sequence[Tensor], decay: float):
+        """`weights` are the tensors that the optimiser moves."""
         self.weights, self.decay, self.steps = weights, decay, 0
-        self.values = [w.detach().clone() for w in weights()] if decay else []
+        self.values = [local(w).clone() for w in weights] if decay else []
 
     @torch.no_grad()
     def update(self) -> None:
         if self.values:
             self.steps += 1
             decay = min(self.decay, (1 + self.steps) / (10 + self.steps))
-            torch._foreach_lerp_(self.values, self.weights(), 1 - decay)
+            torch._foreach_lerp_(self.values, [local(w) for w in self.weights], 1 - decay)
+
+    @contextmanager
+    def swapped(self, follow: Callable[[], None]) -> Iterator[None]:
+        """Inside, the weights hold the average, and the average the weights; `follow` is called after each exchange.
+
+        What fails inside ends the run, and then no rank waits for the others to put their weights back.
+        """
+        self._swap(follow)
+        yield
+        self._swap(follow)
 
     @torch.no_grad()
-    def swap(self) -> None:
-        """Exchange the average and the weights, in place; twice changes nothing."""
-        for weight, value in zip(self.weights(), self.values, strict=True) if self.values else ():
+    def _swap(self, follow: Callable[[], None]) -> None:
+        for weight, value in zip(map(local, self.weights), self.values, strict=True) if self.values else ():
             kept = weight.clone()
             weight.copy_(value)
             value.copy_(kept)
+        if self.values:
+            follow()
+
+
+def local(x: Tensor) -> Tensor:
+    """This rank's part of a tensor that is cut up over ranks; others as they are."""
+    return x.detach().to_local() if hasattr(x, "to_local") else x.detach()  # type: ignore[operator]
 
 
 Shape = Callable[[float, float], float]

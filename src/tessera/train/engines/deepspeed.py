@@ -121,12 +121,7 @@ class DeepSpeedTrainee(SingleTrainee):
         self.optimizer.scaled_global_norm = lambda: _combined(norms)
         self.theirs.step()
 
-    def swap(self) -> None:
-        super().swap()
-        self._publish()
-
-    def _publish(self) -> None:
-        """Let the weights that the forward pass uses follow the float32 ones, as after a step."""
+    def follow(self) -> None:
         if self.stage in (1, 2):
             self.optimizer.update_lp_params()
         elif self.stage == 3:
@@ -158,7 +153,7 @@ class DeepSpeedTrainee(SingleTrainee):
             return
         for name, p in self.names:
             self._set(p, weights[name], None)
-        self._publish()
+        self.follow()
 
     def save(self, folder: Path) -> Future | None:
         """Whole, by name, so that every engine can go on from it."""

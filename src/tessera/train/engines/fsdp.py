@@ -42,18 +42,14 @@ class FSDPTrainee(SingleTrainee):
         # Saves in the background must not meet the collectives of training, nor those of other networks.
         self.saving: Any = dist.new_group(backend="gloo")
 
-    def masters(self) -> list[Tensor]:
-        return [p.to_local() for p in self.named.values()]
-
     def micro(self, last: bool) -> AbstractContextManager:
         self.model.set_requires_gradient_sync(last)  # type: ignore[operator]
         return nullcontext()
 
-    def swap(self) -> None:
+    def follow(self) -> None:
         for module in self.bare.modules():
             if isinstance(module, FSDPModule):
-                module.reshard()  # what a forward pass without a backward pass has gathered
-        super().swap()
+                module.reshard()  # lets go of what a forward pass without a backward pass has gathered
 
     def reader(self) -> nn.Module:
         return whole_copy(self)
@@ -70,6 +66,7 @@ class FSDPTrainee(SingleTrainee):
     def load(self, weights: Mapping[str, Tensor]) -> None:
         for name, p in self.named.items():
             p.copy_(self._cut(weights[name], p))
+        self.follow()
 
     def save(self, folder: Path) -> Future | None:
         """Each rank writes its own shards, in the background."""

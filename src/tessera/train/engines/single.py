@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+import weakref
+from collections.abc import Mapping
 from concurrent.futures import Future
-from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -32,13 +33,14 @@ class SingleTrainee:
     """Convolutions run faster with channels last; other weights are left alone by it."""
 
     def __init__(self, engine: Any, network: nn.Module, make_optimizer: MakeOptimizer, clip: float, ema: float):
-        self.engine, self.clip, self.averages = engine, clip or float("inf"), ema > 0
+        self.engine: Any = weakref.proxy(engine)  # so that the memory of a network goes with its engine
+        self.clip = clip or float("inf")
         self.bare = network.to(engine.device, memory_format=self.memory_format).train()  # type: ignore[call-overload]
         economise(self.bare, engine.machine.recompute)
         # float16 has few small numbers: its gradients are scaled up, its weights stay float32.
         self.scaler = torch.amp.GradScaler(engine.device.type, enabled=engine.dtype == torch.float16)
         self.prepare(make_optimizer)
-        self.average = Average(self.masters, ema)
+        self.average = Average(self.masters(), ema)
 
     def prepare(self, make_optimizer: MakeOptimizer) -> None:
         """Make the optimiser, and what is called in training."""
@@ -69,22 +71,13 @@ class SingleTrainee:
 
     def discard(self) -> None:
         self.scaler.update()
-        self.forget()
-
-    def forget(self) -> None:
         self.optimizer.zero_grad(set_to_none=True)
 
-    @contextmanager
-    def averaged(self) -> Iterator[None]:
-        """What fails inside ends the run, and then no rank waits for the others to put their weights back."""
-        if self.averages:
-            self.swap()
-        yield
-        if self.averages:
-            self.swap()
+    def averaged(self) -> AbstractContextManager:
+        return self.average.swapped(self.follow)
 
-    def swap(self) -> None:
-        self.average.swap()
+    def follow(self) -> None:
+        """Let what the forward pass uses follow weights that no step has moved."""
 
     def reader(self) -> nn.Module:
         return self.bare
@@ -146,15 +139,8 @@ class SingleEngine:
 
     def redo(self) -> bool:
         for trainee in self.trainees.values():
-            trainee.forget()
+            trainee.optimizer.zero_grad(set_to_none=True)
         return self.world == 1
-
-    @contextmanager
-    def averaged(self) -> Iterator[None]:
-        with ExitStack() as stack:
-            for trainee in self.trainees.values():
-                stack.enter_context(trainee.averaged())
-            yield
 
     def all_reduce_mean(self, x: Tensor) -> Tensor:
         return x

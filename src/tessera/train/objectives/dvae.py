@@ -7,14 +7,14 @@ from pathlib import Path
 from typing import Self
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from tessera.config import DVAEConfig, TrainConfig
 from tessera.data.batches import Batch, NoCaptions
 from tessera.models import saved
 from tessera.models.dvae import DiscreteVAE
 from tessera.tokens.image import Frozen, ImageTokenizer
-from tessera.train.objectives.protocol import Data, Paired, Parts, Tokenizers, floats
+from tessera.train.objectives.protocol import Data, Models, Paired, Parts, Tokenizers, floats
 
 
 class TrainDVAE(Paired):
@@ -35,17 +35,17 @@ class TrainDVAE(Paired):
     def image(self) -> ImageTokenizer:
         return Frozen(self.model)
 
-    def loss(self, model: nn.Module, batch: Batch, done: float) -> tuple[Tensor, Parts]:
+    def losses(self, models: Models, batch: Batch, done: float) -> tuple[Parts, Parts]:
         temperature = self.temperature(done)
-        total, reconstruction, kl = model(floats(batch.pixels), temperature)
-        return total, {"reconstruction": reconstruction, "kl": kl, "temperature": torch.tensor(temperature)}
+        total, reconstruction, kl = models["model"](floats(batch.pixels), temperature)
+        return {"model": total}, {"reconstruction": reconstruction, "kl": kl, "temperature": torch.tensor(temperature)}
 
     def temperature(self, done: float) -> float:
         """Geometrically from temperature to temperature_end, as a function of progress alone."""
         c = self.model.config
         return c.temperature * (c.temperature_end / c.temperature) ** done
 
-    def held_loss(self, model: nn.Module, batch: Batch) -> Parts:
+    def held_losses(self, models: Models, batch: Batch) -> Parts:
         pixels = floats(batch.pixels)
         wrong = (self.model.decode(self.model.encode(pixels)) - pixels) / self.model.std
         return {"loss": wrong.square().mean()}

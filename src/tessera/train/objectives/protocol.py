@@ -57,17 +57,14 @@ class Objective(Protocol):
     @property
     def networks(self) -> dict[str, nn.Module]:
         """Every network that learns, by name."""
-        ...
 
     def optim(self, name: str) -> OptimConfig:
         """How a network's weights move."""
-        ...
 
     @classmethod
     def prepare(cls, config: TrainConfig, data: Data, tokenizers: Tokenizers) -> Self:
         """Read the tokenizers that this kind of model needs, fill in the sizes that the settings left to them, and make
         the model. Raises TesseraError for everything that can be wrong with them."""
-        ...
 
     @property
     def encoder(self) -> Any: ...
@@ -83,11 +80,9 @@ class Objective(Protocol):
 
     def losses(self, models: Models, batch: Batch, done: float) -> tuple[Parts, Parts]:
         """Each network's loss by its name, whose gradient must reach that network alone, and more numbers to log."""
-        ...
 
     def held_losses(self, models: Models, batch: Batch) -> Parts:
         """Held-out numbers; "loss" is the one that decides which checkpoint is best."""
-        ...
 
     def held_codes(self) -> list[Tensor]: ...
     def save(self, folder: Path, weights: Mapping[str, Tensor]) -> None: ...
@@ -116,21 +111,6 @@ class Paired:
 
     def optim(self, name: str) -> OptimConfig:
         return self.config.optim
-
-    def losses(self, models: Models, batch: Batch, done: float) -> tuple[Parts, Parts]:
-        loss, parts = self.loss(models["model"], batch, done)
-        return {"model": loss}, parts
-
-    def held_losses(self, models: Models, batch: Batch) -> Parts:
-        return self.held_loss(models["model"], batch)
-
-    def loss(self, model: nn.Module, batch: Batch, done: float) -> tuple[Tensor, Parts]:
-        """Where one network learns, `losses` is this."""
-        raise NotImplementedError
-
-    def held_loss(self, model: nn.Module, batch: Batch) -> Parts:
-        """Where one network learns, `held_losses` is this."""
-        raise NotImplementedError
 
     def place(self, device: torch.device) -> None: ...
 
