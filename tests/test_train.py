@@ -37,7 +37,8 @@ from tessera.store.state import read_state, write_state
 from tessera.train.engines.single import SingleEngine, SingleTrainee
 from tessera.train.job import build
 from tessera.train.keep import SPOILED, together
-from tessera.train.loop import forward_backward, in_memory, train
+from tessera.train.loop import forward_backward, train
+from tessera.train.memory import in_memory
 from tessera.train.moments import set_moments
 from tessera.train.optim import Schedule, optimizer_of, tagged
 from tessera.train.track import JSONL
@@ -524,16 +525,15 @@ def test_ranks_meet_at_the_last_micro_batch_alone(bird_folder, tmp_path):
     ids=str,
 )
 @pytest.mark.filterwarnings("ignore:Memory ran out")
-def test_only_memory_is_tried_again_and_not_beyond_one_picture_at_a_time(monkeypatch, error, accumulate, tries):
+def test_only_memory_is_tried_again_and_not_beyond_one_picture_at_a_time(error, accumulate, tries):
     asked = []
 
-    def fail(objective, engine, batch, parts, done):
+    def fail(parts):
         asked.append(parts)
         raise error
 
     engine = SingleEngine(PLAIN)
     engine.add(torch.nn.Linear(1, 1), optimizer_of(OptimConfig()))
-    monkeypatch.setattr("tessera.train.loop.forward_backward", fail)
     with pytest.raises(type(error), match=str(error)):
-        in_memory(None, engine, Batch(torch.zeros(4, 0), torch.zeros(0), torch.zeros(0)), accumulate, 0.0)
+        in_memory(fail, 4, accumulate, engine.redo)
     assert asked == tries

@@ -20,7 +20,7 @@ from tessera.models.saved import NETWORKS
 from tessera.store.run import Run
 from tessera.train import job
 from tessera.train.engines import table as engines
-from tessera.train.engines.protocol import within
+from tessera.train.look import within
 from tessera.train.loop import forward_backward
 from tessera.train.objectives.protocol import Paired, floats
 from tessera.train.objectives.table import OBJECTIVES

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import Future
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
 from torch import Tensor, nn
 
@@ -20,7 +20,7 @@ from tessera.store.checkpoint import step_of, verify
 from tessera.store.position import Position, State
 from tessera.store.run import Run
 from tessera.store.state import read_state, write_state
-from tessera.train.engines.protocol import Engine, Part, Trainee
+from tessera.train.engines.protocol import Engine, Trainee
 from tessera.train.objectives.protocol import Objective
 from tessera.train.optim import Schedule
 from tessera.train.sharded import read_optimizer
@@ -133,6 +133,17 @@ def memory_fits(model: nn.Module, folder: Path) -> None:
         if type(error).__name__ != "CheckpointException":
             raise
         raise CheckpointError(f"{folder} holds no readable shards: {error}") from error
+
+
+class Part(Protocol):
+    """A part of a checkpoint: a folder that all ranks write together, and that each of them reads.
+
+    What `save` returns ends when all of it is there; None says that it is there already.
+    """
+
+    def save(self, folder: Path) -> Future | None: ...
+
+    def restore(self, folder: Path) -> None: ...
 
 
 @dataclass(frozen=True)

@@ -2,19 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from contextlib import AbstractContextManager, ExitStack
 from pathlib import Path
 
 import torch
 
 from tessera.data.batches import Batch
 from tessera.store.run import Run
-from tessera.train.engines.protocol import Engine, within
+from tessera.train.engines.protocol import Engine
 from tessera.train.objectives.protocol import Models, Objective
 from tessera.train.track import Tracker
 
 Preview = Callable[[Objective, Path], str]
 """Given the objective in eval mode and a PNG's path, show what the model can do by now; returns the captions in it."""
+
+
+def within(contexts: Iterable[AbstractContextManager]) -> ExitStack:
+    """Several contexts as one."""
+    stack = ExitStack()
+    for context in contexts:
+        stack.enter_context(context)
+    return stack
 
 
 @torch.no_grad()

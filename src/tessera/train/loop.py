@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import time
-import warnings
 from collections.abc import Callable
 
 import torch
@@ -12,15 +11,14 @@ from torch import Tensor
 
 from tessera.config import TrainConfig, seconds
 from tessera.data.batches import Batch, WorkerDied
-from tessera.machine.device import out_of_memory, release
 from tessera.store.position import Position
 from tessera.store.run import Run
-from tessera.train.engines.protocol import Engine, within
+from tessera.train.engines.protocol import Engine
 from tessera.train.keep import Keeper, begin, checksum, fingerprint, note_spoiled
-from tessera.train.look import Preview, evaluate, models, move, show
+from tessera.train.look import Preview, evaluate, models, move, show, within
+from tessera.train.memory import in_memory
 from tessera.train.objectives.protocol import Objective, Parts
 from tessera.train.optim import Schedule, optimizer_of
-from tessera.train.plan import more_parts
 from tessera.train.signals import Interrupted, interruptible
 from tessera.train.track import Tracker, Window
 from tessera.train.work import matrix_rate, training_flops
@@ -81,7 +79,6 @@ class Training:
         self.batches = objective.batches(at.step, engine.rank, engine.world)
         self.began = time.monotonic() - at.elapsed
         self.window = Window(at.step, training_flops(objective.model) / matrix_rate(engine) / engine.world)
-        self.over = self.done() >= 1
 
     def done(self) -> float:
         """Share of the training that lies behind: by steps, or by time where that runs out first."""
@@ -89,8 +86,7 @@ class Training:
         return min(1.0, max(at.step / steps if steps else 1.0, at.elapsed / self.budget))
 
     def goes_on(self) -> bool:
-        waited_enough = self.config.patience and self.at.stale >= self.config.patience
-        return not (self.over or self.stopped or waited_enough)
+        return not (self.done() >= 1 or self.stopped or 0 < self.config.patience <= self.at.stale)
 
     # 2. Take a batch, with the noise of this step.
 
@@ -113,13 +109,14 @@ class Training:
     def step(self, batch: Batch) -> None:
         at, engine, keeper = self.at, self.engine, self.keeper
         rates = {name: schedule.rate(at.step, self.done()) for name, schedule in self.schedules.items()}
-        (loss, parts), self.accumulate = in_memory(self.objective, engine, batch, self.accumulate, self.done())
+        work = lambda count: forward_backward(self.objective, engine, batch, count, self.done())
+        (loss, parts), self.accumulate = in_memory(work, len(batch.tokens), self.accumulate, engine.redo)
         norm = math.hypot(*map(float, engine.step(rates).values()))
         agreed = [loss, *parts.values(), time.monotonic() - self.began, self.interrupted(), keeper.written()]
         agreed = torch.stack([torch.as_tensor(x, dtype=torch.float64).cpu() for x in agreed])
         *means, at.elapsed, stop, written = engine.all_reduce_mean(agreed).tolist()
         at.step += 1
-        self.over, self.rate = self.done() >= 1, rates[next(iter(rates))]
+        self.rate = next(iter(rates.values()))
         note_spoiled(at, means[0], norm, self.tracker, keeper)
         self.stopped = stop > 0 and not at.spoiled  # not before there is something good to save
         self.window.add(means[0], dict(zip(parts, means[1:], strict=True)), norm)
@@ -130,7 +127,7 @@ class Training:
 
     def look(self) -> None:
         config, objective, engine, at = self.config, self.objective, self.engine, self.at
-        now = lambda every: every and (at.step % every == 0 or self.over)
+        now = lambda every: every and (at.step % every == 0 or self.done() >= 1)
         if now(config.log_every):
             engine.assert_replicas_equal(checksum(engine, objective), "the weights")
             self.tracker.log(self.window.row(at, self.rate, self.done(), config.optim.batch))
@@ -160,35 +157,13 @@ class Training:
         if keeper.last != at.step and not at.spoiled:
             keeper.save()
         keeper.finish()
+        last = keeper.last
         if at.spoiled:
-            last = f"step-{keeper.last:06d} is the last checkpoint"
-            self.tracker.notice(f"The last {at.spoiled} steps were not taken; {last}.")
+            self.tracker.notice(f"The last {at.spoiled} steps were not taken; step-{last:06d} is the last checkpoint.")
         if self.stopped or self.interrupted():
-            raise Interrupted(
-                f"Interrupted at step {keeper.last}; everything is saved. The same command goes on from there."
-            )
+            raise Interrupted(f"Interrupted at step {last}; everything is saved. The same command goes on from there.")
         if not at.spoiled:
             keeper.close()
-
-
-def in_memory(
-    objective: Objective, engine: Engine, batch: Batch, accumulate: int, done: float
-) -> tuple[tuple[Tensor, Parts], int]:
-    """`forward_backward`, with twice the micro-batches and the same arithmetic where memory runs out; and how many it
-    took. Only one process can do that: others would wait for the one that failed."""
-    noise = torch.get_rng_state()
-    while True:
-        try:
-            return forward_backward(objective, engine, batch, accumulate, done), accumulate
-        except (RuntimeError, MemoryError) as error:
-            more = more_parts(len(batch.tokens), accumulate)
-            if not out_of_memory(error) or not more or not engine.redo():
-                raise
-            error.__traceback__ = None  # it holds what must be freed
-        warnings.warn(f"Memory ran out with {accumulate} micro-batches; going on with {more}.", stacklevel=2)
-        accumulate = more
-        release()
-        torch.set_rng_state(noise)
 
 
 def forward_backward(
@@ -205,8 +180,7 @@ def forward_backward(
             for name, loss in each.items():
                 engine.trainees[name].backward(loss * (1 + 0 * loss.detach()) / len(micros))
         losses.append(torch.stack([loss.detach() for loss in each.values()]).sum())
-        part = part if len(each) == 1 else {**each, **part}
-        parts.append({k: v.detach() for k, v in part.items()})
+        parts.append({k: v.detach() for k, v in ({**each, **part} if len(each) > 1 else part).items()})
     return torch.stack(losses).mean(), {k: torch.stack([p[k] for p in parts]).float().mean() for k in parts[0]}
 
 

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from concurrent.futures import Future
-from contextlib import AbstractContextManager, ExitStack
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Protocol
 
@@ -16,25 +16,8 @@ from tessera.train.optim import Average
 MakeOptimizer = Callable[[nn.Module], torch.optim.Optimizer]
 
 
-def within(contexts: Iterable[AbstractContextManager]) -> ExitStack:
-    """Several contexts as one."""
-    stack = ExitStack()
-    for context in contexts:
-        stack.enter_context(context)
-    return stack
-
-
-class Part(Protocol):
-    """A part of a checkpoint: a folder that all ranks write together, and that each of them reads."""
-
-    def save(self, folder: Path) -> Future | None:
-        """Where something is still written in the background, what is returned ends with it."""
-
-    def restore(self, folder: Path) -> None: ...
-
-
-class Trainee(Part, Protocol):
-    """One network with its optimiser; as a part of a checkpoint it is the optimiser's memory.
+class Trainee(Protocol):
+    """One network with its optimiser.
 
     Every rank calls `norm`, and then either `apply` or `discard`: no network moves before all have told their norms.
     """
@@ -69,6 +52,11 @@ class Trainee(Part, Protocol):
 
     def load(self, weights: Mapping[str, Tensor]) -> None:
         """Go on from these weights, given whole on every rank."""
+
+    def save(self, folder: Path) -> Future | None:
+        """Write the optimiser's memory, all ranks together; what is returned ends when all of it is there."""
+
+    def restore(self, folder: Path) -> None: ...
 
 
 class Machine(Protocol):

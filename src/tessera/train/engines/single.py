@@ -27,8 +27,6 @@ from tessera.train.sharded import read_optimizer
 class SingleTrainee:
     """A network that this process holds whole: float32 weights, bf16 autocast where asked."""
 
-    model: nn.Module
-    optimizer: torch.optim.Optimizer
     memory_format = torch.channels_last
     """Convolutions run faster with channels last; other weights are left alone by it."""
 

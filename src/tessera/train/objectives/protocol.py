@@ -66,11 +66,8 @@ class Objective(Protocol):
         """Read the tokenizers that this kind of model needs, fill in the sizes that the settings left to them, and make
         the model. Raises TesseraError for everything that can be wrong with them."""
 
-    @property
-    def encoder(self) -> Any: ...
-
+    encoder: Any
     image: Any
-
     text: Any
 
     def place(self, device: torch.device) -> None: ...
