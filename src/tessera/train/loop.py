@@ -174,8 +174,7 @@ def forward_backward(
     losses, parts = [], []
     micros = list(zip(*(part.chunk(accumulate) if len(part) else [part] * accumulate for part in batch), strict=True))
     for i, micro in enumerate(micros):
-        last = i == len(micros) - 1
-        with within((engine.autocast(), *(trainee.micro(last) for trainee in engine.trainees.values()))):
+        with within((engine.autocast(), *(t.micro(i == len(micros) - 1) for t in engine.trainees.values()))):
             each, part = objective.losses(models(engine), Batch(*micro), done)
             for name, loss in each.items():
                 engine.trainees[name].backward(loss * (1 + 0 * loss.detach()) / len(micros))

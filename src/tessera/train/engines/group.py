@@ -79,6 +79,7 @@ class ProcessGroupEngine(SingleEngine):
             )
 
     def close(self) -> None:
+        self.trainees.clear()  # DDP's reducer, were it the last to hold the group, would wait for it with Python locked
         dist.destroy_process_group()  # or its threads may outlive what they use
 
 
