@@ -44,43 +44,38 @@ class Tokenizers(Protocol):
 
 
 class Objective(Protocol):
-    """Data, and networks that learn from it. An engine may wrap networks, so that losses get `models` to call."""
+    """Data, and the networks that learn from it.
+
+    networks: every network that learns, by name; the first is the one that is drawn from.
+    optim: how a network's weights move.
+    prepare: read the tokenizers that this kind of model needs, fill in the sizes that the settings left to them, and
+        make the model. Raises TesseraError for everything that can be wrong with them.
+    losses: each network's loss by its name, whose gradient must reach that network alone, and more numbers to log.
+        `models` are the networks as the engine has wrapped them.
+    held_losses: held-out numbers; "loss" is the one that decides which checkpoint is best.
+    """
 
     config: TrainConfig
     pairs: list[Pair]
     held: list[Pair]
     skipped: int
-
     model: Any
-    """The first of the networks: what is drawn from, and what the top of a checkpoint holds."""
-
-    @property
-    def networks(self) -> dict[str, nn.Module]:
-        """Every network that learns, by name."""
-
-    def optim(self, name: str) -> OptimConfig:
-        """How a network's weights move."""
-
-    @classmethod
-    def prepare(cls, config: TrainConfig, data: Data, tokenizers: Tokenizers) -> Self:
-        """Read the tokenizers that this kind of model needs, fill in the sizes that the settings left to them, and make
-        the model. Raises TesseraError for everything that can be wrong with them."""
-
+    """The first of the networks."""
     encoder: Any
     image: Any
     text: Any
 
+    @property
+    def networks(self) -> dict[str, nn.Module]: ...
+    @classmethod
+    def prepare(cls, config: TrainConfig, data: Data, tokenizers: Tokenizers) -> Self: ...
+    def optim(self, name: str) -> OptimConfig: ...
     def place(self, device: torch.device) -> None: ...
     def chance(self, batch: Batch) -> Batch: ...
     def batches(self, start: int, rank: int = 0, world: int = 1) -> Iterator[Batch]: ...
     def held_batches(self, rank: int = 0, world: int = 1) -> Iterator[tuple[Batch, int]]: ...
-
-    def losses(self, models: Models, batch: Batch, done: float) -> tuple[Parts, Parts]:
-        """Each network's loss by its name, whose gradient must reach that network alone, and more numbers to log."""
-
-    def held_losses(self, models: Models, batch: Batch) -> Parts:
-        """Held-out numbers; "loss" is the one that decides which checkpoint is best."""
-
+    def losses(self, models: Models, batch: Batch, done: float) -> tuple[Parts, Parts]: ...
+    def held_losses(self, models: Models, batch: Batch) -> Parts: ...
     def held_codes(self) -> list[Tensor]: ...
     def save(self, folder: Path, weights: Mapping[str, Tensor]) -> None: ...
 
