@@ -443,6 +443,12 @@ def test_conflicts_with_deepspeeds_json_are_named(tmp_path, content, says):
         settings(tmp_path, content)
 
 
+def test_weights_on_a_disk_have_no_mean(tmp_path):
+    machine = MachineConfig(nvme=str(tmp_path), offload="optimizer")
+    with pytest.raises(ConfigError, match=r"optim\.ema needs the weights in memory"):
+        deepspeed_settings.settings(machine, OptimConfig(batch=8, ema=0.9), 2, torch.float32, torch.device("cpu"))
+
+
 def test_horovod_says_what_it_takes():
     if importlib.util.find_spec("horovod"):
         pytest.skip("Horovod is installed")

@@ -64,6 +64,7 @@ print(peak() - before)
 CASES = {
     "residual": t2i(24),
     "deeper": t2i(8, depth=8),
+    "averaged": dataclasses.replace(t2i(8), optim=dataclasses.replace(t2i(8).optim, ema=0.999)),
     "recomputed": t2i(32, depth=8, recompute="on"),
     "classic": dataclasses.replace(
         t2i(4),
@@ -141,6 +142,8 @@ def test_engines_share_what_they_say_they_share():
         found = plan.predict(t2i(engine=engine), 8, 4)
         assert (found.weights / held, found.gradients / held, found.optimizer / held) == shares
     assert plan.predict(t2i(engine="deepspeed", zero=3, offload="optimizer"), 8, 4).optimizer == 0
+    averaged = dataclasses.replace(t2i(engine="fsdp"), optim=dataclasses.replace(t2i().optim, ema=0.999))
+    assert plan.predict(averaged, 8, 4).optimizer == 0.75 * held, "the mean is cut up like the moments"
     assert plan.predict(t2i(engine="ddp"), 8, 4).working > plan.predict(t2i(), 8, 1).working
 
 

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import Future
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Protocol, TypeVar
+from typing import Protocol, TypeVar
 
 from torch import Tensor, nn
 
@@ -221,7 +221,7 @@ class Keeper:
         if not self.writing:
             self.finish()
 
-    def _state(self) -> dict[str, Any]:
+    def _state(self) -> dict[str, object]:
         """As `State` has it."""
         (_, first), *others = ((name, schedule.state()) for name, schedule in self.schedules.items())
         return {"schedule": first, "at": asdict(self.at), **({"others": dict(others)} if others else {})}

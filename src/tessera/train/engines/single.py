@@ -7,7 +7,6 @@ from collections.abc import Mapping
 from concurrent.futures import Future
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -30,8 +29,10 @@ class SingleTrainee:
     memory_format = torch.channels_last
     """Convolutions run faster with channels last; other weights are left alone by it."""
 
-    def __init__(self, engine: Any, network: nn.Module, make_optimizer: MakeOptimizer, clip: float, ema: float):
-        self.engine: Any = weakref.proxy(engine)  # so that the memory of a network goes with its engine
+    def __init__(
+        self, engine: SingleEngine, network: nn.Module, make_optimizer: MakeOptimizer, clip: float, ema: float
+    ):
+        self.engine = weakref.proxy(engine)  # so that the memory of a network goes with its engine
         self.clip = clip or float("inf")
         self.bare = network.to(engine.device, memory_format=self.memory_format).train()  # type: ignore[call-overload]
         economise(self.bare, engine.machine.recompute)
