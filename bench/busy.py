@@ -20,7 +20,7 @@ def samples_per_second(adapts: bool) -> float:
 
     from tessera.config import MachineConfig, OptimConfig, TextToImageConfig, TransformerConfig
     from tessera.models.text_to_image import TextToImage
-    from tessera.train.engines.single import Single
+    from tessera.train.engines.single import SingleEngine
     from tessera.train.optim import optimizer_of
 
     torch.manual_seed(0)
@@ -28,15 +28,15 @@ def samples_per_second(adapts: bool) -> float:
     model = TextToImage(
         TextToImageConfig(text_vocab=1000, text_len=40, image_vocab=1000, grid=8, transformer=transformer)
     )
-    engine = Single(MachineConfig(device="cpu"), adapts=adapts)
-    engine.prepare(model, optimizer_of(OptimConfig()))
+    engine = SingleEngine(MachineConfig(device="cpu"), adapts=adapts)
+    trainee = engine.add(model, optimizer_of(OptimConfig()), clip=1.0)
     tokens, codes = torch.randint(1, 1000, (32, 40)), torch.randint(0, 1000, (32, 64))
 
     def step() -> None:
-        with engine.micro(last=True):
-            total = engine.model(tokens, codes)[0]
-        engine.backward(total)
-        engine.step(1.0, 1e-3)
+        with engine.autocast():
+            total = trainee.model(tokens, codes)[0]
+        trainee.backward(total)
+        engine.step({"model": 1e-3})
 
     for _ in range(3):
         step()

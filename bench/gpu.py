@@ -24,7 +24,7 @@ from tessera.machine.device import choose_device
 from tessera.machine.memory import free_memory
 from tessera.models.text_to_image import TextToImage
 from tessera.train import plan
-from tessera.train.engines.single import Single
+from tessera.train.engines.single import SingleEngine
 from tessera.train.optim import optimizer_of
 from tessera.train.work import matrix_rate, training_flops
 
@@ -35,13 +35,13 @@ LARGE = TextToImageConfig(
 )  # fmt: skip
 
 
-def started(name: str, model: TextToImageConfig, batch: int, compile: str) -> Single:
+def started(name: str, model: TextToImageConfig, batch: int, compile: str) -> SingleEngine:
     base = preset(name)
     machine = MachineConfig(precision="bf16", compile=compile)  # type: ignore[arg-type]
     config = dataclasses.replace(base, model=model, machine=machine, optim=dataclasses.replace(base.optim, batch=batch))
-    engine = Single(machine)
+    engine = SingleEngine(machine)
     plan.settle(config, engine.device, free_memory(engine.device))
-    engine.prepare(TextToImage(model), optimizer_of(config.optim))
+    engine.add(TextToImage(model), optimizer_of(config.optim), clip=1.0)
     return engine
 
 
@@ -50,11 +50,12 @@ def inputs(model: TextToImageConfig, batch: int) -> tuple[torch.Tensor, torch.Te
     return tokens, torch.randint(0, model.image_vocab, (batch, model.grid**2), device=DEVICE)
 
 
-def step(engine: Single, *given: torch.Tensor) -> float:
-    with engine.micro(last=True):
-        loss = engine.model(*given).total
-    engine.backward(loss)
-    engine.step(1.0, 1e-4)
+def step(engine: SingleEngine, *given: torch.Tensor) -> float:
+    trainee = engine.trainees["model"]
+    with engine.autocast():
+        loss = trainee.model(*given).total
+    trainee.backward(loss)
+    engine.step({"model": 1e-4})
     return loss.item()
 
 
@@ -66,9 +67,9 @@ def memory(model: TextToImageConfig, batch: int, limit: float) -> None:
     engine, given = started("t2i-dalle1-256", model, batch, "off"), inputs(model, batch)
     for _ in range(3):
         step(engine, *given)
-    engine.bare.eval()
-    raster.codes(engine.bare, given[0][:1], [0], SampleConfig(top_k=0.1))  # type: ignore[arg-type]
-    engine.bare.train()
+    prior: Any = engine.trainees["model"].bare.eval()
+    raster.codes(prior, given[0][:1], [0], SampleConfig(top_k=0.1))
+    prior.train()
     step(engine, *given)
     peak = torch.cuda.max_memory_reserved() if DEVICE.type == "cuda" else 0
     row("gpu-memory", configuration=f"notebook's configuration, batch {batch}, drawing included",
@@ -79,6 +80,7 @@ def training(model: TextToImageConfig, batches: tuple[int, ...]) -> None:
     """The share of the card's own rate of matrix products that useful arithmetic reaches, by batch."""
     for batch in batches:
         engine, given = started("t2i-l-256", model, batch, "auto"), inputs(model, batch)
+        prior = engine.trainees["model"].bare
         rates, seconds = [], []
         for turn in range(7):
             rates.append(matrix_rate(engine))
@@ -88,10 +90,10 @@ def training(model: TextToImageConfig, batches: tuple[int, ...]) -> None:
             if turn == 1:  # compiled by now
                 rates, seconds = [], []
         taken, rate = statistics.median(seconds), statistics.median(rates)
-        row("gpu-training", configuration=f"{parameters(engine.bare) / 1e6:.0f} M parameters, batch {batch}",
+        row("gpu-training", configuration=f"{parameters(prior) / 1e6:.0f} M parameters, batch {batch}",
             seconds=taken, spread=max(seconds) - min(seconds), pictures_per_second=batch / taken,
-            alternative="matrix products alone", ratio=batch * training_flops(engine.bare) / taken / rate)  # fmt: skip
-        del engine
+            alternative="matrix products alone", ratio=batch * training_flops(prior) / taken / rate)  # fmt: skip
+        del engine, prior
 
 
 @torch.inference_mode()

@@ -15,7 +15,7 @@ from tessera.config.presets import preset
 from tessera.machine.device import return_freed_memory
 from tessera.models import saved
 from tessera.train import plan
-from tessera.train.engines.single import Single
+from tessera.train.engines.single import SingleEngine
 from tessera.train.optim import optimizer_of
 
 
@@ -43,14 +43,14 @@ CASES = {
 def measure(case: str) -> float:
     return_freed_memory()
     config = CASES[case]
-    engine = Single(config.machine)
-    engine.prepare(saved.network(config.model), optimizer_of(config.optim))
+    engine = SingleEngine(config.machine)
+    trainee = engine.add(saved.network(config.model), optimizer_of(config.optim), clip=1.0)
     inputs = saved.inputs(config.model, config.optim.batch)
     for _ in range(2):
-        with engine.micro(last=True):
-            loss = engine.model(*inputs)[0]
-        engine.backward(loss)
-        engine.step(1.0, 1e-4)
+        with engine.autocast():
+            loss = trainee.model(*inputs)[0]
+        trainee.backward(loss)
+        engine.step({"model": 1e-4})
         del loss
     return plan.predict(config, config.optim.batch).total
 
@@ -58,13 +58,13 @@ def measure(case: str) -> float:
 def warm() -> None:
     """Let the libraries make their own buffers."""
     return_freed_memory()
-    engine = Single(MachineConfig(device="cpu", precision="bf16", compile="off"))
+    engine = SingleEngine(MachineConfig(device="cpu", precision="bf16", compile="off"))
     small = dataclasses.replace(native(), grid=4, transformer=dataclasses.replace(native().transformer, depth=1))
-    engine.prepare(saved.network(small), optimizer_of(preset("t2i-m-256").optim))
-    with engine.micro(last=True):
-        loss = engine.model(*saved.inputs(small, 1))[0]
-    engine.backward(loss)
-    engine.step(1.0, 1e-4)
+    trainee = engine.add(saved.network(small), optimizer_of(preset("t2i-m-256").optim), clip=1.0)
+    with engine.autocast():
+        loss = trainee.model(*saved.inputs(small, 1))[0]
+    trainee.backward(loss)
+    engine.step({"model": 1e-4})
     plan.predict(of("t2i-m-256", small, 1), 1)
     torch.nn.functional.conv2d(torch.zeros(1, 3, 64, 64), torch.zeros(8, 3, 3, 3))
 

@@ -19,7 +19,7 @@ from tessera.models.dvae import DiscreteVAE
 from tessera.models.text_to_image import TextToImage
 from tessera.tokens.image import Frozen
 from tessera.train import plan
-from tessera.train.engines.single import Single
+from tessera.train.engines.single import SingleEngine
 from tessera.train.optim import optimizer_of
 
 NOTEBOOK = preset("t2i-dalle1-256")
@@ -49,28 +49,28 @@ def main() -> None:
         machine = MachineConfig(precision=precision, compile=compile, recompute=recompute)  # type: ignore[arg-type]
         config = dataclasses.replace(base, model=model, optim=optim, machine=machine)
         torch.manual_seed(0)
-        engine = Single(config.machine)
+        engine = SingleEngine(config.machine)
         config, expected = plan.settle(config, engine.device, memory.free_memory(engine.device))
-        engine.prepare(TextToImage(model), optimizer_of(config.optim))
+        trainee = engine.add(TextToImage(model), optimizer_of(config.optim), clip=0.5)
         tokenizer.to(engine.device)
-        padding = engine.bare.null_caption(torch.zeros(batch, model.text_len, dtype=torch.long))
+        padding = trainee.bare.null_caption(torch.zeros(batch, model.text_len, dtype=torch.long))
         drawn = torch.randint(1, model.text_vocab, (batch, model.text_len))
         tokens = torch.where(torch.arange(model.text_len) < words, drawn, padding)
-        state.update(engine=engine, tokens=tokens.to(engine.device), expected=expected.total)
+        state.update(engine=engine, trainee=trainee, tokens=tokens.to(engine.device), expected=expected.total)
         state["pictures"] = torch.rand(batch, 3, 256, 256, device=engine.device)
         state["codes"] = tokenizer.encode(state["pictures"])
 
     def step(pictures: bool) -> float:
-        engine = state["engine"]
+        engine, trainee = state["engine"], state["trainee"]
         codes = tokenizer.encode(state["pictures"]) if pictures else state["codes"]
-        with engine.micro(last=True):
-            loss = engine.model(state["tokens"], codes).total
-        engine.backward(loss)
-        engine.step(0.5, 3e-4)
+        with engine.autocast():
+            loss = trainee.model(state["tokens"], codes).total
+        trainee.backward(loss)
+        engine.step({"model": 3e-4})
         return loss.item()
 
     def held() -> dict[str, int]:
-        count = sum(p.numel() for p in state["engine"].bare.parameters()) * 4
+        count = sum(p.numel() for p in state["trainee"].bare.parameters()) * 4
         return {"weights": count, "gradients": count, "optimizer": 2 * count}
 
     def load(kind: str, weights: str, compile: bool) -> None:

@@ -10,7 +10,7 @@ from common import median_of, row
 from tessera.config import FSQ, DVAEConfig, MachineConfig, OptimConfig, TextToImageConfig, TransformerConfig
 from tessera.models.dvae import DiscreteVAE
 from tessera.models.text_to_image import TextToImage
-from tessera.train.engines.single import Single
+from tessera.train.engines.single import SingleEngine
 from tessera.train.optim import optimizer_of
 
 WAYS = {"float32": ("float32", "off"), "bf16": ("bf16", "off"), "bf16 compiled": ("bf16", "on")}
@@ -35,14 +35,14 @@ def main() -> None:
         for way, (precision, compiled) in WAYS.items():
             torch.manual_seed(0)
             model, inputs = make()
-            engine = Single(MachineConfig(precision=precision, compile=compiled))
-            engine.prepare(model, optimizer_of(OptimConfig()))
+            engine = SingleEngine(MachineConfig(precision=precision, compile=compiled))
+            trainee = engine.add(model, optimizer_of(OptimConfig()), clip=1.0)
 
-            def step(engine=engine, inputs=inputs) -> None:
-                with engine.micro(last=True):
-                    total = engine.model(*inputs)[0]
-                engine.backward(total)
-                engine.step(1.0, 1e-3)
+            def step(engine=engine, trainee=trainee, inputs=inputs) -> None:
+                with engine.autocast():
+                    total = trainee.model(*inputs)[0]
+                trainee.backward(total)
+                engine.step({"model": 1e-3})
 
             began = time.perf_counter()
             step()

@@ -10,7 +10,7 @@ from common import median_of, row
 from tessera.config import MachineConfig, TextToImageConfig, TransformerConfig
 from tessera.generate.weights import prepare
 from tessera.models.text_to_image import TextToImage
-from tessera.train.engines.single import Single
+from tessera.train.engines.single import SingleEngine
 
 PATTERNS = ("full", "axial_row", "axial_col", "conv_like")
 
@@ -24,12 +24,13 @@ def main() -> None:
     tokens, codes = torch.randint(1, 1000, (1, 64)), torch.randint(0, 1024, (1, 4096))
     full: dict[str, float] = {}
     for pattern in PATTERNS:
-        engine = Single(MachineConfig(device="cpu", precision="float32", compile="off"))
-        engine.prepare(TextToImage(config(pattern)), lambda m: torch.optim.SGD(m.parameters(), lr=0.0))
+        engine = SingleEngine(MachineConfig(device="cpu", precision="float32", compile="off"))
+        engine.add(TextToImage(config(pattern)), lambda m: torch.optim.SGD(m.parameters(), lr=0.0), clip=1.0)
 
-        def step(engine: Single = engine) -> None:
-            engine.backward(engine.model(tokens, codes).total)
-            engine.step(1.0, 0.0)
+        def step(engine: SingleEngine = engine) -> None:
+            trainee = engine.trainees["model"]
+            trainee.backward(trainee.model(tokens, codes).total)
+            engine.step({"model": 0.0})
 
         model = prepare(TextToImage(dataclasses.replace(config(pattern))).eval())
         past = model.past(1)

@@ -17,7 +17,7 @@ from tessera.config import (
 )
 from tessera.models.dvae import DiscreteVAE
 from tessera.store.run import Run
-from tessera.train.engines.single import Single
+from tessera.train.engines.single import SingleEngine
 from tessera.train.job import build
 from tessera.train.loop import train
 from tessera.train.track import JSONL
@@ -44,7 +44,7 @@ def go(config: TrainConfig, show=lambda objective, path: ""):
     run.open(objective.config)
     tracker = JSONL(run)
     try:
-        at = train(objective.config, objective, Single(config.machine), run, tracker, show)
+        at = train(objective.config, objective, SingleEngine(config.machine), run, tracker, show)
     finally:
         tracker.close()
     return run, at

@@ -57,11 +57,12 @@ class LearnMean(Paired):
     def prepare(cls, config, data, tokenizers):
         return cls(config, data)
 
-    def loss(self, model, batch, done):
-        return model(floats(batch.pixels))[0], {"colour": model(floats(batch.pixels))[0].detach()}
+    def losses(self, models, batch, done):
+        loss = models["model"](floats(batch.pixels))[0]
+        return {"model": loss}, {"colour": loss.detach()}
 
-    def held_loss(self, model, batch):
-        return {"loss": model(floats(batch.pixels))[0]}
+    def held_losses(self, models, batch):
+        return {"loss": models["model"](floats(batch.pixels))[0]}
 
     def held_codes(self):
         return []

@@ -44,7 +44,7 @@ from tessera.machine.memory import free_memory
 from tessera.store.run import Run
 from tessera.tokens import image as image_tokens
 from tessera.train import loop, plan
-from tessera.train.engines.single import Single
+from tessera.train.engines.single import SingleEngine
 from tessera.train.job import build
 from tessera.train.track import JSONL
 
@@ -83,7 +83,9 @@ def go(asked: TrainConfig) -> loop.Position:
     run.open(objective.config)
     tracker = JSONL(run)
     try:
-        return loop.train(objective.config, objective, Single(asked.machine), run, tracker, lambda objective, path: "")
+        return loop.train(
+            objective.config, objective, SingleEngine(asked.machine), run, tracker, lambda objective, path: ""
+        )
     finally:
         tracker.close()
 

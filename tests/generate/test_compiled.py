@@ -14,7 +14,7 @@ from tessera.config import MachineConfig, SampleConfig, TextToImageConfig, Trans
 from tessera.generate import raster
 from tessera.generate.weights import compiled, prepare
 from tessera.models.text_to_image import TextToImage
-from tessera.train.engines.single import Single
+from tessera.train.engines.single import SingleEngine
 
 MODERN = TransformerConfig(dim=32, depth=2, heads=2, head_dim=16, zero_init=False)
 CLASSIC = TransformerConfig(
@@ -63,13 +63,13 @@ for config in (MODERN, CLASSIC):
     for how in ("on", "off"):
         for recompute in ("on", "off"):
             model = prior(config)
-            engine = Single(MachineConfig(device="cpu", precision="float32", compile=how, recompute=recompute))
-            engine.prepare(model, lambda m: torch.optim.SGD(m.parameters(), lr=1.0))
+            engine = SingleEngine(MachineConfig(device="cpu", precision="float32", compile=how, recompute=recompute))
+            trainee = engine.add(model, lambda m: torch.optim.SGD(m.parameters(), lr=1.0), clip=1.0)
             losses = []
             for _ in range(3):
-                loss = engine.model(tokens, codes).total
-                engine.backward(loss)
-                engine.step(1.0, 0.1)
+                loss = trainee.model(tokens, codes).total
+                trainee.backward(loss)
+                engine.step({"model": 0.1})
                 losses.append(loss.item())
             found[how, recompute] = losses
     wanted = found["off", "off"]

@@ -9,7 +9,7 @@ from tessera.errors import ConfigError
 from tessera.generate import raster
 from tessera.generate.weights import prepare
 from tessera.machine import device, paths
-from tessera.train.engines.single import Single
+from tessera.train.engines.single import SingleEngine
 
 TOKENS = torch.tensor([[3, 4, 7, 23, 24], [5, 21, 22, 23, 24]])
 CODES = torch.arange(30).view(2, 15) % 11
@@ -34,13 +34,13 @@ def test_weights_draw_alike_without_the_fast_products(config, kind, without, mon
 def test_training_gives_the_same_numbers_without_a_fast_path(name, monkeypatch):
     def losses() -> list[float]:
         model = prior(MODERN)
-        engine = Single(MachineConfig(device="cpu", precision="float32"))
-        engine.prepare(model, lambda m: torch.optim.SGD(m.parameters(), lr=0.1))
+        engine = SingleEngine(MachineConfig(device="cpu", precision="float32"))
+        trainee = engine.add(model, lambda m: torch.optim.SGD(m.parameters(), lr=0.1), clip=1.0)
         found = []
         for _ in range(3):
-            loss = engine.model(TOKENS, torch.arange(32).view(2, 16) % 11).total
-            engine.backward(loss)
-            engine.step(1.0, 0.1)
+            loss = trainee.model(TOKENS, torch.arange(32).view(2, 16) % 11).total
+            trainee.backward(loss)
+            engine.step({"model": 0.1})
             found.append(loss.item())
         return found
 
@@ -51,7 +51,7 @@ def test_training_gives_the_same_numbers_without_a_fast_path(name, monkeypatch):
 
 def test_without_bf16_products_auto_computes_in_float32(monkeypatch):
     monkeypatch.setenv(paths.SWITCH, "bf16")
-    assert Single(MachineConfig(device="cpu")).dtype == torch.float32
+    assert SingleEngine(MachineConfig(device="cpu")).dtype == torch.float32
 
 
 def test_without_a_compiler_a_run_says_so_and_goes_on(monkeypatch):

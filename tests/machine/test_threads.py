@@ -5,7 +5,7 @@ import torch
 
 from tessera.config import MachineConfig
 from tessera.machine.threads import Fixed, Measured, candidates
-from tessera.train.engines.single import Single
+from tessera.train.engines.single import SingleEngine
 
 
 class Machine:
@@ -58,7 +58,7 @@ def test_slow_steps_are_answered_by_measuring_again_and_a_free_machine_by_more_t
 
 
 def test_only_runs_that_depend_on_the_clock_change_their_threads(four_cores, monkeypatch):
-    assert isinstance(Single(MachineConfig(device="cpu")).threads, Fixed)
-    assert isinstance(Single(MachineConfig(device="cpu", threads=2), adapts=True).threads, Fixed)
+    assert isinstance(SingleEngine(MachineConfig(device="cpu")).threads, Fixed)
+    assert isinstance(SingleEngine(MachineConfig(device="cpu", threads=2), adapts=True).threads, Fixed)
     monkeypatch.setattr("tessera.machine.threads.seconds_with", lambda count: 1.0)
-    assert isinstance(Single(MachineConfig(device="cpu"), adapts=True).threads, Measured)
+    assert isinstance(SingleEngine(MachineConfig(device="cpu"), adapts=True).threads, Measured)

@@ -5,6 +5,7 @@ import json
 import os
 import shutil
 import time
+from concurrent.futures import Future
 from pathlib import Path
 
 import pytest
@@ -26,7 +27,7 @@ from tessera.store.position import Position
 from tessera.store.run import Run, checkpoint_of
 from tessera.store.state import read_state, write_state
 from tessera.train import trackers
-from tessera.train.engines.single import Single
+from tessera.train.engines.single import SingleEngine, SingleTrainee
 from tessera.train.job import build
 from tessera.train.keep import SPOILED, begin, newest
 from tessera.train.loop import train
@@ -276,7 +277,7 @@ def test_any_damage_to_the_newest_checkpoint_goes_back_to_the_one_before_and_say
         aged(run)
     (DAMAGE | OLD_DAMAGE)[kind](run.folder / "step-000006")
     objective = build(prior_config(bird_folder, run.folder, run.folder))
-    state = newest(objective.model, run, told)
+    state = newest(objective.networks, run, told)
     assert state.at.step == 3
     assert "step-000006" in told.notices[0]
     assert told.notices[0].endswith(". The checkpoint before it is taken.")
@@ -403,7 +404,7 @@ def test_steps_beyond_a_million_are_the_newest(bird_folder, vae, tmp_path):
     assert [p.name for p in run.checkpoints()] == ["step-1000000", "step-1000002", "step-1000003"]
     assert run.best() == run.latest() == run.folder / "step-1000003"
     objective = build(config)
-    assert begin(objective, Single(PLAIN), run, Heard(), Schedule(config.optim), at) == run.latest()
+    assert begin(objective, SingleEngine(PLAIN), run, Heard(), {"model": Schedule(config.optim)}, at) == run.latest()
 
 
 # Spoiled steps.
@@ -449,7 +450,7 @@ def test_an_end_in_a_spoiled_streak_says_what_is_kept(bird_folder, tmp_path, mon
     config, told = dvae_config(bird_folder, tmp_path, valid_every=0), Heard()
     objective, run = build(config), Run(tmp_path)
     run.open(config)
-    train(config, objective, Single(PLAIN), run, told, preview)
+    train(config, objective, SingleEngine(PLAIN), run, told, preview)
     assert told.notices[-1] == "The last 1 steps were not taken; step-000003 is the last checkpoint."
     assert run.latest().name == "step-000003"
 
@@ -485,7 +486,7 @@ def test_halvings_of_the_learning_rate_survive_a_resume(bird_folder, tmp_path, m
     config = dvae_config(bird_folder, tmp_path, steps=3, valid_every=1, optim=optim)
     run, _ = go(config)
     again, at = Schedule(optim), Position()
-    begin(build(config), Single(PLAIN), run, Heard(), again, at)
+    begin(build(config), SingleEngine(PLAIN), run, Heard(), {"model": again}, at)
     assert at.step == 3
     assert again.state() == {"scale": 0.5, "best": 1.0, "stale": 0}
 
@@ -506,14 +507,14 @@ def test_a_half_written_checkpoint_is_never_listed_and_is_cleared_away(bird_fold
     assert {p.name for p in run.folder.iterdir()} == before
 
 
-class Listening(Single):
+class Listening(SingleEngine):
     """One process that writes down what ranks compare."""
 
     def __init__(self):
         super().__init__(PLAIN)
         self.compared: dict[str, float] = {}
 
-    def same(self, value: float, what: str) -> None:
+    def assert_replicas_equal(self, value: float, what: str) -> None:
         self.compared[what] = value
 
 
@@ -562,19 +563,25 @@ def test_a_picture_is_written_whole_or_not_at_all(bird_folder, tmp_path, monkeyp
 # What the run tells, and when.
 
 
-class Background(Single):
-    """One process whose optimiser's state is all there two steps after its save began."""
+class Slow(SingleTrainee):
+    """A network whose optimiser's state is all there two steps after its save began."""
 
     taken = 0
 
-    def step(self, max_norm: float, rate: float) -> torch.Tensor:
+    def apply(self, rate: float) -> None:
         self.taken += 1
-        return super().step(max_norm, rate)
+        super().apply(rate)
 
-    def save(self, folder: Path):
-        wait, began = super().save(folder), self.taken
-        wait.done = lambda: self.taken >= began + 2
-        return wait
+    def save(self, folder: Path) -> Future:
+        super().save(folder)
+        written, began = Future(), self.taken
+        written.set_result(None)
+        written.done = lambda: self.taken >= began + 2
+        return written
+
+
+class Background(SingleEngine):
+    trainee = Slow
 
 
 def test_a_checkpoint_written_in_the_background_gets_its_name_when_it_is_there(bird_folder, tmp_path):
@@ -593,7 +600,7 @@ def test_a_preview_counts_the_codes_of_the_held_out_pictures(bird_folder, tmp_pa
     told.histogram = lambda name, counts, step: told.notice(f"{name} {len(counts)} {sum(counts)} {step}")
     objective, run = build(config), Run(tmp_path)
     run.open(config)
-    train(config, objective, Single(PLAIN), run, told, lambda objective, path: "")
+    train(config, objective, SingleEngine(PLAIN), run, told, lambda objective, path: "")
     assert f"codes 12 {16 * len(objective.held)} 1" in told.notices
 
 
@@ -602,7 +609,7 @@ def test_a_spoiled_step_is_told_with_its_loss(bird_folder, tmp_path, monkeypatch
     config, told = dvae_config(bird_folder, tmp_path, steps=3, valid_every=0), Heard()
     objective, run = build(config), Run(tmp_path)
     run.open(config)
-    train(config, objective, Single(PLAIN), run, told, preview)
+    train(config, objective, SingleEngine(PLAIN), run, told, preview)
     assert told.notices == ["Step 2: the loss is nan and the gradient norm nan; the step was not taken."]
 
 

@@ -24,7 +24,7 @@ from tessera.config import MachineConfig, OptimConfig, TextToImageConfig, TrainC
 from tessera.errors import ConfigError
 from tessera.journeys import birds
 from tessera.store.run import Run
-from tessera.train.engines import deepspeed
+from tessera.train.engines import deepspeed_settings
 from tessera.train.engines import table as engines
 
 needs_deepspeed = pytest.mark.skipif(importlib.util.find_spec("deepspeed") is None, reason="DeepSpeed is not installed")
@@ -117,8 +117,8 @@ def reference(train, tmp_path_factory):
 
 LEAST = """
 from tessera.config import MachineConfig
-from tessera.train.engines.ddp import Replicated
-engine = Replicated(MachineConfig(device="cpu"))
+from tessera.train.engines.ddp import DDPEngine
+engine = DDPEngine(MachineConfig(device="cpu"))
 assert engine.least(5.0 - engine.rank) == 4.0
 engine.close()
 """
@@ -336,10 +336,10 @@ def test_sigterm_saves_and_asks_to_be_requeued(ranks, ground, tmp_path):
 
 DIFFER = """
 from tessera.config import MachineConfig
-from tessera.train.engines.ddp import Replicated
-engine = Replicated(MachineConfig(device="cpu"))
-engine.same(3.5, "the data")
-engine.same(float(engine.rank), "the weights")
+from tessera.train.engines.ddp import DDPEngine
+engine = DDPEngine(MachineConfig(device="cpu"))
+engine.assert_replicas_equal(3.5, "the data")
+engine.assert_replicas_equal(float(engine.rank), "the weights")
 """
 
 
@@ -390,7 +390,7 @@ def test_a_batch_that_ranks_cannot_share_is_refused(monkeypatch):
 def settings(tmp_path: Path, content: dict, **changes) -> dict:
     (tmp_path / "ds.json").write_text(json.dumps(content))
     machine = MachineConfig(deepspeed=str(tmp_path / "ds.json"), **changes)
-    return deepspeed.settings(machine, OptimConfig(batch=8, clip=0.5), 2, torch.float32, torch.device("cpu"))
+    return deepspeed_settings.settings(machine, OptimConfig(batch=8, clip=0.5), 2, torch.float32, torch.device("cpu"))
 
 
 def test_deepspeeds_json_is_taken_whole(tmp_path):
@@ -421,6 +421,12 @@ def test_deepspeeds_json_is_taken_whole(tmp_path):
 def test_conflicts_with_deepspeeds_json_are_named(tmp_path, content, says):
     with pytest.raises(ConfigError, match=says):
         settings(tmp_path, content)
+
+
+def test_weights_on_a_disk_have_no_mean(tmp_path):
+    machine = MachineConfig(nvme=str(tmp_path), offload="optimizer")
+    with pytest.raises(ConfigError, match=r"optim\.ema needs the weights in memory"):
+        deepspeed_settings.settings(machine, OptimConfig(batch=8, ema=0.9), 2, torch.float32, torch.device("cpu"))
 
 
 def test_horovod_says_what_it_takes():

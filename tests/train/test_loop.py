@@ -29,10 +29,11 @@ from tessera.files.claim import LOCK
 from tessera.journeys.preview import preview
 from tessera.store.run import Run
 from tessera.store.state import read_state, write_state
-from tessera.train.engines.single import Single
+from tessera.train.engines.single import SingleEngine, SingleTrainee
 from tessera.train.job import build
 from tessera.train.keep import SPOILED, together
-from tessera.train.loop import forward_backward, in_memory
+from tessera.train.loop import forward_backward
+from tessera.train.memory import in_memory
 from tessera.train.moments import set_moments
 from tessera.train.optim import Schedule, optimizer_of, tagged
 
@@ -137,8 +138,8 @@ def test_accumulated_micro_batches_give_the_gradient_of_the_batch(bird_folder, t
     config = dataclasses.replace(config, optim=OptimConfig(batch=4, drop_condition=0.0))
     gradients = []
     for accumulate in (1, 4):
-        objective, engine = build(config), Single(PLAIN)
-        engine.prepare(objective.model, optimizer_of(config.optim))
+        objective, engine = build(config), SingleEngine(PLAIN)
+        engine.add(objective.model, optimizer_of(config.optim))
         _loss, _ = forward_backward(objective, engine, next(objective.batches(0)), accumulate, 0.0)
         gradients.append({n: p.grad for n, p in objective.model.named_parameters() if p.grad is not None})
     for name, wanted in gradients[0].items():
@@ -158,12 +159,12 @@ def test_only_matrices_decay(bird_folder, tmp_path, tokenizer):
 
 def test_a_gradient_is_clipped_to_the_norm_that_was_asked_for():
     model = torch.nn.Linear(4, 1, bias=False)
-    engine = Single(PLAIN)
-    engine.prepare(model, lambda model: torch.optim.SGD(model.parameters(), lr=1.0))
+    engine = SingleEngine(PLAIN)
     for clip, moved in ((0.5, 0.5), (0.0, 8.0), (100.0, 8.0)):
+        trainee = engine.add(model, lambda model: torch.optim.SGD(model.parameters(), lr=1.0), clip)
         before = model.weight.detach().clone()
-        engine.backward(model(torch.full((1, 4), 4.0)).sum())
-        assert float(engine.step(clip, 1.0)) == pytest.approx(8.0), "the norm before clipping"
+        trainee.backward(model(torch.full((1, 4), 4.0)).sum())
+        assert float(engine.step({"model": 1.0})["model"]) == pytest.approx(8.0), "the norm before clipping"
         assert float((model.weight.detach() - before).norm()) == pytest.approx(moved, rel=1e-4)
 
 
@@ -178,7 +179,7 @@ def test_the_asked_share_of_captions_is_dropped(bird_folder, tmp_path, tokenizer
 
 
 def test_ranks_end_together_and_only_the_one_that_failed_speaks():
-    class Rank(Single):
+    class Rank(SingleEngine):
         def __init__(self, others: float):
             super().__init__(PLAIN)
             self.others = others
@@ -442,7 +443,7 @@ def test_a_step_count_lies_where_a_fused_optimiser_looks_for_it():
 
 
 def test_ranks_meet_at_the_last_micro_batch_alone(bird_folder, tmp_path):
-    class Asked(Single):
+    class Asked(SingleTrainee):
         last: tuple[bool, ...] = ()
 
         def micro(self, last: bool):
@@ -450,10 +451,11 @@ def test_ranks_meet_at_the_last_micro_batch_alone(bird_folder, tmp_path):
             return super().micro(last)
 
     config = dvae_config(bird_folder, tmp_path)
-    objective, engine = build(config), Asked(PLAIN)
-    engine.prepare(objective.model, optimizer_of(config.optim))
+    objective, engine = build(config), SingleEngine(PLAIN)
+    engine.trainee = Asked
+    trainee = engine.add(objective.model, optimizer_of(config.optim))
     forward_backward(objective, engine, next(objective.batches(0)), 4, 0.0)
-    assert engine.last == (False, False, False, True)
+    assert trainee.last == (False, False, False, True)
 
 
 @pytest.mark.parametrize(
@@ -466,16 +468,15 @@ def test_ranks_meet_at_the_last_micro_batch_alone(bird_folder, tmp_path):
     ids=str,
 )
 @pytest.mark.filterwarnings("ignore:Memory ran out")
-def test_only_memory_is_tried_again_and_not_beyond_one_picture_at_a_time(monkeypatch, error, accumulate, tries):
+def test_only_memory_is_tried_again_and_not_beyond_one_picture_at_a_time(error, accumulate, tries):
     asked = []
 
-    def fail(objective, engine, batch, parts, done):
+    def fail(parts):
         asked.append(parts)
         raise error
 
-    engine = Single(PLAIN)
-    engine.prepare(torch.nn.Linear(1, 1), optimizer_of(OptimConfig()))
-    monkeypatch.setattr("tessera.train.loop.forward_backward", fail)
+    engine = SingleEngine(PLAIN)
+    engine.add(torch.nn.Linear(1, 1), optimizer_of(OptimConfig()))
     with pytest.raises(type(error), match=str(error)):
-        in_memory(None, engine, Batch(torch.zeros(4, 0), torch.zeros(0), torch.zeros(0)), accumulate, 0.0)
+        in_memory(fail, 4, accumulate, engine.redo)
     assert asked == tries

@@ -36,22 +36,22 @@ import torch
 from common import peak, restart_peak
 from tessera.config import train_config
 from tessera.models import saved
-from tessera.train.engines.single import Single
+from tessera.train.engines.single import SingleEngine
 from tessera.train.optim import optimizer_of
 torch.set_num_threads(1)
 config = train_config(plain)
-engine = Single(config.machine)
+engine = SingleEngine(config.machine)
 def steps(count):
-    engine.prepare(saved.network(config.model), optimizer_of(config.optim))
+    trainee = engine.add(saved.network(config.model), optimizer_of(config.optim), 1.0, config.optim.ema)
     inputs = saved.inputs(config.model, config.optim.batch)
     for _ in range(count):
-        with engine.micro(last=True):
-            loss = engine.model(*inputs)[0]
-        engine.backward(loss)
-        engine.step(1.0, 1e-4)
+        with engine.autocast():
+            loss = trainee.model(*inputs)[0]
+        trainee.backward(loss)
+        engine.step({"model": 1e-4})
         del loss
 steps(1)  # the libraries make their own buffers, which differ from processor to processor
-del engine.model, engine.bare, engine.optimizer
+engine.trainees.clear()
 before = restart_peak()
 steps(2)
 print(peak() - before)
@@ -60,6 +60,7 @@ print(peak() - before)
 CASES = {
     "residual": t2i(24),
     "deeper": t2i(8, depth=8),
+    "averaged": dataclasses.replace(t2i(8), optim=dataclasses.replace(t2i(8).optim, ema=0.999)),
     "recomputed": t2i(32, depth=8, recompute="on"),
     "classic": dataclasses.replace(
         t2i(4),
@@ -127,6 +128,8 @@ def test_engines_share_what_they_say_they_share():
         found = plan.predict(t2i(engine=engine), 8, 4)
         assert (found.weights / held, found.gradients / held, found.optimizer / held) == shares
     assert plan.predict(t2i(engine="deepspeed", zero=3, offload="optimizer"), 8, 4).optimizer == 0
+    averaged = dataclasses.replace(t2i(engine="fsdp"), optim=dataclasses.replace(t2i().optim, ema=0.999))
+    assert plan.predict(averaged, 8, 4).optimizer == 0.75 * held, "the mean is cut up like the moments"
     assert plan.predict(t2i(engine="ddp"), 8, 4).working > plan.predict(t2i(), 8, 1).working
 
 

@@ -22,7 +22,7 @@ from tessera.errors import ConfigError
 from tessera.journeys.preview import preview
 from tessera.store.run import Run
 from tessera.train import loop, trackers
-from tessera.train.engines.single import Single
+from tessera.train.engines.single import SingleEngine
 from tessera.train.job import build
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # of the trackers' libraries
@@ -34,7 +34,7 @@ def track(config, use: tuple[str, ...]) -> Run:
     run.open(objective.config)
     tracker = trackers.choose(objective.config, run, "test")
     try:
-        loop.train(objective.config, objective, Single(config.machine), run, tracker, preview)
+        loop.train(objective.config, objective, SingleEngine(config.machine), run, tracker, preview)
     finally:
         tracker.close()
     return run

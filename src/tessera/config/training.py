@@ -89,6 +89,10 @@ class OptimConfig(Checked):
     """Pictures per step."""
     accumulate: Batch = 1
     """Micro-batches a step is split into; batch must be a multiple."""
+    ema: ShareBelowOne = 0.0
+    """Decay of the mean of the weights (EMA): after each step mean = ema * mean + (1 - ema) * weights. 0.999 is a mean
+    over about the last 1,000 steps; the first steps forget faster. Held-out losses, previews and drawing use the mean;
+    0 is off."""
     drop_condition: Share = 0.1
     """Share of captions dropped in training, so that guidance can be used in drawing."""
 

@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Annotated, Literal
 
 from annotated_types import Ge, Gt, Le
@@ -40,4 +40,7 @@ class State:
     """The content of a checkpoint's folder `state`."""
 
     schedule: Halvings
+    """Of the network that is drawn from."""
     at: Position
+    others: dict[str, Halvings] = field(default_factory=dict)
+    """Schedules of further networks, by their names."""

@@ -2,7 +2,8 @@
 
 runs/birds/  config.json  metrics.jsonl  samples/  latest  best
              step-000500/{config.json, weights.safetensors, image_tokenizer/, text_tokenizer/, state/, optimizer/,
-                          run.json, checksums.json}
+                          run.json, checksums.json}; with optim.ema weights.safetensors is the mean, and weights/
+                          holds what training goes on from; networks/NAME/ has the parts of further networks
 """
 
 from __future__ import annotations
@@ -262,7 +263,7 @@ def checkpoint_of(path: str | Path) -> Path:
 
 
 def _drawn_with(name: str) -> bool:
-    return not name.startswith(("optimizer/", "state/"))
+    return not name.startswith(("optimizer/", "state/", "weights/", "networks/"))
 
 
 def _began(folder: Path) -> bool:

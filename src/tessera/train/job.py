@@ -27,7 +27,7 @@ from tessera.train import loop, plan, track, trackers
 from tessera.train.engines import table as engines
 from tessera.train.engines.protocol import Engine
 from tessera.train.keep import together
-from tessera.train.loop import Preview
+from tessera.train.look import Preview
 from tessera.train.objectives.protocol import Data, Objective
 from tessera.train.objectives.table import OBJECTIVES
 
@@ -83,8 +83,8 @@ def train(
         finally:
             tracker.close()
         if engine.rank == 0:
-            if not engine.replicated:
-                objective.model = saved.read(run.best())
+            if not engine.replicated or objective.config.optim.ema:
+                objective.model = saved.read(run.best()).to(engine.device)
             ways.finish(objective, run)
     return objective
 

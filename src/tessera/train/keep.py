@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Callable
-from dataclasses import asdict
+from collections.abc import Callable, Iterable, Mapping
+from concurrent.futures import Future
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TypeVar
+from typing import Protocol, TypeVar
 
 from torch import Tensor, nn
 
@@ -19,13 +20,15 @@ from tessera.store.checkpoint import step_of, verify
 from tessera.store.position import Position, State
 from tessera.store.run import Run
 from tessera.store.state import read_state, write_state
-from tessera.train.engines.protocol import Engine
+from tessera.train.engines.protocol import Engine, Trainee
 from tessera.train.objectives.protocol import Objective
 from tessera.train.optim import Schedule
 from tessera.train.sharded import read_optimizer
 from tessera.train.track import Tracker
 
 T = TypeVar("T")
+Networks = Mapping[str, nn.Module]
+Schedules = Mapping[str, Schedule]
 
 SPOILED = 20
 """Steps in a row whose loss or gradient is not finite, after which a run gives up."""
@@ -44,32 +47,33 @@ def together(engine: Engine, work: Callable[[], T]) -> T:
 
 
 def begin(
-    objective: Objective, engine: Engine, run: Run, tracker: Tracker, schedule: Schedule, at: Position
+    objective: Objective, engine: Engine, run: Run, tracker: Tracker, schedules: Schedules, at: Position
 ) -> Path | None:
-    """Fill the model from the newest checkpoint that is whole; returns it. A damaged one is named and passed over.
+    """Fill the networks from the newest checkpoint that is whole; returns it. A damaged one is named and passed over.
 
     The first rank looks and the others follow, so that all begin at the same step.
     """
-    found = together(engine, lambda: None if engine.rank else newest(objective.model, run, tracker))
+    found = together(engine, lambda: None if engine.rank else newest(objective.networks, run, tracker))
     step = engine.least(math.inf if engine.rank else float(found.at.step) if found else -1.0)
     if step < 0:
         return None
     checkpoint = run.folder / f"step-{int(step):06d}"
-    state = together(engine, lambda: found or load(objective.model, checkpoint))
-    schedule.restore(asdict(state.schedule))
+    state = together(engine, lambda: found or load(objective.networks, checkpoint))
+    for schedule, halvings in zip(schedules.values(), (state.schedule, *state.others.values()), strict=True):
+        schedule.restore(asdict(halvings))
     vars(at).update(vars(state.at))
     tracker.notice(f"Going on from step {at.step} of {run.folder}.")
     return checkpoint
 
 
-def newest(model: nn.Module, run: Run, tracker: Tracker) -> State | None:
-    """Fill the model from the newest checkpoint that is whole, and tell its state."""
+def newest(networks: Networks, run: Run, tracker: Tracker) -> State | None:
+    """Fill the networks from the newest checkpoint that is whole, and tell its state."""
     if (run.folder / "best").exists() and not run.named_best():
         tracker.notice(f"{run.folder / 'best'} does not name a checkpoint of this run; drawing takes the newest.")
     for checkpoint in reversed(run.checkpoints()):
         try:
             verify(checkpoint)
-            return load(model, checkpoint)
+            return load(networks, checkpoint)
         except CheckpointError as error:
             tracker.notice(f"{str(error).rstrip('.')}. The checkpoint before it is taken.")
     if run.checkpoints():
@@ -79,18 +83,40 @@ def newest(model: nn.Module, run: Run, tracker: Tracker) -> State | None:
     return None
 
 
-def load(model: nn.Module, checkpoint: Path) -> State:
-    """Fill the model and tell the state. Raises CheckpointError where any part of the checkpoint, the optimiser's too,
-    is missing, damaged, or of another model."""
+def load(networks: Networks, checkpoint: Path) -> State:
+    """Fill the networks and tell the state. Raises CheckpointError where any part of the checkpoint, the optimisers'
+    too, is missing, damaged, or of another model."""
     try:
         state: State = cast(read_state(checkpoint / "state"), State, "state")
     except ConfigError as error:
         raise CheckpointError(f"{checkpoint}: {error}") from error
     if state.at.step != step_of(checkpoint):
         raise CheckpointError(f"{checkpoint} holds the state of step {state.at.step}")
-    memory_fits(model, checkpoint / "optimizer")
-    saved.fill(model, checkpoint)
+    if [*networks][1:] != [*state.others]:
+        raise CheckpointError(
+            f"{checkpoint} is not one of {', '.join(networks)}: it has {[*state.others]} beside a model"
+        )
+    for network, home in zip(networks.values(), homes(networks), strict=True):
+        memory_fits(network, checkpoint / home / "optimizer")
+        if home:
+            fill(network, checkpoint / home)
+        else:
+            saved.fill(network, checkpoint)
     return state
+
+
+def homes(networks: Iterable[str]) -> list[str]:
+    """Where in a checkpoint each network's parts lie: those of the first, which is drawn from, at its top."""
+    return [f"networks/{name}/" if i else "" for i, name in enumerate(networks)]
+
+
+def fill(network: nn.Module, home: Path) -> None:
+    """Put in the weights of a network that is not drawn from, or their mean where it keeps one."""
+    try:
+        state = read_state(home / "weights")
+        network.load_state_dict(state["mean"] or state["weights"])
+    except saved.UNREADABLE as error:
+        raise CheckpointError(f"{home} holds no readable weights: {error}") from error
 
 
 def memory_fits(model: nn.Module, folder: Path) -> None:
@@ -109,53 +135,110 @@ def memory_fits(model: nn.Module, folder: Path) -> None:
         raise CheckpointError(f"{folder} holds no readable shards: {error}") from error
 
 
+class Part(Protocol):
+    """A part of a checkpoint: a folder that all ranks write together, and that each of them reads.
+
+    What `save` returns ends when all of it is there; None says that it is there already.
+    """
+
+    def save(self, folder: Path) -> Future | None: ...
+
+    def restore(self, folder: Path) -> None: ...
+
+
+@dataclass(frozen=True)
+class Weights:
+    """The weights that training goes on from, as a part of a checkpoint."""
+
+    engine: Engine
+    trainee: Trainee
+    drawn: bool
+    """Whether the checkpoint has the mean of these weights at its top; that of others is kept here."""
+
+    def save(self, folder: Path) -> None:
+        average, mean = self.trainee.average, {}
+        if average.decay and not self.drawn:
+            with self.trainee.averaged():
+                mean = {name: weight.clone() for name, weight in self.trainee.weights().items()}
+        weights = self.trainee.weights()
+        if self.engine.rank == 0:
+            write_state(folder, {"weights": weights, "mean": mean, "steps": average.steps})
+
+    def restore(self, folder: Path) -> None:
+        if folder.is_dir():  # an imported run has none
+            state = read_state(folder)
+            self.trainee.load(state["weights"])
+            self.trainee.average.steps = state["steps"]
+
+
+def parts_of(engine: Engine) -> dict[str, Part]:
+    """What training goes on from, by the folder in a checkpoint; the weights at its top are the objective's matter."""
+    found: dict[str, Part] = {}
+    for trainee, home in zip(engine.trainees.values(), homes(engine.trainees), strict=True):
+        found[f"{home}optimizer"] = trainee
+        if home or trainee.average.decay:
+            found[f"{home}weights"] = Weights(engine, trainee, drawn=not home)
+    return found
+
+
 class Keeper:
     """Saves checkpoints; where an engine writes in the background, they get their names when all is there."""
 
     def __init__(
-        self, config: TrainConfig, objective: Objective, engine: Engine, run: Run, schedule: Schedule, at: Position,
+        self, config: TrainConfig, objective: Objective, engine: Engine, run: Run, schedules: Schedules, at: Position,
         tracker: Tracker,
     ):  # fmt: skip
-        self.config, self.objective, self.engine, self.run, self.schedule, self.at = (
-            config, objective, engine, run, schedule, at,
+        self.config, self.objective, self.engine, self.run, self.schedules, self.at = (
+            config, objective, engine, run, schedules, at,
         )  # fmt: skip
         self.tracker, self.last, self.good, self.epoch = tracker, -1, -1, self._epoch(at.step)
-        self.pending: Callable[[bool], bool] | None = None
+        self.parts = parts_of(engine)
+        self.writing: list[Future] = []
+        self.commit: Callable[[], None] | None = None
+
+    def restore(self, checkpoint: Path) -> None:
+        """What the networks did not need before they were placed."""
+        for folder, part in self.parts.items():
+            part.restore(checkpoint / folder)
+        self.last = self.at.step
 
     def save(self, best: bool = False) -> None:
         self.finish()
         first, step = self.engine.rank == 0, self.at.step
-        weights = self.engine.weights()
         folder = self.run.begin(step) if first else self.run.fresh(step)
         self.engine.barrier()
-        if first:
-            with self.run.guarded(step):
-                self.objective.save(folder, weights)
-                write_state(folder / "state", {"schedule": self.schedule.state(), "at": asdict(self.at)})
-        with self.run.guarded(step):
-            wait = self.engine.save(folder / "optimizer")
-
-        def commit(only_look: bool) -> bool:
-            if only_look:
-                return getattr(wait, "done", lambda: True)()
-            wait()
-            self.engine.barrier()
+        drawn = next(iter(self.engine.trainees.values()))
+        with drawn.averaged():
+            weights = drawn.weights()
             if first:
-                folder = self.run.commit(step, best)
-                self.run.prune(max(self.config.keep, 2), step)  # the one before is known to be good, this one not yet
-                if self._epoch(step) > self.epoch:  # an artifact for each epoch
-                    self.epoch = self._epoch(step)
-                    self.tracker.checkpoint(folder, step)
-            self.engine.barrier()
-            return True
-
-        self.last, self.pending = step, commit
-        if not hasattr(wait, "done"):
+                with self.run.guarded(step):
+                    self.objective.save(folder, weights)
+                    write_state(folder / "state", self._state())
+        with self.run.guarded(step):
+            waits = [part.save(folder / name) for name, part in self.parts.items()]
+        self.writing = [wait for wait in waits if wait]
+        self.last, self.commit = step, lambda: self._commit(step, best)
+        if not self.writing:
             self.finish()
+
+    def _state(self) -> dict[str, object]:
+        """As `State` has it."""
+        (_, first), *others = ((name, schedule.state()) for name, schedule in self.schedules.items())
+        return {"schedule": first, "at": asdict(self.at), **({"others": dict(others)} if others else {})}
+
+    def _commit(self, step: int, best: bool) -> None:
+        self.engine.barrier()
+        if self.engine.rank == 0:
+            folder = self.run.commit(step, best)
+            self.run.prune(max(self.config.keep, 2), step)  # the one before is known to be good, this one not yet
+            if self._epoch(step) > self.epoch:  # an artifact for each epoch
+                self.epoch = self._epoch(step)
+                self.tracker.checkpoint(folder, step)
+        self.engine.barrier()
 
     def taken(self) -> None:
         """Note that a step could be taken from the newest checkpoint, which is known to be good by that."""
-        if self.pending is None and self.good != self.last:
+        if self.commit is None and self.good != self.last:
             self.good = self.last
             self.close()
 
@@ -170,12 +253,15 @@ class Keeper:
 
     def written(self) -> bool:
         """Whether something waits to get its name, and is all there on this rank."""
-        return self.pending is not None and self.pending(True)
+        return self.commit is not None and all(wait.done() for wait in self.writing)
 
     def finish(self) -> None:
-        if self.pending:
-            pending, self.pending = self.pending, None
-            pending(False)
+        """Wait for what is still being written, and give it its name."""
+        for wait in self.writing:
+            wait.result()
+        self.writing, commit, self.commit = [], self.commit, None
+        if commit:
+            commit()
 
 
 def note_spoiled(at: Position, loss: float, norm: float, tracker: Tracker, keeper: Keeper) -> None:
@@ -208,4 +294,6 @@ def checksum(engine: Engine, objective: Objective) -> float:
     """A number that replicas share to the last bit; where weights are cut up there is nothing to compare."""
     if engine.world == 1 or not engine.replicated:
         return 0.0
-    return float(sum(p.detach().double().sum() for p in objective.model.parameters()))
+    return float(
+        sum(p.detach().double().sum() for network in objective.networks.values() for p in network.parameters())
+    )

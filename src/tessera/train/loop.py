@@ -2,30 +2,26 @@
 
 from __future__ import annotations
 
+import math
 import time
-import warnings
 from collections.abc import Callable
-from pathlib import Path
 
 import torch
 from torch import Tensor
 
 from tessera.config import TrainConfig, seconds
 from tessera.data.batches import Batch, WorkerDied
-from tessera.machine.device import out_of_memory, release
 from tessera.store.position import Position
 from tessera.store.run import Run
 from tessera.train.engines.protocol import Engine
 from tessera.train.keep import Keeper, begin, checksum, fingerprint, note_spoiled
+from tessera.train.look import Preview, evaluate, models, move, show, within
+from tessera.train.memory import in_memory
 from tessera.train.objectives.protocol import Objective, Parts
 from tessera.train.optim import Schedule, optimizer_of
-from tessera.train.plan import more_parts
 from tessera.train.signals import Interrupted, interruptible
 from tessera.train.track import Tracker, Window
 from tessera.train.work import matrix_rate, training_flops
-
-Preview = Callable[[Objective, Path], str]
-"""Given the objective in eval mode and a PNG's path, show what the model can do by now; returns the captions in it."""
 
 
 def train(
@@ -37,175 +33,154 @@ def train(
     Raises Interrupted where a signal asked to stop and everything is saved.
     """
     with interruptible() as interrupted:
-        return _train(config, objective, engine, run, tracker, preview, interrupted)
+        training = Training(config, objective, engine, run, tracker, preview, interrupted)
+        training.begin()
+        while training.goes_on() and (batch := training.take()) is not None:
+            training.step(batch)
+            training.look()
+        training.end()
+        return training.at
 
 
-def _train(
-    config: TrainConfig, objective: Objective, engine: Engine, run: Run, tracker: Tracker, preview: Preview,
-    interrupted: Callable[[], bool],
-) -> Position:  # fmt: skip
-    schedule, at, budget = Schedule(config.optim), Position(), seconds(config.budget)
-    latest = begin(objective, engine, run, tracker, schedule, at)
-    engine.prepare(objective.model, optimizer_of(config.optim))
-    keeper = Keeper(config, objective, engine, run, schedule, at, tracker)
-    if latest:
-        engine.restore(latest)
-        keeper.last = at.step
-    else:
-        keeper.save()  # before the first step, so that a run that cannot save fails now
-        keeper.finish()
-    if engine.rank == 0:
-        run.forget_after(at.step)
-    engine.same(fingerprint(objective), "the data")
-    engine.barrier()
-    counts = {"pairs": len(objective.pairs), "held": len(objective.held), "skipped": objective.skipped}
-    tracker.log({"step": at.step, **counts})
-    objective.place(engine.device)
-    batches = objective.batches(at.step, engine.rank, engine.world)
-    began = time.monotonic() - at.elapsed
-    window = Window(at.step, training_flops(objective.model) / matrix_rate(engine) / engine.world)
-    stopped, due, accumulate = False, False, config.optim.accumulate
+class Training:
+    """One training in five parts: `begin`; `take` a batch, `step` and `look` for each step; `end`."""
 
-    def done() -> float:
+    def __init__(
+        self, config: TrainConfig, objective: Objective, engine: Engine, run: Run, tracker: Tracker, preview: Preview,
+        interrupted: Callable[[], bool],
+    ):  # fmt: skip
+        self.config, self.objective, self.engine, self.run = config, objective, engine, run
+        self.tracker, self.preview, self.interrupted = tracker, preview, interrupted
+        self.schedules = {name: Schedule(objective.optim(name)) for name in objective.networks}
+        self.at, self.budget, self.accumulate = Position(), seconds(config.budget), config.optim.accumulate
+        self.stopped = self.due = False
+
+    # 1. Begin: fill the networks, place them on the machine, and save before the first step.
+
+    def begin(self) -> None:
+        objective, engine, at = self.objective, self.engine, self.at
+        latest = begin(objective, engine, self.run, self.tracker, self.schedules, at)
+        for name, network in objective.networks.items():
+            optim = objective.optim(name)
+            engine.add(network, optimizer_of(optim), optim.clip, optim.ema, name)
+        self.keeper = Keeper(self.config, objective, engine, self.run, self.schedules, at, self.tracker)
+        if latest:
+            self.keeper.restore(latest)
+        else:
+            self.keeper.save()  # before the first step, so that a run that cannot save fails now
+            self.keeper.finish()
+        if engine.rank == 0:
+            self.run.forget_after(at.step)
+        engine.assert_replicas_equal(fingerprint(objective), "the data")
+        engine.barrier()
+        counts = {"pairs": len(objective.pairs), "held": len(objective.held), "skipped": objective.skipped}
+        self.tracker.log({"step": at.step, **counts})
+        objective.place(engine.device)
+        self.batches = objective.batches(at.step, engine.rank, engine.world)
+        self.began = time.monotonic() - at.elapsed
+        self.window = Window(at.step, training_flops(objective.model) / matrix_rate(engine) / engine.world)
+
+    def done(self) -> float:
         """Share of the training that lies behind: by steps, or by time where that runs out first."""
-        return min(1.0, max(at.step / config.steps if config.steps else 1.0, at.elapsed / budget))
+        at, steps = self.at, self.config.steps
+        return min(1.0, max(at.step / steps if steps else 1.0, at.elapsed / self.budget))
 
-    def held_out() -> bool:
+    def goes_on(self) -> bool:
+        return not (self.done() >= 1 or self.stopped or 0 < self.config.patience <= self.at.stale)
+
+    # 2. Take a batch, with the noise of this step.
+
+    def take(self) -> Batch | None:
+        """The next batch; None where whatever was to stop this process ended its worker first."""
+        torch.manual_seed(step_seed(self.config.seed, self.engine.rank, self.at.step))
+        waiting = time.monotonic()
+        try:
+            batch = self.objective.chance(move(next(self.batches), self.engine.device))
+        except WorkerDied:
+            if not self.interrupted() or self.engine.world > 1:
+                raise
+            self.stopped = True
+            return None
+        self.window.waited += time.monotonic() - waiting
+        return batch
+
+    # 3. Step: the gradient, the weights moved by it, and what all ranks must agree on, in one message.
+
+    def step(self, batch: Batch) -> None:
+        at, engine, keeper = self.at, self.engine, self.keeper
+        rates = {name: schedule.rate(at.step, self.done()) for name, schedule in self.schedules.items()}
+        work = lambda count: forward_backward(self.objective, engine, batch, count, self.done())
+        (loss, parts), self.accumulate = in_memory(work, len(batch.tokens), self.accumulate, engine.redo)
+        norm = math.hypot(*map(float, engine.step(rates).values()))
+        agreed = [loss, *parts.values(), time.monotonic() - self.began, self.interrupted(), keeper.written()]
+        agreed = torch.stack([torch.as_tensor(x, dtype=torch.float64).cpu() for x in agreed])
+        *means, at.elapsed, stop, written = engine.all_reduce_mean(agreed).tolist()
+        at.step += 1
+        self.rate = next(iter(rates.values()))
+        note_spoiled(at, means[0], norm, self.tracker, keeper)
+        self.stopped = stop > 0 and not at.spoiled  # not before there is something good to save
+        self.window.add(means[0], dict(zip(parts, means[1:], strict=True)), norm)
+        if written == 1:
+            keeper.finish()
+
+    # 4. Look: log, measure the held-out loss, draw, save.
+
+    def look(self) -> None:
+        config, objective, engine, at = self.config, self.objective, self.engine, self.at
+        now = lambda every: every and (at.step % every == 0 or self.done() >= 1)
+        if now(config.log_every):
+            engine.assert_replicas_equal(checksum(engine, objective), "the weights")
+            self.tracker.log(self.window.row(at, self.rate, self.done(), config.optim.batch))
+        improved = bool(objective.held and now(config.valid_every)) and self.held_out()
+        if now(config.preview_every):
+            show(self.preview, objective, engine, self.run, at.step, self.tracker)
+        self.due = self.due or improved or bool(now(config.save_every))
+        if self.due and not at.spoiled:
+            self.keeper.save(best=improved)
+            self.due = False
+
+    def held_out(self) -> bool:
         """Measure the held-out loss; returns whether it is the best so far."""
-        values = evaluate(objective, engine)
-        tracker.log({"step": at.step, "elapsed": at.elapsed, **{f"held_{k}": v for k, v in values.items()}})
-        schedule.observe(values["loss"])
+        at = self.at
+        values = evaluate(self.objective, self.engine)
+        self.tracker.log({"step": at.step, "elapsed": at.elapsed, **{f"held_{k}": v for k, v in values.items()}})
+        for schedule in self.schedules.values():
+            schedule.observe(values["loss"])
         improved = values["loss"] < at.best and not at.spoiled
         at.best, at.stale = (values["loss"], 0) if improved else (at.best, at.stale + 1)
         return improved
 
-    over = done() >= 1
-    while not over and not stopped and not (config.patience and at.stale >= config.patience):
-        torch.manual_seed(step_seed(config.seed, engine.rank, at.step))
-        rate = schedule.rate(at.step, done())
-        waiting = time.monotonic()
-        try:
-            batch = objective.chance(move(next(batches), engine.device))
-        except WorkerDied:
-            if not interrupted() or engine.world > 1:
-                raise
-            stopped = True  # what was to stop this process ended its worker first
-            break
-        window.waited += time.monotonic() - waiting
-        (loss, parts), accumulate = in_memory(objective, engine, batch, accumulate, done())
-        norm = engine.step(config.optim.clip, rate)
-        # What all ranks must agree on, in one message.
-        agreed = [loss, *parts.values(), time.monotonic() - began, interrupted(), keeper.written()]
-        agreed = engine.mean(torch.stack([torch.as_tensor(x, dtype=torch.float64).cpu() for x in agreed]))
-        *means, at.elapsed, stop, written = agreed.tolist()
-        at.step += 1
-        over = done() >= 1
-        note_spoiled(at, means[0], float(norm), tracker, keeper)
-        stopped = stop > 0 and not at.spoiled  # not before there is something good to save
-        window.add(means[0], dict(zip(parts, means[1:], strict=True)), float(norm))
-        if written == 1:
-            keeper.finish()
-        if at.step % config.log_every == 0 or over:
-            engine.same(checksum(engine, objective), "the weights")
-            tracker.log(window.row(at, rate, done(), config.optim.batch))
-        improved = False
-        if objective.held and config.valid_every and (at.step % config.valid_every == 0 or over):
-            improved = held_out()
-        if config.preview_every and (at.step % config.preview_every == 0 or over):
-            show(preview, objective, engine, run, at.step, tracker)
-        due = due or improved or at.step % config.save_every == 0 or over
-        if due and not at.spoiled:
-            keeper.save(best=improved)
-            due = False
-    if keeper.last != at.step and not at.spoiled:
-        keeper.save()
-    keeper.finish()
-    if at.spoiled:
-        tracker.notice(f"The last {at.spoiled} steps were not taken; step-{keeper.last:06d} is the last checkpoint.")
-    if stopped or interrupted():
-        raise Interrupted(
-            f"Interrupted at step {keeper.last}; everything is saved. The same command goes on from there."
-        )
-    if not at.spoiled:
-        keeper.close()
-    return at
+    # 5. End: save what is not saved, and say how to go on.
 
-
-def in_memory(
-    objective: Objective, engine: Engine, batch: Batch, accumulate: int, done: float
-) -> tuple[tuple[Tensor, Parts], int]:
-    """`forward_backward`, with twice the micro-batches and the same arithmetic where memory runs out; and how many it
-    took. Only one process can do that: others would wait for the one that failed."""
-    noise = torch.get_rng_state()
-    while True:
-        try:
-            return forward_backward(objective, engine, batch, accumulate, done), accumulate
-        except (RuntimeError, MemoryError) as error:
-            more = more_parts(len(batch.tokens), accumulate)
-            if not out_of_memory(error) or not more or not engine.redo():
-                raise
-            error.__traceback__ = None  # it holds what must be freed
-        warnings.warn(f"Memory ran out with {accumulate} micro-batches; going on with {more}.", stacklevel=2)
-        accumulate = more
-        release()
-        torch.set_rng_state(noise)
+    def end(self) -> None:
+        at, keeper = self.at, self.keeper
+        if keeper.last != at.step and not at.spoiled:
+            keeper.save()
+        keeper.finish()
+        last = keeper.last
+        if at.spoiled:
+            self.tracker.notice(f"The last {at.spoiled} steps were not taken; step-{last:06d} is the last checkpoint.")
+        if self.stopped or self.interrupted():
+            raise Interrupted(f"Interrupted at step {last}; everything is saved. The same command goes on from there.")
+        if not at.spoiled:
+            keeper.close()
 
 
 def forward_backward(
     objective: Objective, engine: Engine, batch: Batch, accumulate: int, done: float
 ) -> tuple[Tensor, Parts]:
-    """One step's gradient, in `accumulate` micro-batches; returns this rank's mean loss and its parts."""
+    """One step's gradients, in `accumulate` micro-batches; returns this rank's mean loss, summed over networks, and its
+    parts. A loss that is not finite makes its gradient NaN, by which all ranks learn of it before any network moves."""
     losses, parts = [], []
     micros = list(zip(*(part.chunk(accumulate) if len(part) else [part] * accumulate for part in batch), strict=True))
     for i, micro in enumerate(micros):
-        with engine.micro(last=i == len(micros) - 1):
-            loss, part = objective.loss(engine.model, Batch(*micro), done)
-            engine.backward(loss / len(micros))
-        losses.append(loss.detach())
-        parts.append({k: v.detach() for k, v in part.items()})
+        with within((engine.autocast(), *(t.micro(i == len(micros) - 1) for t in engine.trainees.values()))):
+            each, part = objective.losses(models(engine), Batch(*micro), done)
+            for name, loss in each.items():
+                engine.trainees[name].backward(loss * (1 + 0 * loss.detach()) / len(micros))
+        losses.append(torch.stack([loss.detach() for loss in each.values()]).sum())
+        parts.append({k: v.detach() for k, v in ({**each, **part} if len(each) > 1 else part).items()})
     return torch.stack(losses).mean(), {k: torch.stack([p[k] for p in parts]).float().mean() for k in parts[0]}
-
-
-@torch.no_grad()
-def evaluate(objective: Objective, engine: Engine) -> dict[str, float]:
-    """Mean held-out losses over every held-out pair; ranks share the batches."""
-    engine.model.eval()
-    totals: dict[str, float] = {}
-    count = 0
-    for batch, share in objective.held_batches(engine.rank, engine.world):
-        size = max(len(batch.pixels), len(batch.codes)) * share
-        with engine.micro(last=True):
-            values = objective.held_loss(engine.model, move(batch, engine.device))
-        totals = {k: totals.get(k, 0.0) + float(v) * size for k, v in values.items()}
-        count += size
-    engine.model.train()
-    *sums, number = engine.mean(torch.tensor([*totals.values(), count], dtype=torch.float64)).tolist()
-    return {k: s / number for k, s in zip(totals, sums, strict=True)}
-
-
-@torch.no_grad()
-def show(preview: Preview, objective: Objective, engine: Engine, run: Run, step: int, tracker: Tracker) -> None:
-    """The first rank draws, with a model that it can call alone."""
-    reader, own = engine.reader(), objective.model
-    if engine.rank == 0:
-        objective.model, path = reader.eval(), run.samples / f"step-{step:06d}.png"
-        try:
-            with run.written():
-                captions = preview(objective, path)
-            codes = objective.held_codes()
-        finally:
-            objective.model = own
-        if path.is_file():
-            tracker.picture("samples", path, step, captions)
-        if codes and objective.image:
-            counts = torch.bincount(torch.cat(codes).flatten().cpu(), minlength=objective.image.vocab)
-            tracker.histogram("codes", counts.tolist(), step)
-    own.train()
-    engine.barrier()
-
-
-def move(batch: Batch, device: torch.device) -> Batch:
-    return Batch(*(part.to(device, non_blocking=True) for part in batch))
 
 
 def step_seed(seed: int, rank: int, step: int) -> int:

@@ -1,13 +1,14 @@
-"""Which parameters decay, and how the learning rate moves. It knows no loop."""
+"""Which parameters decay, how the learning rate moves, and the mean of the weights. It knows no loop."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from tessera.config import OptimConfig
 from tessera.nn.loss import Head
@@ -87,6 +88,50 @@ class Together(torch.optim.Optimizer):
         for part, state in zip(self.parts, state_dict["parts"], strict=True):
             part.load_state_dict(state)
         self.param_groups = [group for part in self.parts for group in part.param_groups]
+
+
+class Average:
+    """The exponential moving average (EMA) of weights over steps: average = decay * average + (1 - decay) * weights.
+
+    After t steps the decay is at most (1 + t) / (10 + t), so that a short run's average forgets where it began. Where
+    the decay is 0 there is no average, and every method does nothing.
+    """
+
+    def __init__(self, weights: Sequence[Tensor], decay: float):
+        """`weights` are the tensors that the optimiser moves."""
+        self.weights, self.decay, self.steps = weights, decay, 0
+        self.values = [local(w).clone() for w in weights] if decay else []
+
+    @torch.no_grad()
+    def update(self) -> None:
+        if self.values:
+            self.steps += 1
+            decay = min(self.decay, (1 + self.steps) / (10 + self.steps))
+            torch._foreach_lerp_(self.values, [local(w) for w in self.weights], 1 - decay)
+
+    @contextmanager
+    def swapped(self, follow: Callable[[], None]) -> Iterator[None]:
+        """Inside, the weights hold the average, and the average the weights; `follow` is called after each exchange.
+
+        What fails inside ends the run, and then no rank waits for the others to put their weights back.
+        """
+        self._swap(follow)
+        yield
+        self._swap(follow)
+
+    @torch.no_grad()
+    def _swap(self, follow: Callable[[], None]) -> None:
+        for weight, value in zip(map(local, self.weights), self.values, strict=True) if self.values else ():
+            kept = weight.clone()
+            weight.copy_(value)
+            value.copy_(kept)
+        if self.values:
+            follow()
+
+
+def local(x: Tensor) -> Tensor:
+    """This rank's part of a tensor that is cut up over ranks; others as they are."""
+    return x.detach().to_local() if hasattr(x, "to_local") else x.detach()  # type: ignore[operator]
 
 
 Shape = Callable[[float, float], float]

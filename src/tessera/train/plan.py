@@ -40,6 +40,7 @@ class Plan:
     weights: float
     gradients: float
     optimizer: float
+    """Its moments, and the mean of the weights where one is kept (`optim.ema`)."""
     working: float
     """Activations, the chunk of the loss, and what the engine gathers or sends."""
     tokenizer: float
@@ -104,7 +105,7 @@ def predict(config: TrainConfig, micro: int, world: int = 1, tokenizer: Any = No
     return Plan(
         weights=held * of.weights,
         gradients=held * of.gradients,
-        optimizer=MOMENTS[config.optim.name] * held * of.optimizer,
+        optimizer=(MOMENTS[config.optim.name] + (config.optim.ema > 0)) * held * of.optimizer,
         working=max(working, encode) + held * of.copies,
         tokenizer=held_bytes(tokenizer) if tokenizer else 0.0,
         micro=micro,

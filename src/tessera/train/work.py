@@ -10,7 +10,7 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from tessera.models import saved
-from tessera.train.engines.protocol import Engine
+from tessera.train.engines.protocol import Machine
 
 
 def training_flops(model: nn.Module) -> float:
@@ -24,13 +24,13 @@ def training_flops(model: nn.Module) -> float:
     return 3.0 * counter.get_total_flops()
 
 
-def matrix_rate(engine: Engine) -> float:
+def matrix_rate(engine: Machine) -> float:
     """Floating-point operations a second of large matrix products here, in the precision of training: the median of
     five."""
     size = 1024 if engine.device.type == "cpu" else 8192
     a = torch.randn(size, size, device=engine.device)
     times = []
-    with torch.no_grad(), engine.micro(last=True):
+    with torch.no_grad(), engine.autocast():
         for _ in range(6):
             _wait(engine.device)
             began = time.perf_counter()

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import os
 import socket
-from collections.abc import Callable
+from dataclasses import replace
 from datetime import timedelta
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -18,7 +17,7 @@ from tessera.config import MachineConfig
 from tessera.errors import TesseraError
 from tessera.machine.launch import die_with_the_launcher
 from tessera.models import saved
-from tessera.train.engines.single import Single
+from tessera.train.engines.single import SingleEngine
 
 
 def join(machine: MachineConfig) -> tuple[int, int, str]:
@@ -49,15 +48,14 @@ def _free_port() -> int:
         return s.getsockname()[1]
 
 
-class Several(Single):
-    """What all engines of several processes share."""
+class ProcessGroupEngine(SingleEngine):
+    """Several processes that torch's own process group joins."""
 
     def __init__(self, machine: MachineConfig):
         self.rank, self.world, device = join(machine)  # type: ignore[misc]
-        super().__init__(machine.__class__(**{**machine.__dict__, "device": device}))
+        super().__init__(replace(machine, device=device))
 
-    def mean(self, x: Tensor) -> Tensor:
-        """Over ranks."""
+    def all_reduce_mean(self, x: Tensor) -> Tensor:
         total = x.detach().to(self.device, torch.float64 if self.device.type != "mps" else torch.float32)
         dist.all_reduce(total)
         return (total / self.world).to(x.dtype)
@@ -70,8 +68,7 @@ class Several(Single):
     def barrier(self) -> None:
         dist.barrier()
 
-    def same(self, value: float, what: str) -> None:
-        """Raises TesseraError where ranks differ in `value`."""
+    def assert_replicas_equal(self, value: float, what: str) -> None:
         pair = torch.tensor([value, -value], dtype=torch.float64, device=self.device)
         dist.all_reduce(pair, dist.ReduceOp.MAX)
         if pair[0] != -pair[1] and not (value != value):
@@ -81,18 +78,17 @@ class Several(Single):
                 "look for a folder that differs between machines, or for failing memory."
             )
 
-    def save(self, folder: Path) -> Callable[[], None]:
-        return super().save(folder) if self.rank == 0 else lambda: None
-
     def close(self) -> None:
+        self.trainees.clear()  # DDP's reducer, were it the last to hold the group, would wait for it with Python locked
         dist.destroy_process_group()  # or its threads may outlive what they use
 
-    def whole_copy(self, config: Any) -> nn.Module:
-        """A copy with all weights; only the first rank's is filled."""
-        weights = self.weights()
-        copy = saved.network(config).to(self.device).eval()
-        copy.load_state_dict(weights, strict=False)
-        return copy
+
+def whole_copy(trainee: Any) -> nn.Module:
+    """A copy of a network whose weights lie on several ranks; only the first rank's is filled."""
+    weights = trainee.weights()
+    copy = saved.network(trainee.bare.config).to(trainee.engine.device).eval()
+    copy.load_state_dict(weights, strict=False)
+    return copy
 
 
 def runs_layers_again(config: Any) -> bool:

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from tessera.config import MachineConfig
 from tessera.errors import ConfigError, TesseraError
 from tessera.train.engines.protocol import MakeOptimizer
-from tessera.train.engines.single import Single
+from tessera.train.engines.single import SingleEngine, SingleTrainee
 
 
 def load() -> Any:
@@ -25,33 +26,34 @@ def load() -> Any:
     return library
 
 
-class Horovod(Single):
-    """Replicas whose gradients Horovod averages, once per step."""
+class HorovodTrainee(SingleTrainee):
+    """A network that every rank holds whole; Horovod averages its gradients, once per step."""
+
+    def prepare(self, make_optimizer: MakeOptimizer) -> None:
+        super().prepare(make_optimizer)
+        self.engine.library.broadcast_parameters(self.bare.state_dict(), root_rank=0)
+
+    def norm(self) -> Tensor:
+        for name, p in self.bare.named_parameters():
+            if p.grad is not None:
+                p.grad = self.engine.library.allreduce(p.grad, name=name)
+        return super().norm()
+
+
+class HorovodEngine(SingleEngine):
+    """Replicas that Horovod joins."""
 
     name = "horovod"
+    trainee = HorovodTrainee
 
     def __init__(self, machine: MachineConfig):
         self.library = load()
         self.library.init()
         self.rank, self.world = self.library.rank(), self.library.size()  # type: ignore[misc]
-        device = (
-            f"cuda:{self.library.local_rank()}"
-            if machine.device in ("auto", "cuda") and torch.cuda.is_available()
-            else machine.device
-        )
-        super().__init__(machine.__class__(**{**machine.__dict__, "device": device}))
+        on_gpu = machine.device in ("auto", "cuda") and torch.cuda.is_available()
+        super().__init__(replace(machine, device=f"cuda:{self.library.local_rank()}" if on_gpu else machine.device))
 
-    def prepare(self, model: nn.Module, make_optimizer: MakeOptimizer) -> None:
-        super().prepare(model, make_optimizer)
-        self.library.broadcast_parameters(self.bare.state_dict(), root_rank=0)
-
-    def step(self, max_norm: float, rate: float) -> Tensor:
-        for name, p in self.bare.named_parameters():
-            if p.grad is not None:
-                p.grad = self.library.allreduce(p.grad, name=name)
-        return super().step(max_norm, rate)
-
-    def mean(self, x: Tensor) -> Tensor:
+    def all_reduce_mean(self, x: Tensor) -> Tensor:
         return self.library.allreduce(x.detach().double()).to(x.dtype)
 
     def least(self, x: float) -> float:
@@ -60,10 +62,7 @@ class Horovod(Single):
     def barrier(self) -> None:
         self.library.allreduce(torch.zeros(1), name="barrier")
 
-    def same(self, value: float, what: str) -> None:
+    def assert_replicas_equal(self, value: float, what: str) -> None:
         values = self.library.allgather(torch.tensor([value], dtype=torch.float64))
         if (values != values[0]).any():
             raise TesseraError(f"The ranks disagree about {what}: {values.tolist()}.")
-
-    def save(self, folder: Any) -> Any:
-        return super().save(folder) if self.rank == 0 else lambda: None

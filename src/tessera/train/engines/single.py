@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from contextlib import AbstractContextManager
+import weakref
+from collections.abc import Mapping
+from concurrent.futures import Future
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 
 import torch
@@ -17,16 +19,93 @@ from tessera.nn.stack import economise
 from tessera.store.state import write_state
 from tessera.train.engines.protocol import MakeOptimizer
 from tessera.train.moments import moments, set_moments, whole
+from tessera.train.optim import Average
 from tessera.train.sharded import read_optimizer
 
 
-class Single:
-    """One process, one device, float32 weights, bf16 autocast where asked."""
+class SingleTrainee:
+    """A network that this process holds whole: float32 weights, bf16 autocast where asked."""
+
+    memory_format = torch.channels_last
+    """Convolutions run faster with channels last; other weights are left alone by it."""
+
+    def __init__(
+        self, engine: SingleEngine, network: nn.Module, make_optimizer: MakeOptimizer, clip: float, ema: float
+    ):
+        self.engine = weakref.proxy(engine)  # so that the memory of a network goes with its engine
+        self.clip = clip or float("inf")
+        self.bare = network.to(engine.device, memory_format=self.memory_format).train()  # type: ignore[call-overload]
+        economise(self.bare, engine.machine.recompute)
+        # float16 has few small numbers: its gradients are scaled up, its weights stay float32.
+        self.scaler = torch.amp.GradScaler(engine.device.type, enabled=engine.dtype == torch.float16)
+        self.prepare(make_optimizer)
+        self.average = Average(self.masters(), ema)
+
+    def prepare(self, make_optimizer: MakeOptimizer) -> None:
+        """Make the optimiser, and what is called in training."""
+        self.model, self.optimizer = self.bare, make_optimizer(self.bare)
+        if self.engine.compiles:
+            compile_parts(self.bare)
+
+    def masters(self) -> list[Tensor]:
+        """This rank's weights, as the optimiser moves them."""
+        return list(self.bare.parameters())
+
+    def micro(self, last: bool) -> AbstractContextManager:
+        return nullcontext()
+
+    def backward(self, loss: Tensor) -> None:
+        self.scaler.scale(loss).backward()
+
+    def norm(self) -> Tensor:
+        self.scaler.unscale_(self.optimizer)
+        return whole(torch.nn.utils.clip_grad_norm_(self.bare.parameters(), self.clip))
+
+    def apply(self, rate: float) -> None:
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate
+        self.scaler.step(self.optimizer)
+        self.average.update()
+        self.discard()
+
+    def discard(self) -> None:
+        self.scaler.update()
+        self.optimizer.zero_grad(set_to_none=True)
+
+    def averaged(self) -> AbstractContextManager:
+        return self.average.swapped(self.follow)
+
+    def follow(self) -> None:
+        """Let what the forward pass uses follow weights that no step has moved."""
+
+    def reader(self) -> nn.Module:
+        return self.bare
+
+    def weights(self) -> dict[str, Tensor]:
+        return dict(self.bare.state_dict())
+
+    def load(self, weights: Mapping[str, Tensor]) -> None:
+        self.bare.load_state_dict(weights)
+
+    def save(self, folder: Path) -> Future | None:
+        if self.engine.rank == 0:
+            write_state(folder, {"moments": moments(self.optimizer, self.bare), "scaler": self.scaler.state_dict()})
+
+    def restore(self, folder: Path) -> None:
+        """The optimiser as it was, whichever engine saved it."""
+        state = read_optimizer(folder)
+        set_moments(self.optimizer, self.bare, state["moments"])
+        if self.scaler.is_enabled() and state.get("scaler"):
+            self.scaler.load_state_dict(state["scaler"])
+
+
+class SingleEngine:
+    """One process, one device."""
 
     name = "single"
     rank, world, replicated = 0, 1, True
-    model: nn.Module
-    optimizer: torch.optim.Optimizer
+    trainee: type[SingleTrainee] = SingleTrainee
+    """What a network becomes here."""
 
     def __init__(self, machine: MachineConfig, adapts: bool = False):
         """`adapts`: the run depends on the clock anyhow, so that its threads may follow how busy the machine is."""
@@ -37,82 +116,42 @@ class Single:
         tune(self.device)
         wanted = machine.precision == "bf16" or (machine.precision == "auto" and computes_bf16(self.device))
         self.dtype = torch.bfloat16 if wanted else torch.float16 if machine.precision == "fp16" else torch.float32
-        # float16 has few small numbers: its gradients are scaled up, its weights stay float32.
-        self.scaler = torch.amp.GradScaler(self.device.type, enabled=self.dtype == torch.float16)
         self.compiles = compiles(machine.compile, self.device)
+        self.trainees: dict[str, SingleTrainee] = {}
 
-    def prepare(self, model: nn.Module, make_optimizer: MakeOptimizer) -> None:
-        """Place the model and make its optimiser; the weights it has are those that training begins with."""
-        # Convolutions run faster with channels last; other weights are left alone by it.
-        self.bare = self.model = model.to(self.device, memory_format=torch.channels_last).train()  # type: ignore[call-overload]
-        economise(self.bare, self.machine.recompute)
-        self.optimizer = make_optimizer(self.bare)
-        if self.compiles:
-            compile_parts(self.bare)
+    def add(
+        self, network: nn.Module, optimizer: MakeOptimizer, clip: float = 0.0, ema: float = 0.0, name: str = "model"
+    ) -> SingleTrainee:
+        self.trainees[name] = self.trainee(self, network, optimizer, clip, ema)
+        return self.trainees[name]
 
-    def micro(self, last: bool) -> AbstractContextManager:
-        """Around the forward pass of one micro-batch; the last one synchronises, where there are other ranks."""
+    def autocast(self) -> AbstractContextManager:
         return torch.autocast(self.device.type, self.dtype, enabled=self.dtype != torch.float32)
 
-    def backward(self, loss: Tensor) -> None:
-        self.scaler.scale(loss).backward()
-
-    def step(self, max_norm: float, rate: float) -> Tensor:
-        """Clip, update at learning rate `rate`, clear; returns the gradient norm before clipping.
-
-        Where that is not finite, nothing is updated.
-        """
-        self.scaler.unscale_(self.optimizer)
-        norm = whole(torch.nn.utils.clip_grad_norm_(self.bare.parameters(), max_norm or float("inf")))
-        for group in self.optimizer.param_groups:
-            group["lr"] = rate
-        if norm.isfinite():
-            self.scaler.step(self.optimizer)
-        self.scaler.update()
-        self.optimizer.zero_grad(set_to_none=True)
+    def step(self, rates: Mapping[str, float]) -> dict[str, Tensor]:
+        norms = {name: trainee.norm() for name, trainee in self.trainees.items()}
+        finite = all(norm.isfinite() for norm in norms.values())
+        for name, trainee in self.trainees.items():
+            trainee.apply(rates[name]) if finite else trainee.discard()
         self.threads.tick()
-        return norm
+        return norms
 
     def redo(self) -> bool:
-        """Forget the gradients of a step that failed, so that it can be taken again; False where other ranks have gone
-        on with theirs."""
-        self.optimizer.zero_grad(set_to_none=True)
+        for trainee in self.trainees.values():
+            trainee.optimizer.zero_grad(set_to_none=True)
         return self.world == 1
 
-    def mean(self, x: Tensor) -> Tensor:
+    def all_reduce_mean(self, x: Tensor) -> Tensor:
         return x
 
     def least(self, x: float) -> float:
-        """The smallest of all ranks'."""
         return x
 
     def barrier(self) -> None: ...
 
-    def same(self, value: float, what: str) -> None:
-        """Raises TesseraError where ranks differ in `value`."""
+    def assert_replicas_equal(self, value: float, what: str) -> None: ...
 
-    def reader(self) -> nn.Module:
-        """The model as one rank can call it alone."""
-        return self.bare
-
-    def weights(self) -> dict[str, Tensor]:
-        """Every weight, whole, on the first rank."""
-        return dict(self.bare.state_dict())
-
-    def save(self, folder: Path) -> Callable[[], None]:
-        """Write the optimiser's state into `folder`; what is returned waits until it is all there."""
-        write_state(folder, {"moments": moments(self.optimizer, self.bare), "scaler": self.scaler.state_dict()})
-        return lambda: None
-
-    def restore(self, checkpoint: Path) -> None:
-        """The optimiser as it was, whichever engine saved it; the weights were there before `prepare`."""
-        state = read_optimizer(checkpoint / "optimizer")
-        set_moments(self.optimizer, self.bare, state["moments"])
-        if self.scaler.is_enabled() and state.get("scaler"):
-            self.scaler.load_state_dict(state["scaler"])
-
-    def close(self) -> None:
-        """Part from the other ranks, after the last step."""
+    def close(self) -> None: ...
 
 
 def compile_parts(model: nn.Module) -> None:

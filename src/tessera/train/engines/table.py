@@ -8,7 +8,7 @@ from tessera.config import TrainConfig
 from tessera.errors import ConfigError
 from tessera.machine.launch import launched
 from tessera.train.engines.protocol import Engine
-from tessera.train.engines.single import Single
+from tessera.train.engines.single import SingleEngine
 
 
 def choose(config: TrainConfig) -> Engine:
@@ -40,13 +40,13 @@ def choose(config: TrainConfig) -> Engine:
 
 
 def _ddp(config: TrainConfig) -> Engine:
-    from tessera.train.engines.ddp import Replicated
+    from tessera.train.engines.ddp import DDPEngine
 
-    return Replicated(config.machine)  # type: ignore[return-value]
+    return DDPEngine(config.machine)
 
 
 def _fsdp(config: TrainConfig) -> Engine:
-    from tessera.train.engines.fsdp import Sharded
+    from tessera.train.engines.fsdp import FSDPEngine
 
     if config.optim.name == "muon":
         raise ConfigError(
@@ -54,23 +54,23 @@ def _fsdp(config: TrainConfig) -> Engine:
         )
     if config.machine.precision == "fp16":
         raise ConfigError("fsdp computes in bf16 or float32; set --machine.precision.")
-    return Sharded(config.machine)
+    return FSDPEngine(config.machine)
 
 
 def _deepspeed(config: TrainConfig) -> Engine:
-    from tessera.train.engines.deepspeed import ZeRO
+    from tessera.train.engines.deepspeed import DeepSpeedEngine
 
-    return ZeRO(config.machine, config.optim)
+    return DeepSpeedEngine(config.machine, config.optim)
 
 
 def _horovod(config: TrainConfig) -> Engine:
-    from tessera.train.engines.horovod import Horovod
+    from tessera.train.engines.horovod import HorovodEngine
 
-    return Horovod(config.machine)
+    return HorovodEngine(config.machine)
 
 
 ENGINES: dict[str, Callable[[TrainConfig], Engine]] = {
-    "single": lambda config: Single(config.machine, adapts=bool(config.budget)),
+    "single": lambda config: SingleEngine(config.machine, adapts=bool(config.budget)),
     "ddp": _ddp,
     "fsdp": _fsdp,
     "deepspeed": _deepspeed,

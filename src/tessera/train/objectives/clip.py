@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Self
 
-from torch import Tensor, nn
+from torch import Tensor
 
 from tessera.config import CLIPConfig, TrainConfig
 from tessera.data.batches import Batch
@@ -14,7 +14,7 @@ from tessera.models import saved
 from tessera.models.clip import CLIP
 from tessera.tokens.image import ImageTokenizer
 from tessera.tokens.text import TextTokenizer
-from tessera.train.objectives.protocol import Data, Paired, Parts, Tokenizers, floats, resolve
+from tessera.train.objectives.protocol import Data, Models, Paired, Parts, Tokenizers, floats, resolve
 
 
 class TrainCLIP(Paired):
@@ -35,12 +35,12 @@ class TrainCLIP(Paired):
         text = tokenizers.text(data.pairs)
         return cls(resolve(config, data, {}, text), data, text)
 
-    def loss(self, model: nn.Module, batch: Batch, done: float) -> tuple[Tensor, Parts]:
-        total, accuracy = model(batch.tokens, floats(batch.pixels))
-        return total, {"accuracy": accuracy}
+    def losses(self, models: Models, batch: Batch, done: float) -> tuple[Parts, Parts]:
+        total, accuracy = models["model"](batch.tokens, floats(batch.pixels))
+        return {"model": total}, {"accuracy": accuracy}
 
-    def held_loss(self, model: nn.Module, batch: Batch) -> Parts:
-        total, accuracy = model(batch.tokens, floats(batch.pixels))
+    def held_losses(self, models: Models, batch: Batch) -> Parts:
+        total, accuracy = models["model"](batch.tokens, floats(batch.pixels))
         return {"loss": total, "accuracy": accuracy}
 
     def held_codes(self) -> list[Tensor]:

@@ -7,14 +7,14 @@ from pathlib import Path
 from typing import Self
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from tessera.config import DVAEConfig, TrainConfig
 from tessera.data.batches import Batch, NoCaptions
 from tessera.models import saved
 from tessera.models.dvae import DiscreteVAE
 from tessera.tokens.image import Frozen, ImageTokenizer
-from tessera.train.objectives.protocol import Data, Paired, Parts, Tokenizers, floats
+from tessera.train.objectives.protocol import Data, Models, Paired, Parts, Tokenizers, floats
 
 
 class TrainDVAE(Paired):
@@ -35,17 +35,17 @@ class TrainDVAE(Paired):
     def image(self) -> ImageTokenizer:
         return Frozen(self.model)
 
-    def loss(self, model: nn.Module, batch: Batch, done: float) -> tuple[Tensor, Parts]:
+    def losses(self, models: Models, batch: Batch, done: float) -> tuple[Parts, Parts]:
         temperature = self.temperature(done)
-        total, reconstruction, own, usage = model(floats(batch.pixels), temperature)
+        total, reconstruction, own, usage = models["model"](floats(batch.pixels), temperature)
         parts = {"reconstruction": reconstruction, "quantizer": own, "codes_used": usage}
-        return total, {**parts, "temperature": torch.tensor(temperature)}
+        return {"model": total}, {**parts, "temperature": torch.tensor(temperature)}
 
     def temperature(self, done: float) -> float:
         """A function of progress alone."""
         return self.model.config.quantizer.temperature_at(done)
 
-    def held_loss(self, model: nn.Module, batch: Batch) -> Parts:
+    def held_losses(self, models: Models, batch: Batch) -> Parts:
         pixels = floats(batch.pixels)
         wrong = (self.model.decode(self.model.encode(pixels)) - pixels) / self.model.std
         return {"loss": wrong.square().mean()}

@@ -11,7 +11,7 @@ from typing import Any, Protocol, Self
 import torch
 from torch import Tensor, nn
 
-from tessera.config import TrainConfig
+from tessera.config import OptimConfig, TrainConfig
 from tessera.data.batches import Batch, Captions, NoCaptions, Packed, Pictures, plain_batches, stream
 from tessera.data.codes import Codes
 from tessera.data.sources import Pair
@@ -20,6 +20,7 @@ from tessera.tokens.image import ImageTokenizer
 from tessera.tokens.text import TextTokenizer
 
 Parts = dict[str, Tensor]
+Models = Mapping[str, nn.Module]
 
 
 @dataclass(frozen=True)
@@ -43,41 +44,46 @@ class Tokenizers(Protocol):
 
 
 class Objective(Protocol):
-    """`model` is called through the engine, which may have wrapped it; `loss` gets it as an argument."""
+    """Data, and the networks that learn from it.
+
+    networks: every network that learns, by name; the first is the one that is drawn from.
+    optim: how a network's weights move.
+    prepare: read the tokenizers that this kind of model needs, fill in the sizes that the settings left to them, and
+        make the model. Raises TesseraError for everything that can be wrong with them.
+    losses: each network's loss by its name, whose gradient must reach that network alone, and more numbers to log.
+        `models` are the networks as the engine has wrapped them.
+    held_losses: held-out numbers; "loss" is the one that decides which checkpoint is best.
+    """
 
     config: TrainConfig
     pairs: list[Pair]
     held: list[Pair]
     skipped: int
-
     model: Any
-
-    @classmethod
-    def prepare(cls, config: TrainConfig, data: Data, tokenizers: Tokenizers) -> Self:
-        """Read the tokenizers that this kind of model needs, fill in the sizes that the settings left to them, and make
-        the model. Raises TesseraError for everything that can be wrong with them."""
-        ...
-
-    @property
-    def encoder(self) -> Any: ...
-
+    """The first of the networks."""
+    encoder: Any
     image: Any
-
     text: Any
 
+    @property
+    def networks(self) -> dict[str, nn.Module]: ...
+    @classmethod
+    def prepare(cls, config: TrainConfig, data: Data, tokenizers: Tokenizers) -> Self: ...
+    def optim(self, name: str) -> OptimConfig: ...
     def place(self, device: torch.device) -> None: ...
     def chance(self, batch: Batch) -> Batch: ...
     def batches(self, start: int, rank: int = 0, world: int = 1) -> Iterator[Batch]: ...
     def held_batches(self, rank: int = 0, world: int = 1) -> Iterator[tuple[Batch, int]]: ...
-    def loss(self, model: nn.Module, batch: Batch, done: float) -> tuple[Tensor, Parts]: ...
-    def held_loss(self, model: nn.Module, batch: Batch) -> Parts: ...
+    def losses(self, models: Models, batch: Batch, done: float) -> tuple[Parts, Parts]: ...
+    def held_losses(self, models: Models, batch: Batch) -> Parts: ...
     def held_codes(self) -> list[Tensor]: ...
     def save(self, folder: Path, weights: Mapping[str, Tensor]) -> None: ...
 
 
 class Paired:
-    """What all objectives do alike: batches of pairs, by rank, and held-out ones."""
+    """What all objectives do alike: batches of pairs, by rank, and held-out ones; one network, "model", learns."""
 
+    model: Any
     source: Pictures | Packed
     held_source: Pictures | Packed
 
@@ -90,6 +96,13 @@ class Paired:
     def __init__(self, config: TrainConfig, data: Data):
         self.config, self.pairs, self.held, self.skipped = config, data.pairs, data.held, data.skipped
         torch.manual_seed(config.seed)  # of the fresh weights, which are made next
+
+    @property
+    def networks(self) -> dict[str, nn.Module]:
+        return {"model": self.model}
+
+    def optim(self, name: str) -> OptimConfig:
+        return self.config.optim
 
     def place(self, device: torch.device) -> None: ...
 

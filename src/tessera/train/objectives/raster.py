@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Self
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from tessera.config import TextToImageConfig, TrainConfig
 from tessera.data.batches import Batch, Packed
@@ -15,7 +15,7 @@ from tessera.models import saved
 from tessera.models.text_to_image import TextToImage
 from tessera.tokens.image import ImageTokenizer
 from tessera.tokens.text import TextTokenizer
-from tessera.train.objectives.protocol import Data, Paired, Parts, Tokenizers, floats, resolve
+from tessera.train.objectives.protocol import Data, Models, Paired, Parts, Tokenizers, floats, resolve
 
 
 class TrainTextToImage(Paired):
@@ -50,12 +50,12 @@ class TrainTextToImage(Paired):
         forgotten = torch.rand(len(batch.tokens)).to(batch.tokens.device) < self.config.optim.drop_condition
         return batch._replace(tokens=self.model.drop_captions(batch.tokens, forgotten))
 
-    def loss(self, model: nn.Module, batch: Batch, done: float) -> tuple[Tensor, Parts]:
-        total, text, image = model(batch.tokens, self.codes(batch))
-        return total, {"text": text, "image": image}
+    def losses(self, models: Models, batch: Batch, done: float) -> tuple[Parts, Parts]:
+        total, text, image = models["model"](batch.tokens, self.codes(batch))
+        return {"model": total}, {"text": text, "image": image}
 
-    def held_loss(self, model: nn.Module, batch: Batch) -> Parts:
-        _, text, image = model(batch.tokens, self.codes(batch))
+    def held_losses(self, models: Models, batch: Batch) -> Parts:
+        _, text, image = models["model"](batch.tokens, self.codes(batch))
         return {"loss": image, "text": text}
 
     def codes(self, batch: Batch) -> Tensor:
