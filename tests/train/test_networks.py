@@ -7,11 +7,11 @@ import importlib.util
 
 import pytest
 import torch
-import toy
 from safetensors.torch import load_file
-from test_train import dvae_config, go
 
+import toy
 from ranks import Ranks
+from small_runs import dvae_config, go
 from tessera.config import OptimConfig
 from tessera.models import saved
 from tessera.store.run import Run

@@ -42,5 +42,5 @@ class State:
     schedule: Halvings
     """Of the network that is drawn from."""
     at: Position
-    others: dict[str, Halvings] = field(default_factory=dict)
+    others: dict[str, Halvings] = field(default_factory=dict[str, Halvings])
     """Schedules of further networks, by their names."""

@@ -19,7 +19,7 @@ from tessera.models import saved
 from tessera.store.checkpoint import step_of, verify
 from tessera.store.position import Position, State
 from tessera.store.run import Run
-from tessera.store.state import read_state, write_state
+from tessera.store.state import Tree, read_state, write_state
 from tessera.train.engines.protocol import Engine, Trainee
 from tessera.train.objectives.protocol import Objective
 from tessera.train.optim import Schedule
@@ -221,7 +221,7 @@ class Keeper:
         if not self.writing:
             self.finish()
 
-    def _state(self) -> dict[str, object]:
+    def _state(self) -> Tree:
         """As `State` has it."""
         (_, first), *others = ((name, schedule.state()) for name, schedule in self.schedules.items())
         return {"schedule": first, "at": asdict(self.at), **({"others": dict(others)} if others else {})}
