@@ -31,13 +31,6 @@ EVERY = [pytest.param(name, marks=[needs_deepspeed] if "zero" in name else []) f
 
 
 @pytest.fixture(scope="module")
-def ranks(tmp_path_factory):
-    server = Ranks(tmp_path_factory.mktemp("ranks") / "log")
-    yield server
-    server.close()
-
-
-@pytest.fixture(scope="module")
 def painted(ranks, bird_folder, tmp_path_factory):
     """The toy trained for six steps under an engine, each step saved; made once."""
     made: dict[str, Run] = {}
