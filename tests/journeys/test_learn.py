@@ -38,7 +38,7 @@ def test_learn_from_a_folder(bird_folder, tmp_path, capsys):
         "--out",
         str(tmp_path),
         "--budget",
-        "8s",
+        "3s",
         "--samples",
         "4",
         "--pixels",
@@ -61,7 +61,7 @@ def test_learn_from_a_folder(bird_folder, tmp_path, capsys):
 
 
 def test_learn_killed_in_every_stage_goes_on(ranks, bird_folder, tmp_path):
-    command = main_with(["learn", str(bird_folder), "--out", str(tmp_path), "--budget", "8s", "--samples", "2", "--pixels", "32", "--grid", "8"])  # fmt: skip
+    command = main_with(["learn", str(bird_folder), "--out", str(tmp_path), "--budget", "3s", "--samples", "2", "--pixels", "32", "--grid", "8"])  # fmt: skip
     for sign in ("tokenizer/step-000000", "step-000000"):
         process = ranks.start(0, command)
         deadline = time.monotonic() + 120
