@@ -138,7 +138,7 @@ def clip_config(given: Mapping[str, Any]) -> CLIPConfig:
 # Settings -> options.
 
 
-def dalle_hparams(c: TextToImageConfig) -> dict[str, Any]:
+def dalle_hparams(c: TextToImageConfig) -> dict[str, object]:
     """Raises ConfigError where DALLE-pytorch has no such model."""
     t = c.transformer
     wanted = {"norm": "layer", "qk_norm": False, "ff": "geglu", "ff_mult": 4.0, "bias": True, "layer_scale": True}
@@ -162,11 +162,11 @@ def dalle_hparams(c: TextToImageConfig) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def dvae_hparams(c: DVAEConfig) -> dict[str, Any]:
+def dvae_hparams(c: DVAEConfig) -> dict[str, object]:
     """Raises ConfigError where DALLE-pytorch has no such image tokenizer."""
     if c.quantizer != "gumbel":
         raise ConfigError("DALLE-pytorch's DiscreteVAE has a codebook; this image tokenizer (fsq) has none.")
-    hparams = {
+    hparams: dict[str, object] = {
         "image_size": c.pixels, "num_layers": c.layers, "num_tokens": c.codes, "channels": c.channels,
         "codebook_dim": c.code_dim, "hidden_dim": c.hidden, "num_resnet_blocks": c.resblocks,
         "smooth_l1_loss": c.reconstruction == "smooth_l1", "temperature": c.temperature,
@@ -175,7 +175,7 @@ def dvae_hparams(c: DVAEConfig) -> dict[str, Any]:
     return hparams | ({"reinmax": True} if c.reinmax else {})
 
 
-def clip_hparams(c: CLIPConfig) -> dict[str, Any]:
+def clip_hparams(c: CLIPConfig) -> dict[str, object]:
     """Raises ConfigError where DALLE-pytorch has no such judge."""
     if c.head_dim != 64:
         raise ConfigError(f"DALLE-pytorch's CLIP has heads of width 64, this one of {c.head_dim}.")
