@@ -94,7 +94,7 @@ def test_sigterm_before_there_is_anything_to_save_ends_with_the_status_of_a_stop
     with pytest.raises(SystemExit) as end:
         cli.main(["train"])
     assert end.value.code == cli.REQUEUE
-    assert "The same command goes on" in capsys.readouterr().err
+    assert "Give the same command again" in capsys.readouterr().err
     assert signal.getsignal(signal.SIGTERM) == before
 
 
