@@ -88,7 +88,7 @@ def test_functions_and_files_are_short():
     assert files <= LONG_FILES
 
 
-ANYS = 202
+ANYS = 193
 """How often a type is `Any` in all of src. It may only fall: who takes some away lowers the number."""
 
 

@@ -18,16 +18,18 @@ T = TypeVar("T", bound="DataclassInstance")
 
 
 def options(kind: type[T], args: list[str], command: str) -> T:
-    """A config from words and flags in any order, checked. Fields without a default are the words.
+    """A config from words and flags, checked. Fields without a default are the words.
 
-    tyro prints the help, names what is missing, and names the nearest flag for a wrong one.
+    tyro prints the help, names what is missing, and names the nearest flag for a wrong one; where a wrong one stands
+    before the words, it would take its value for a word.
     """
     import tyro
 
     fields = dataclasses.fields(kind)
     words = [f.name.upper() for f in fields if f.default is f.default_factory is dataclasses.MISSING]
-    if words and not args:
-        raise ConfigError(f"usage: tessera {command} {' '.join(words)} [options]. Try: tessera {command} --help")
+    if words and (not args or args[0].startswith("-")) and not {"-h", "--help"} & set(args):
+        usage = f"usage: tessera {command} {' '.join(words)} [options]"
+        raise ConfigError(f"{usage}; the names come before the options. Try: tessera {command} --help")
     marks = (
         tyro.conf.PositionalRequiredArgs, tyro.conf.PositionalMetavarFromFieldName, tyro.conf.OmitArgPrefixes,
     )  # fmt: skip

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, TypeVar
 
 import torch
 from annotated_types import Ge, Le
@@ -160,7 +160,7 @@ def read_yaml(path: Path) -> object:
 
 
 Size = Annotated[int, Ge(0), Le(2**31)]
-SAID: dict[str, tuple[str, Any]] = {
+SAID: dict[str, tuple[str, object]] = {
     "n_embed": ("model.params.n_embed", Size),
     "embed_dim": ("model.params.embed_dim", Size),
     "ch": ("model.params.ddconfig.ch", Size),

@@ -7,7 +7,6 @@ import zipfile
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -38,7 +37,7 @@ class Hollow:
     def __setitem__(self, key: object, value: object) -> None: ...
 
 
-def read(path: Path) -> Any:
+def read(path: Path) -> object:
     """The tensors and plain values in a .pt, .ckpt or .pkl file, by torch's restricted reader.
 
     Raises CheckpointError if the file is missing, cut off, not a torch file, or names code to run.
@@ -106,7 +105,7 @@ def guarded(path: Path | str) -> Iterator[None]:
             if not isinstance(error, RecursionError)
             else "nested too deeply"
         )
-        raise CheckpointError(f"{path} is not the checkpoint that it claims to be ({reason}).") from error
+        raise CheckpointError(f"{path} does not hold the checkpoint that it claims to be ({reason}).") from error
 
 
 def state_of(module: object) -> dict[str, Tensor]:

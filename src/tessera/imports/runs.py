@@ -7,7 +7,6 @@ import os
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
 import torch
 from safetensors import SafetensorError
@@ -169,7 +168,7 @@ def send_out(run: str, file: Path, form: str) -> list[str]:
     return [f"{file}: {checkpoint} as DALLE-pytorch {content.get('version', dalle_pytorch.VERSION)} saves it."]
 
 
-def _as_dalle_pytorch(model: nn.Module, checkpoint: Path) -> dict[str, Any]:
+def _as_dalle_pytorch(model: nn.Module, checkpoint: Path) -> dict[str, object]:
     if isinstance(model, TextToImage):
         tokenizer = image_tokens.load(checkpoint / "image_tokenizer")
         assert isinstance(tokenizer, Frozen)
@@ -183,4 +182,4 @@ def _as_dalle_pytorch(model: nn.Module, checkpoint: Path) -> dict[str, Any]:
     raise ConfigError(f"{checkpoint} holds a {type(model).__name__}, which DALLE-pytorch reads from its own files.")
 
 
-FORMATS: dict[str, Callable[[nn.Module, Path], dict[str, Any]]] = {"dalle-pytorch": _as_dalle_pytorch}
+FORMATS: dict[str, Callable[[nn.Module, Path], dict[str, object]]] = {"dalle-pytorch": _as_dalle_pytorch}

@@ -141,7 +141,7 @@ def clip_config(given: Mapping[str, Any]) -> CLIPConfig:
 # Settings -> options.
 
 
-def dalle_hparams(c: TextToImageConfig) -> dict[str, Any]:
+def dalle_hparams(c: TextToImageConfig) -> dict[str, object]:
     """Raises ConfigError where DALLE-pytorch has no such model."""
     t = c.transformer
     wanted = {"norm": "layer", "qk_norm": False, "ff": "geglu", "ff_mult": 4.0, "bias": True, "layer_scale": True}
@@ -165,12 +165,12 @@ def dalle_hparams(c: TextToImageConfig) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def dvae_hparams(c: DVAEConfig) -> dict[str, Any]:
+def dvae_hparams(c: DVAEConfig) -> dict[str, object]:
     """Raises ConfigError where DALLE-pytorch has no such image tokenizer."""
     q = c.quantizer
     if not isinstance(q, Gumbel):
         raise ConfigError(f"DALLE-pytorch's DiscreteVAE has the quantizer gumbel; this one has {kind_of(q)}.")
-    hparams = {
+    hparams: dict[str, object] = {
         "image_size": c.pixels, "num_layers": c.layers, "num_tokens": q.codes, "channels": c.channels,
         "codebook_dim": q.code_dim, "hidden_dim": c.hidden, "num_resnet_blocks": c.resblocks,
         "smooth_l1_loss": c.reconstruction == "smooth_l1", "temperature": q.temperature,
@@ -179,7 +179,7 @@ def dvae_hparams(c: DVAEConfig) -> dict[str, Any]:
     return hparams | ({"reinmax": True} if q.reinmax else {})
 
 
-def clip_hparams(c: CLIPConfig) -> dict[str, Any]:
+def clip_hparams(c: CLIPConfig) -> dict[str, object]:
     """Raises ConfigError where DALLE-pytorch has no such judge."""
     if c.head_dim != 64:
         raise ConfigError(f"DALLE-pytorch's CLIP has heads of width 64, this one of {c.head_dim}.")

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from torch import Tensor, nn
 
 from tessera.imports.dalle_pytorch.names import dalle_names, dvae_names, foreign, openai_name
@@ -15,7 +13,7 @@ from tessera.models.vqgan import VQGAN
 from tessera.nn.rotary import ROUND_DALLE1, angles_dalle1
 
 
-def exported(model: TextToImage, image: nn.Module, epoch: int = 0) -> dict[str, Any]:
+def exported(model: TextToImage, image: nn.Module, epoch: int = 0) -> dict[str, object]:
     """The dict that train_dalle.py of 1.6.6 saves. Raises ConfigError where DALLE-pytorch has no such model."""
     hparams = dalle_hparams(model.config)
     params, kind, state = exported_tokenizer(image)
@@ -53,7 +51,7 @@ def rotary_table(model: TextToImage) -> Tensor | None:
     return ROUND_DALLE1[t.positions](angles_dalle1(model.layout, t.head_dim)).repeat_interleave(2, -1)[None]
 
 
-def exported_tokenizer(image: nn.Module) -> tuple[dict[str, Any] | None, str, dict[str, Tensor]]:
+def exported_tokenizer(image: nn.Module) -> tuple[dict[str, object] | None, str, dict[str, Tensor]]:
     """vae_params, vae_class_name and weights of an image tokenizer, as they stand in a dalle.pt."""
     state = dict(image.state_dict())
     if isinstance(image, VQGAN):
