@@ -12,7 +12,7 @@ from tessera.config import SampleConfig
 from tessera.errors import ConfigError
 from tessera.generate import choose as sample
 from tessera.generate import raster
-from tessera.generate.choose import Certainty, Unmeasured
+from tessera.generate.certainty import Certainty, Unmeasured
 from tessera.generate.decoder import Decoder, DrawingBatch, Drawn, Progress
 from tessera.generate.weights import prepare
 from tessera.models.text_to_image import TextToImage
