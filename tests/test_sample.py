@@ -30,6 +30,12 @@ def test_top_k_below_one_is_a_share_of_the_image_codes():
     assert keep(LOGITS).isfinite().sum(-1).tolist() == [2, 2]
 
 
+def test_what_is_not_asked_for_filters_nothing():
+    assert sample.filters(SampleConfig(), 5) == []
+    (warmer,) = sample.filters(SampleConfig(temperature=2.0), 5)
+    assert torch.equal(warmer(LOGITS), LOGITS / 2)
+
+
 def test_top_p_is_the_smallest_set():
     share = LOGITS.softmax(-1)
     kept = sample.top_p(LOGITS, 0.8).isfinite()
