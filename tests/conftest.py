@@ -25,6 +25,9 @@ SEAMS = [
     "tessera.models.text_to_image",
     "tessera.models.dvae",
     "tessera.generate.choose",
+    "tessera.generate.certainty",
+    "tessera.generate.guidance",
+    "tessera.generate.ahead",
     "tessera.generate.captions",
     "tessera.generate.raster",
 ]

@@ -200,11 +200,11 @@ def test_drawing_halves_the_batch_that_does_not_fit(monkeypatch):
     wanted = [p.codes for p in pipeline.stream(Request("a bird", count=8))]
     asked, steps = [], RasterDecoder.steps
 
-    def cramped(self, tokens, *args):
-        asked.append(len(tokens))
-        if len(tokens) > 2:
+    def cramped(self, batch):
+        asked.append(len(batch.tokens))
+        if len(batch.tokens) > 2:
             raise torch.OutOfMemoryError("CUDA out of memory")
-        return steps(self, tokens, *args)
+        return steps(self, batch)
 
     monkeypatch.setattr(RasterDecoder, "steps", cramped)
     with pytest.warns(UserWarning, match="Memory ran out") as warned:

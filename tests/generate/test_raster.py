@@ -12,7 +12,7 @@ from tessera.config import SampleConfig
 from tessera.errors import ConfigError
 from tessera.generate import choose as sample
 from tessera.generate import raster
-from tessera.generate.choose import Certainty, Unmeasured
+from tessera.generate.certainty import Certainty, Unmeasured
 from tessera.generate.decoder import Decoder, DrawingBatch, Drawn, Progress
 from tessera.generate.weights import prepare
 from tessera.models.text_to_image import TextToImage
@@ -28,6 +28,12 @@ def test_top_k_counts_exactly():
 def test_top_k_below_one_is_a_share_of_the_image_codes():
     keep = sample.filters(SampleConfig(top_k=0.4), 5)[-1]
     assert keep(LOGITS).isfinite().sum(-1).tolist() == [2, 2]
+
+
+def test_what_is_not_asked_for_filters_nothing():
+    assert sample.filters(SampleConfig(), 5) == []
+    (warmer,) = sample.filters(SampleConfig(temperature=2.0), 5)
+    assert torch.equal(warmer(LOGITS), LOGITS / 2)
 
 
 def test_top_p_is_the_smallest_set():

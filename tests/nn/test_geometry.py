@@ -81,13 +81,15 @@ def test_large_grids_take_the_bands(name):
 
 @pytest.mark.parametrize("name", NAMES)
 def test_one_query_sees_what_the_dense_mask_shows(name):
+    """Whether every key of the layout is there, or the keys end at the query."""
     layout = Layout(text=4, grid=6)
     sight = Visibility(name, layout)
     q, k, v = torch.randn(3, 2, 3, layout.length, 8)
     whole = sight._dense(q, k, v)
     for i in range(layout.length):
-        alone = sight.together(q[:, :, i : i + 1], k, v, torch.tensor([i]))
-        assert (alone[:, :, 0] - whole[:, :, i]).abs().max() < 1e-5
+        for end in (i + 1, layout.length):
+            alone = sight.together(q[:, :, i : i + 1], k[:, :, :end], v[:, :, :end], torch.tensor([i]))
+            assert (alone[:, :, 0] - whole[:, :, i]).abs().max() < 1e-5
 
 
 @pytest.mark.parametrize("count", [1, 3])

@@ -11,7 +11,8 @@ from torch import Tensor
 from tessera.config import SampleConfig
 from tessera.errors import ConfigError
 from tessera.generate.ahead import window
-from tessera.generate.choose import Certainty, Sampler, Unmeasured, check_finite
+from tessera.generate.certainty import Measure, Unmeasured
+from tessera.generate.choose import Sampler, check_finite
 from tessera.generate.decoder import Decoder, DrawingBatch, Drawn, Progress
 from tessera.generate.guidance import guidance
 from tessera.machine.device import few_rows
@@ -32,14 +33,9 @@ class RasterDecoder(Decoder):
     '-------------------------------- the last codes <---------------------------------------------'
     """
 
-    def __init__(
-        self,
-        model: TextToImage,
-        decode: Decode | None = None,
-        certainty: type[Certainty] | type[Unmeasured] = Unmeasured,
-    ):
+    def __init__(self, model: TextToImage, decode: Decode | None = None, certainty: Measure = Unmeasured):
         """`decode` is `model.decode` compiled for one shape; without it, only the keys seen so far are read.
-        `certainty` is what to note of log-probabilities and entropies."""
+        `certainty` is what is measured of log-probabilities and entropies."""
         self.model, self.decode, self.certainty = model, decode or model.decode, certainty
         self.settle: Callable[[Past], None] = Past.fix if decode else lambda past: None
 
@@ -76,7 +72,7 @@ class _Canvas:
     mask    - - - - - - x x x x
     """
 
-    def __init__(self, batch: DrawingBatch, vocab: int, certainty: type[Certainty] | type[Unmeasured]):
+    def __init__(self, batch: DrawingBatch, vocab: int, certainty: Measure):
         device, self.total = batch.tokens.device, batch.known.shape[1]
         self.done = prefix(batch.mask, batch.known)
         self.codes = batch.known.to(device, copy=True)

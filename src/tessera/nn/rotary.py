@@ -43,12 +43,10 @@ class Rotary(nn.Module):
 class NoRotary(nn.Module):
     """Turns nothing."""
 
-    nothing = torch.zeros(0)
+    def at(self, places: Index) -> tuple[()]:
+        return ()
 
-    def at(self, places: Index) -> Tensor:
-        return self.nothing
-
-    def forward(self, u: Float[Tensor, "B H T E"], turns: Tensor) -> Float[Tensor, "B H T E"]:
+    def forward(self, u: Float[Tensor, "B H T E"], turns: tuple[()]) -> Float[Tensor, "B H T E"]:
         return u
 
 
