@@ -51,7 +51,7 @@ WHERE = {
     14: "test_every_setting_of_a_vae_is_saved",
     15: "test_dvae.test_temperature_falls_with_progress_alone",
     16: "test_the_first_step_has_the_rate_that_was_asked_for",
-    17: "test_dvae.test_kl_is_a_batch_mean",
+    17: "test_quantize.test_kl_is_a_batch_mean",
     18: "test_cli.test_prompts_never_become_paths",
     19: "test_judge.test_the_pipeline_completes_with_any_tokenizer",
     20: "test_judge.test_text_is_continued_as_it_was_trained",

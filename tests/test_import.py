@@ -685,9 +685,9 @@ def test_a_model_trained_here_goes_out_and_comes_back_the_same(bird_folder, tmp_
         "2",
         "--model.hidden",
         "8",
-        "--model.codes",
+        "--model.quantizer.codes",
         "12",
-        "--model.code-dim",
+        "--model.quantizer.code-dim",
         "8",
     ]
     main(["train", "dvae-dalle1-256", *common, *vae, "--out", str(tmp_path / "vae")])
