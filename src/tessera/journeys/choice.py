@@ -109,15 +109,15 @@ def explained(config: LearnConfig, health: Health) -> Iterator[str]:
     """What `learn` would choose for these pictures and why, in lines."""
     machine = MachineConfig(device=config.device)
     r, c, found = recipe_for(config, health, machine), choose(config, health, machine), health.settings()
-    grid = "asked for" if config.grid else "the usual"
+    grid = "asked for" if config.grid else "the usual grid"
     yield f"{len(health.good):,} captioned pictures, {config.budget}, {choose_device(config.device).type}:"
     asked = "asked for" if config.pixels else f"the pictures allow {found['pixels']}, the recipe {r.pixels}"
     yield f"  pixels      {c.pixels:<12} {asked}"
-    yield f"  codes       {f'{c.grid} x {c.grid}':<12} {grid} grid, each of {FSQ(levels=c.levels).vocab:,} codes"
+    yield f"  codes       {f'{c.grid} x {c.grid}':<12} {grid}; {FSQ(levels=c.levels).vocab:,} different codes"
     yield f"  tokenizer   {f'width {c.hidden}':<12} from {r.tokenizer}"
     yield f"  prior       {f'{c.dim} x {c.depth}':<12} width and depth from {r.prior}; learning rate {rate(c.dim):g}"
     yield f"  batch       {c.batch:<12} from {r.prior}"
-    few = "few pictures" if c.dropout else "pictures enough"
+    few = f"the recipe for fewer than {r.pictures:,} pictures" if c.dropout else "not needed for so many pictures"
     yield f"  dropout     {c.dropout:<12} {few}"
     crops = f"crops of at least {c.crop:.0%}" if c.crop < 1 else "whole pictures"
     yield f"  views       {c.views:<12} {crops}, {'mirrored too' if c.flip else 'not mirrored: captions name sides'}"
