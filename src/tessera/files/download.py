@@ -73,7 +73,7 @@ def download(
     with FileLock(f"{target}.lock"):
         about = target.with_name(target.name + ".sha256")
         if target.is_file():
-            if about.is_file() and about.read_text().strip() != _sha256(target):
+            if about.is_file() and about.read_text().strip() != checksum(target):
                 raise CheckpointError(f"{target} has changed since it was downloaded; remove it to fetch it again.")
             return target
         part = target.with_name(target.name + ".part")
@@ -89,7 +89,7 @@ def download(
                         "path; or give the same command again to resume."
                     ) from error
                 time.sleep(0.2 * (tries - left))
-        found = _sha256(part)
+        found = checksum(part)
         if sha256 and found != sha256:
             part.unlink()
             raise CheckpointError(f"What came from {url} has the SHA-256 {found}, not {sha256}; it was deleted.")
@@ -252,6 +252,7 @@ def _from_store(url: str, done: int) -> Iterator[Opened]:
         raise OSError(f"{type(error).__name__}: {str(error)[:200]}") from error
 
 
-def _sha256(path: Path) -> str:
+def checksum(path: Path) -> str:
+    """The SHA-256 of a file's bytes."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
