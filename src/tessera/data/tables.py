@@ -133,7 +133,7 @@ def read_parquet(path: Path) -> list[Row]:
     except DataError:
         raise
     except Exception as error:  # the library's errors are of many kinds
-        raise DataError(f"{path} is not a whole Parquet file: {str(error)[:200] or type(error).__name__}.") from error
+        raise DataError(f"{path} is not a whole Parquet file: {str(error)[:200].rstrip('.') or type(error).__name__}.") from error
     rows = []
     for i in range(len(found[0])):
         where = f"{path.name}, row {i}"
