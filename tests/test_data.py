@@ -338,6 +338,20 @@ def test_packed_choices_are_spread_evenly_and_the_same_in_any_batch():
     assert not np.array_equal(scrambled(8, epochs.ravel(), index.ravel()), drawn)
 
 
+def test_packed_choices_are_two_rounds_of_splitmix64():
+    def slow(seed: int, epoch: int, index: int) -> int:
+        z = seed + epoch * 0x9E3779B97F4A7C15
+        for part in (index, 1):
+            z = (z + part) * 0xBF58476D1CE4E5B9 % 2**64
+            z = (z ^ (z >> 27)) * 0x94D049BB133111EB % 2**64
+            z ^= z >> 31
+        return z
+
+    epoch, index = np.array([0, 1, 2, 2]), np.array([0, 5, 5, 10**9])
+    wanted = [slow(7, int(e), int(i)) for e, i in zip(epoch, index, strict=True)]
+    assert scrambled(7, epoch, index).tolist() == wanted
+
+
 def test_too_long_captions_are_named_before_the_first_step():
     pairs = [Pair("fine.png", Path("fine.png"), ("a b",)), Pair("wordy.png", Path("wordy.png"), ("word " * 60,))]
     tokenizer = train_bpe(["a b"], 300)
