@@ -155,6 +155,12 @@ def test_coco_captions(tmp_path):
         assert found.skipped[0].reason == "the caption is empty"
 
 
+def test_captions_that_are_no_table_are_a_sentence(tmp_path):
+    (tmp_path / "list.json").write_text("[1]")
+    with pytest.raises(DataError, match=r"list\.json is not a COCO captions file: it does not hold an object"):
+        scan(str(tmp_path), str(tmp_path / "list.json"))
+
+
 def test_a_folder_without_pairs_or_without_itself(tmp_path):
     with pytest.raises(ConfigError, match="does not exist"):
         scan(str(tmp_path / "nowhere"))
@@ -395,7 +401,7 @@ def test_packed_codes_are_what_encoding_gives_and_resume(bird_folder, tmp_path, 
     assert PART == 256
 
 
-def test_one_packed_sample_is_that_of_its_batch(bird_folder, tmp_path):
+def test_one_packed_sample_is_that_of_its_batch(bird_folder, tmp_path, monkeypatch):
     pairs = list(scan(str(bird_folder)).pairs)[:6]
     codes = encode(pairs, Frozen(DiscreteVAE(TINY_DVAE)), tmp_path, 2, DataConfig(flip=True), 0)
     source = Packed(codes, Captions(pairs, train_bpe(["a b"], 300), 300, truncate=True), 0)
@@ -403,3 +409,5 @@ def test_one_packed_sample_is_that_of_its_batch(bird_folder, tmp_path):
     for place, (tokens, found) in zip(wanted, source.__getitems__(wanted), strict=True):
         assert torch.equal(source[place][0], tokens)
         assert torch.equal(source[place][1], found)
+    monkeypatch.setattr(codes, "views", lambda index: torch.arange(8).view(2, 4) + index)
+    assert source.plain(4)[1].tolist() == [4, 5, 6, 7], "held-out losses are measured on the middle square"

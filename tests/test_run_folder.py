@@ -159,7 +159,9 @@ def test_settings_without_config_json_are_those_of_the_checkpoint(bird_folder, v
         damage(run.folder / "config.json")
         with pytest.raises(ConfigError, match="seed: 0 -> 7"):
             run.open(dvae_config(bird_folder, run.folder, valid_every=0, seed=7))
-        assert "the settings are those of step-000006" in run.open(dvae_config(bird_folder, run.folder))[0]
+        (notice,) = run.open(dvae_config(bird_folder, run.folder))
+        assert "; the settings are those of step-000006" in notice
+        assert ".;" not in notice
         assert run.open(dvae_config(bird_folder, run.folder)) == []
 
 
