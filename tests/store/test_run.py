@@ -29,7 +29,7 @@ from tessera.store.state import read_state, write_state
 from tessera.train import trackers
 from tessera.train.engines.single import SingleEngine, SingleTrainee
 from tessera.train.job import build
-from tessera.train.keep import SPOILED, begin, newest
+from tessera.train.keep import SPOILED, Keeper, begin, newest
 from tessera.train.loop import train
 from tessera.train.optim import Schedule
 from tessera.train.track import JSONL
@@ -158,7 +158,9 @@ def test_settings_without_config_json_are_those_of_the_checkpoint(bird_folder, v
         damage(run.folder / "config.json")
         with pytest.raises(ConfigError, match="seed: 0 -> 7"):
             run.open(dvae_config(bird_folder, run.folder, valid_every=0, seed=7))
-        assert "the settings are those of step-000006" in run.open(dvae_config(bird_folder, run.folder))[0]
+        (notice,) = run.open(dvae_config(bird_folder, run.folder))
+        assert "; the settings are those of step-000006" in notice
+        assert ".;" not in notice
         assert run.open(dvae_config(bird_folder, run.folder)) == []
 
 
@@ -258,6 +260,7 @@ OLD_DAMAGE = {
     "optimiser without moments": lambda c: (c / "optimizer/state.json").write_text('{"items": []}'),
     "no schedule": lambda c: rewrite_state(c, lambda s: s.pop("schedule")),
     "a step below 0": lambda c: rewrite_state(c, lambda s: s["at"].update(step=-1)),
+    "a count below 0": lambda c: rewrite_state(c, lambda s: s["at"].update(stale=-1)),
     "another step": lambda c: rewrite_state(c, lambda s: s["at"].update(step=2)),
     "time is not a number": lambda c: rewrite_state(c, lambda s: s["at"].update(elapsed=float("nan"))),
     "scale is a text": lambda c: rewrite_state(c, lambda s: s["schedule"].update(scale="1")),
@@ -505,6 +508,41 @@ def test_a_half_written_checkpoint_is_never_listed_and_is_cleared_away(bird_fold
     assert len({p.name for p in run.folder.iterdir()} - before) == 1
     run.open(dvae_config(bird_folder, run.folder))
     assert {p.name for p in run.folder.iterdir()} == before
+
+
+def test_what_a_process_that_is_gone_left_half_written_is_cleared_away(bird_folder, vae, tmp_path):
+    run = copied(vae, tmp_path / "vae")
+    left = [folder / f".tessera-{own.HOST}-{2**40}-x.json" for folder in (run.folder, run.samples)]
+    for path in left:
+        path.write_text("{")
+    run.open(dvae_config(bird_folder, run.folder))
+    assert not any(path.exists() for path in left)
+
+
+def test_no_rank_writes_into_a_checkpoint_before_the_first_has_begun_it(bird_folder, tmp_path, monkeypatch):
+    done: list[str] = []
+
+    class Told(SingleEngine):
+        def barrier(self) -> None:
+            done.append("all meet")
+
+    begin, commit = Run.begin, Run.commit
+    save = SingleTrainee.save
+    monkeypatch.setattr(SingleTrainee, "save", lambda *args: done.append("save") or save(*args))
+    monkeypatch.setattr(Run, "begin", lambda *args: done.append("begin") or begin(*args))
+    monkeypatch.setattr(Run, "commit", lambda *args: done.append("commit") or commit(*args))
+    config, run = dvae_config(bird_folder, tmp_path, steps=1, valid_every=0), Run(tmp_path)
+    objective = build(config)
+    run.open(config)
+    train(config, objective, Told(PLAIN), run, Heard(), preview)
+    assert done[:6] == ["begin", "all meet", "save", "all meet", "commit", "all meet"]
+
+
+def test_a_checkpoint_is_saved_once_for_a_step(bird_folder, tmp_path, monkeypatch):
+    steps, save = [], Keeper.save
+    monkeypatch.setattr(Keeper, "save", lambda self, **how: steps.append(self.at.step) or save(self, **how))
+    go(dvae_config(bird_folder, tmp_path, valid_every=0))
+    assert steps == [0, 3, 6]
 
 
 class Listening(SingleEngine):

@@ -86,6 +86,18 @@ def test_a_worker_that_dies_while_the_run_stops_is_the_stop(bird_folder, tmp_pat
     assert Run(tmp_path).latest().name == "step-000003"
 
 
+def test_a_worker_that_dies_by_itself_is_not_the_end_of_training(bird_folder, tmp_path, monkeypatch):
+    from tessera.train.objectives.dvae import TrainDVAE
+
+    def dying(self, start, rank=0, world=1):
+        yield from ()
+        raise WorkerDied("killed")
+
+    monkeypatch.setattr(TrainDVAE, "batches", dying)
+    with pytest.raises(WorkerDied, match="killed"):
+        go(dvae_config(bird_folder, tmp_path, valid_every=0, save_every=99))
+
+
 def test_sigterm_before_there_is_anything_to_save_ends_with_the_status_of_a_stop(monkeypatch, capsys):
     def work(args: list[str]) -> None:
         os.kill(os.getpid(), signal.SIGTERM)

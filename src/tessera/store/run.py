@@ -108,7 +108,7 @@ class Run:
         try:
             return _settings(path), ""
         except CheckpointError as error:
-            wrong = f"{path} is missing" if not path.exists() else str(error)
+            wrong = f"{path} is missing" if not path.exists() else str(error).rstrip(".")
         for checkpoint in reversed(self.checkpoints()):
             with suppress(CheckpointError):
                 verify(checkpoint, lambda name: name == SETTINGS)
@@ -254,7 +254,7 @@ def checkpoint_of(path: str | Path) -> Path:
         try:
             verify(checkpoint, _drawn_with)
         except CheckpointError as error:
-            damage.append(str(error))
+            damage.append(str(error).rstrip("."))
             continue
         if damage:
             warnings.warn(f"{'; '.join(damage)}. Taking {checkpoint} instead.", stacklevel=2)
