@@ -319,7 +319,7 @@ def test_best_names_nothing_but_a_checkpoint_of_this_run(vae, tmp_path, content)
     run, told = copied(vae, tmp_path / "vae"), Heard()
     (run.folder / "best").write_bytes(content)
     assert run.best().name == checkpoint_of(run.folder).name == "step-000006"
-    newest(saved.read(run.latest()), run, told)
+    newest({"model": saved.read(run.latest())}, run, told)
     assert "does not name a checkpoint of this run" in told.notices[0]
 
 
@@ -661,7 +661,7 @@ def test_optimiser_state_of_another_shape_goes_back_to_the_checkpoint_before(bir
     next(iter(state["moments"].values()))["exp_avg"] = torch.zeros(7, 7)
     shutil.rmtree(folder)
     write_state(folder, state)
-    assert newest(build(dvae_config(bird_folder, run.folder)).model, run, told).at.step == 3
+    assert newest(build(dvae_config(bird_folder, run.folder)).networks, run, told).at.step == 3
     assert "exp_avg of" in told.notices[0]
 
 
