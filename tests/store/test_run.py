@@ -349,7 +349,7 @@ def test_a_link_with_a_checkpoints_name_is_passed_over_and_nothing_behind_it_is_
     with pytest.warns(UserWarning, match=r"step-000006 is damaged: it is a link.*Taking .*step-000003"):
         assert checkpoint_of(run.folder).name == "step-000003"
     told = Heard()
-    assert newest(saved.read(vae / "step-000003"), run, told).at.step == 3
+    assert newest({"model": saved.read(vae / "step-000003")}, run, told).at.step == 3
     assert any("step-000006 is damaged: it is a link" in notice for notice in told.notices)
     go(dvae_config(bird_folder, run.folder, valid_every=0))
     assert not (run.folder / "step-000006").is_symlink()

