@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from tessera.cli.screen import say
-from tessera.config import TrainConfig
+from tessera.config import EvaluateConfig, TrainConfig
 from tessera.config.merging import check
 from tessera.config.presets import PRESETS
 from tessera.errors import ConfigError
@@ -44,7 +44,9 @@ def options(default: T, args: list[str], usage: str, more: str = "") -> T:
         default=default,
         prog=f"tessera {usage}",
         description=f"{(type(default).__doc__ or '').strip()} {more}",
-        config=(tyro.conf.AvoidSubcommands,) if isinstance(default, TrainConfig) else (tyro.conf.OmitArgPrefixes,),
+        config=(tyro.conf.AvoidSubcommands,)
+        if isinstance(default, TrainConfig | EvaluateConfig)
+        else (tyro.conf.OmitArgPrefixes,),
     )
     check(config)
     return config

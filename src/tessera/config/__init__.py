@@ -1,6 +1,7 @@
 """Every setting, as frozen dataclasses: one table per part of the house. It knows no torch."""
 
 from tessera.config.drawing import DrawingConfig, Request, SampleConfig, request
+from tessera.config.evaluation import CompareConfig, EvaluateConfig, PicturesConfig
 from tessera.config.learning import LearnConfig
 from tessera.config.networks import (
     MODELS,
@@ -25,7 +26,8 @@ from tessera.config.training import (
 )
 
 __all__ = [
-    "MODELS", "CLIPConfig", "DVAEConfig", "DataConfig", "DrawingConfig", "LearnConfig", "MachineConfig",
-    "NetworkConfig", "OptimConfig", "PatternName", "Request", "SampleConfig", "TextToImageConfig", "TokensConfig",
-    "TrackConfig", "TrainConfig", "TransformerConfig", "kind_of", "request", "seconds", "to_dict", "train_config",
+    "MODELS", "CLIPConfig", "CompareConfig", "DVAEConfig", "DataConfig", "DrawingConfig", "EvaluateConfig",
+    "LearnConfig", "MachineConfig", "NetworkConfig", "OptimConfig", "PatternName", "PicturesConfig", "Request",
+    "SampleConfig", "TextToImageConfig", "TokensConfig", "TrackConfig", "TrainConfig", "TransformerConfig", "kind_of",
+    "request", "seconds", "to_dict", "train_config",
 ]  # fmt: skip

@@ -41,8 +41,9 @@ class EvaluateConfig(SampleConfig):
     """A clip run that ranks captions; it must have had no part in the training or the ranking of drawings."""
     guidance: Guidance = 2.0
     """Guidance scale of the drawings; 1 is off."""
-    learned: CountOrZero = 0
-    """Look at no more than this many of the learned pictures; 0 looks at all, which the verdict on copying needs."""
+    photographs: CountOrZero = 0
+    """Look at no more than this many learned pictures, and as many held-out ones; 0 looks at every learned one, which
+    the verdict on copying needs."""
     ranked: CountOrZero = 50
     """Pictures whose caption is ranked among 100 by the model's own likelihood."""
     out: str = ""

@@ -13,9 +13,10 @@ from torch import Tensor
 
 from tessera.config import SampleConfig
 from tessera.data.sources import Pair
-from tessera.evaluate.kept import Arrays, Kept, of_file
+from tessera.evaluate.kept import Arrays, Kept, digest, of_file
 from tessera.evaluate.looking import Ahead
 from tessera.generate.pipeline import Pipeline
+from tessera.store.checkpoint import CHECKSUMS, SETTINGS
 
 
 @dataclass(frozen=True)
@@ -75,4 +76,4 @@ def draw(
 def digest_of(checkpoint: Path) -> str:
     """Equal for checkpoints that draw the same: the weights of the model and of both tokenizers."""
     files = sorted(p for name in ("", "image_tokenizer", "text_tokenizer") for p in (checkpoint / name).glob("*"))
-    return " ".join(of_file(p) for p in files if p.is_file() and p.name not in ("run.json", "checksums.json"))
+    return digest([of_file(p) for p in files if p.is_file() and p.name not in (SETTINGS, CHECKSUMS)])

@@ -88,7 +88,7 @@ def write(folder: Path, evaluation: Evaluation) -> Path:
 
 
 def read(path: str | Path) -> Evaluation:
-    """The evaluation of a run, of an evaluation's folder, or in a file. Raises ConfigError that says how to make one."""
+    """The evaluation of a run, in a folder or in a file. Raises ConfigError that says how to make one."""
     folder = Path(path).expanduser()
     for place in (folder, folder / NAME, folder / "evaluation" / NAME):
         if place.is_file():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from tessera.config import EvaluateConfig
 from tessera.data.check import check
 from tessera.data.sources import Pair
 from tessera.errors import CheckpointError, ConfigError, DataError
+from tessera.evaluate.drawings import digest_of
 from tessera.evaluate.features import Features
 from tessera.evaluate.kept import Kept
 from tessera.evaluate.likelihood import unigram_codes
@@ -34,7 +36,6 @@ class Ground:
     """A run with everything that its drawings are compared with."""
 
     subject: Subject
-    checkpoint: Path
     looker: Looker
     kept: Kept
     learned: list[Pair]
@@ -52,6 +53,14 @@ class Ground:
     senseless: Tensor
     """Decoded from codes that were drawn by how often each is used, as many as there are held-out pictures."""
     senseless_look: Look
+
+    model: str
+    """Digest of the model and its tokenizers."""
+
+    @property
+    def name(self) -> str:
+        """Of the network that looks at pictures; nothing where none does."""
+        return self.looker.features.name
 
     @property
     def vocab(self) -> int:
@@ -79,9 +88,13 @@ def opened(run: str, config: EvaluateConfig) -> Subject:
     except (ConfigError, DataError) as error:
         if given:
             raise
-        raise type(error)(f"{error} If the pictures were moved, say where they are now: --data.path PICTURES.") from error
+        raise type(error)(
+            f"{error} If the pictures were moved, say where they are now: --data.path PICTURES."
+        ) from error
     if subject.image is None:
-        raise CheckpointError(f"{run} holds a {type(subject.model).__name__}, which makes no pictures; name a t2i or dvae run.")
+        raise CheckpointError(
+            f"{run} holds a {type(subject.model).__name__}, which makes no pictures; name a t2i or dvae run."
+        )
     return _all_held(subject, run, config) if unseen else subject
 
 
@@ -90,34 +103,34 @@ def _all_held(subject: Subject, run: str, config: EvaluateConfig) -> Subject:
     given, learned = [*subject.learned, *subject.held], []
     data = Run(run).config().data
     if data.path:
-        try:
+        with suppress(ConfigError, DataError):  # on another machine it is not there
             learned = check(data.path, data.captions).pairs
-        except (ConfigError, DataError):  # on another machine it is not there
-            pass
     return dataclasses.replace(subject, held=given, learned=learned)
 
 
-def prepared(run: str, config: EvaluateConfig, features: Features, kept: Kept, progress: Progress) -> Ground:
+def prepared(
+    run: str, config: EvaluateConfig, subject: Subject, features: Features, kept: Kept, progress: Progress
+) -> Ground:
     """Look at all photographs, at their reconstructions and at the floor.
 
     Raises DataError where too few held-out pictures can be read.
     """
-    subject = opened(run, config)
     looker = Looker(subject, features, kept)
-    held, pixels = subject.readable(spread(subject.held, HELD))
+    held, pixels = subject.readable(spread(subject.held, min(HELD, config.photographs or HELD)))
     if len(held) < FEWEST:
         raise DataError(
             f"{run} has {len(held)} held-out pictures that can be read; at least {FEWEST} are needed, and some dozens "
             f"for intervals that say something. Name more: tessera evaluate {run} --data.path PICTURES."
         )
-    wanted = spread(subject.learned, config.learned)
+    wanted = spread(subject.learned, config.photographs)
     learned, seen, coded = looker.photographs(wanted, progress("Looking at the learned pictures"))
     look = looker(pixels)
     again = looker.decoded(look.codes)
     codes = unigram_codes((seen or look).codes, len(held), subject.image.vocab, config.seed)  # type: ignore[union-attr]
     senseless = looker.decoded(codes)
     return Ground(
-        subject=subject, checkpoint=checkpoint_of(run), looker=looker, kept=kept, learned=learned, seen=seen, coded=coded,
-        held=held, pixels=pixels, look=look, again=again, again_look=looker(again, look.codes),
+        subject=subject, looker=looker, kept=kept, learned=learned, seen=seen,
+        coded=coded, held=held, pixels=pixels, look=look, again=again, again_look=looker(again, look.codes),
         senseless=senseless, senseless_look=looker(senseless, codes),
+        model=digest_of(checkpoint_of(run)),
     )  # fmt: skip

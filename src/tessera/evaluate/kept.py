@@ -5,8 +5,8 @@ from __future__ import annotations
 import hashlib
 import json
 import zipfile
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -34,16 +34,23 @@ class Kept:
         with suppress(OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile), np.load(path) as found:
             return {key: found[key] for key in found.files}
         arrays = make()
-        try:
+        with writing(self.folder):
             self.folder.mkdir(parents=True, exist_ok=True)
             with whole(path) as fresh, fresh.open("wb") as file:
                 np.savez(file, **arrays)  # type: ignore[arg-type]
-        except OSError as error:
-            raise ConfigError(
-                f"{path.parent} cannot be written: {error.strerror or error}. Make room and give the same command "
-                "again, or name another folder with --out."
-            ) from error
         return arrays
+
+
+@contextmanager
+def writing(folder: Path) -> Iterator[None]:
+    """Turn what the disk refuses into a sentence."""
+    try:
+        yield
+    except OSError as error:
+        raise ConfigError(
+            f"{folder} cannot be written: {error.strerror or error}. Make room and give the same command again, or "
+            "name another folder with --out."
+        ) from error
 
 
 def digest(about: Any) -> str:

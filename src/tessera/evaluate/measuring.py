@@ -4,15 +4,20 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from tessera.evaluate import distances, metrics
+from tessera.evaluate.distances import named
 from tessera.evaluate.figures import Figure
 from tessera.evaluate.intervals import Estimate, bootstrap, over_seeds, share
 from tessera.evaluate.looking import Look, floats, spread
+from tessera.evaluate.meanings import MEANINGS
 
 REFERENCE = 5000
 """Learned pictures that sets are compared with, at most."""
@@ -21,6 +26,7 @@ FEWEST = 3
 NEAREST = 5
 """Neighbours that bound a picture's surroundings, in precision, recall, density and coverage."""
 COMPONENTS = 64
+"""Of the Fréchet distance: a covariance of more channels than pictures says nothing."""
 
 
 def exact(value: float, count: int) -> Estimate:
@@ -34,31 +40,30 @@ def exact(value: float, count: int) -> Estimate:
 def likelihood(held: Tensor, learned: Tensor | None, floor: Tensor) -> list[Figure]:
     """Of nats [B, N] of held-out and of learned pictures, and of the unigram predictor's on the held-out ones."""
 
-    def line(name: str, scale: float, about: str) -> Figure:
-        of = [None if x is None else bootstrap(x.sum(1).double().numpy() * scale) for x in (held, floor, learned)]
-        assert of[0] is not None
-        return Figure(
-            name=name, group="likelihood", value=of[0], floor=of[1], ceiling=of[2], better="lower", about=about
+    def line(name: str, scale: float, meaning: str) -> Figure:
+        own, below, above = (
+            None if x is None else bootstrap(x.sum(1).double().numpy() * scale) for x in (held, floor, learned)
         )
+        assert own is not None
+        return Figure(
+            name=name, group="likelihood", value=own, floor=below, ceiling=above, better="lower",
+            about=MEANINGS[meaning],
+        )  # fmt: skip
 
-    per_code = "What the model pays for a code of a held-out picture, given its caption; the ceiling is what it pays on the pictures it learned."  # fmt: skip
-    return [
-        line("nats per code", 1 / held.shape[1], per_code),
-        line("bits per picture", 1 / math.log(2), "The same for a whole picture, as a file would be coded."),
-    ]
+    return [line("nats per code", 1 / held.shape[1], "nats"), line("bits per picture", 1 / math.log(2), "bits")]
 
 
 def caption_worth(true: Tensor, null: Tensor, other: Tensor | None) -> list[Figure]:
     """Of nats [B, N] of the same held-out pictures with their caption, with none, and with another picture's."""
-    saved = "Nats that the true caption saves on a held-out picture, against {}; 0 means that captions are not read."
+    zero = exact(0.0, len(true))
 
-    def line(name: str, without: Tensor, about: str) -> Figure:
+    def line(name: str, without: Tensor, meaning: str) -> Figure:
         gained = bootstrap((without - true).sum(1).double().numpy())
-        return Figure(name=name, group="caption", value=gained, floor=exact(0.0, len(true)), about=saved.format(about))
+        return Figure(name=name, group="caption", value=gained, floor=zero, about=MEANINGS[meaning])
 
     found = [line("caption against none, nats per picture", null, "none")]
     if other is not None:
-        found.append(line("caption against another's, nats per picture", other, "the caption of another picture"))
+        found.append(line("caption against another's, nats per picture", other, "other"))
     return found
 
 
@@ -66,11 +71,14 @@ def caption_ranks(ranks: Sequence[float], among: int) -> list[Figure]:
     """Of the true caption's ranks among so many, by the model's own likelihood of the picture."""
     count, best = len(ranks), exact(1.0, len(ranks))
     return [
-        Figure(name=f"true caption's mean rank among {among}", group="caption", value=bootstrap(ranks),
-               floor=exact((among + 1) / 2, count), ceiling=best, better="lower",
-               about="By the model's own likelihood of the picture; no judge is needed."),
-        Figure(name=f"true caption first among {among}", group="caption", value=share([r < 1.5 for r in ranks]),
-               floor=exact(1 / among, count), ceiling=best, about="Share of held-out pictures."),
+        Figure(
+            name=f"true caption's mean rank among {among}", group="caption", value=bootstrap(ranks), ceiling=best,
+            floor=exact((among + 1) / 2, count), better="lower", about=MEANINGS["rank"],
+        ),
+        Figure(
+            name=f"true caption first among {among}", group="caption", value=share([r < 1.5 for r in ranks]),
+            ceiling=best, floor=exact(1 / among, count), about=MEANINGS["first"],
+        ),
     ]  # fmt: skip
 
 
@@ -82,33 +90,31 @@ def tokenizer(pixels: Sequence[Tensor], looks: Sequence[Look], vocab: int, name:
     `looks` are of the same three."""
     held, kept, floor = looks
     a, b, c = map(floats, pixels)
+    one, count = exact(1.0, len(a)), len(a)
+
+    def line(label: str, value: Estimate, below: Estimate | None, above: Estimate | None, meaning: str) -> Figure:
+        better: Literal["higher", "lower"] = "lower" if meaning == "distance" else "higher"
+        return Figure(
+            name=label, group="tokenizer", value=value, floor=below, ceiling=above, better=better,
+            about=MEANINGS[meaning],
+        )  # fmt: skip
+
     found = [
-        Figure(name="PSNR of reconstructions, dB", group="tokenizer", value=bootstrap(psnrs(a, b)),
-               floor=bootstrap(psnrs(a, c)), about="Held-out pictures, encoded and decoded."),
-        Figure(name="SSIM of reconstructions", group="tokenizer", value=distances.ssim(a, b),
-               floor=distances.ssim(a, c), ceiling=exact(1.0, len(a))),
-    ]  # fmt: skip
-    if held.features.shape[1]:
-        found.append(
-            Figure(name=distances.named("distance of reconstructions", name), group="tokenizer", better="lower",
-                   value=bootstrap(cosines(held.features, kept.features)),
-                   floor=bootstrap(cosines(held.features, floor.features)), ceiling=exact(0.0, len(a)),
-                   about="1 - cosine of the features of a picture and of its reconstruction.")
-        )  # fmt: skip
+        line("PSNR of reconstructions, dB", bootstrap(psnrs(a, b)), bootstrap(psnrs(a, c)), None, "psnr"),
+        line("SSIM of reconstructions", distances.ssim(a, b), distances.ssim(a, c), one, "ssim"),
+    ]
+    if name:
+        far = [bootstrap(cosines(held.features, x.features)) for x in (kept, floor)]
+        found.append(line(named("distance of reconstructions", name), *far, exact(0.0, count), "distance"))
     if held.probabilities is not None and kept.probabilities is not None and floor.probabilities is not None:
-        agree = distances.class_agreement
-        found.append(
-            Figure(name=distances.named("class agreement", name), group="tokenizer", ceiling=exact(1.0, len(a)),
-                   value=agree(held.probabilities, kept.probabilities),
-                   floor=agree(held.probabilities, floor.probabilities),
-                   about="Share of reconstructions whose five likeliest classes hold the picture's own likeliest.")
-        )  # fmt: skip
+        agree = [distances.class_agreement(held.probabilities, p) for p in (kept.probabilities, floor.probabilities)]
+        found.append(line(named("class agreement", name), *agree, one, "agreement"))
     used, perplexity = metrics.usage(held.codes, vocab)
-    limit = exact(float(vocab), len(held))
+    limit = exact(float(vocab), count)
     return [
         *found,
-        Figure(name="codes in use", group="tokenizer", value=exact(float(used), len(held)), ceiling=limit),
-        Figure(name="perplexity of codes", group="tokenizer", value=exact(perplexity, len(held)), ceiling=limit),
+        line("codes in use", exact(float(used), count), None, limit, "usage"),
+        line("perplexity of codes", exact(perplexity, count), None, limit, "perplexity"),
     ]
 
 
@@ -120,10 +126,34 @@ def psnrs(a: Tensor, b: Tensor) -> np.ndarray:
 
 def cosines(a: Tensor, b: Tensor) -> np.ndarray:
     """1 - cosine of each pair of rows."""
-    return (1 - torch.nn.functional.cosine_similarity(a.double(), b.double())).numpy()
+    return (1 - F.cosine_similarity(a.double(), b.double())).numpy()
 
 
 # Drawings.
+
+
+@dataclass(frozen=True)
+class Sets:
+    """The drawings in groups, and what stands in their place for the other figures of a line."""
+
+    groups: Sequence[Look]
+    senseless: Look
+    coded: Look
+    held: Look | None
+
+    @property
+    def each(self) -> list[Sequence[Look]]:
+        """Model, floor, codes, ceiling."""
+        return [self.groups, [self.senseless], [self.coded], [self.held] if self.held else []]
+
+    @property
+    def size(self) -> int:
+        """Pictures in the smallest of them."""
+        return min(len(look) for looks in self.each for look in looks)
+
+    def equal(self) -> list[Sequence[Look]]:
+        """The same in parts of equally many pictures, for figures that depend on how many there are."""
+        return [[part for look in looks for part in parts(look, self.size)] for looks in self.each]
 
 
 def parts(look: Look, size: int) -> list[Look]:
@@ -131,60 +161,46 @@ def parts(look: Look, size: int) -> list[Look]:
     return [look[i : i + size] for i in range(0, len(look) - size + 1, size)]
 
 
-def drawings(
-    reference: Look, groups: Sequence[Look], senseless: Look, kept: Look | None, held: Look | None, name: str, seed: int
-) -> list[Figure]:
-    """Of drawings in groups, each against the reference's photographs; the floor, the codes' own line and the ceiling
-    are the same figures of other pictures in the drawings' place."""
+def drawings(reference: Look, sets: Sets, name: str, seed: int) -> list[Figure]:
+    """Of drawings against the reference's photographs. The floor, the codes' own line and the ceiling are the same
+    figures of other pictures in the drawings' place."""
     reference = reference[torch.tensor(spread(range(len(reference)), REFERENCE))]
-    sets = [groups, [senseless], [kept] if kept else None, [held] if held else None]
-    size = min(len(look) for looks in sets if looks for look in looks)
-    equal = [looks and [p for look in looks for p in parts(look, size)] for looks in sets]
+    real, size, equal = reference.features, sets.size, sets.equal()
 
-    def line(
-        label: str, better: str, about: str, of: Callable[[Look], Estimate], all_sets: Sequence, least: float = 0.0,
-        most: float = math.inf,
-    ) -> Figure:  # fmt: skip
-        value, floor, codes, ceiling = (
-            looks and over_seeds([of(look) for look in looks], least, most) for looks in all_sets
-        )
-        assert value is not None
-        return Figure(name=label, group="drawings", value=value, floor=floor or None, codes=codes or None,
-                      ceiling=ceiling or None, better=better, about=about)  # type: ignore[arg-type]  # fmt: skip
+    def kid(x: Look) -> Estimate:
+        return times(distances.kid(real, x.features, size=min(100, size), seed=seed), 1000)
 
-    real = reference.features
+    def frechet(x: Look) -> Estimate:
+        return distances.frechet_estimate(real, x.features, components=COMPONENTS, seed=seed)
+
     found = [
-        line(f"{distances.named('KID', name)} × 1000", "lower", "Distance of the drawings from the photographs; unbiased, so that sets of different sizes may be compared.",  # fmt: skip
-             lambda x: times(distances.kid(real, x.features, size=min(100, size), seed=seed), 1000), sets),
-        line(distances.frechet_name(name, COMPONENTS), "lower", f"Fréchet distance on {COMPONENTS} principal components of the photographs, of {size} pictures each.",  # fmt: skip
-             lambda x: distances.frechet_estimate(real, x.features, components=COMPONENTS, seed=seed), equal),
-    ]  # fmt: skip
-    memo: dict[int, dict[str, Estimate]] = {}
-
-    def of(what: str) -> Callable[[Look], Estimate]:
-        def measure(x: Look) -> Estimate:
-            if id(x) not in memo:
-                memo[id(x)] = distances.prdc(real, x.features, nearest=NEAREST)
-            return memo[id(x)][what]
-
-        return measure
-
-    for what, about in PRDC.items():
-        found.append(line(distances.named(what, name), "higher", f"{about} {size} pictures each.", of(what), equal))
+        _line(f"{named('KID', name)} × 1000", "lower", "kid", kid, sets.each, -math.inf),
+        _line(distances.frechet_name(name, COMPONENTS), "lower", "fd", frechet, equal, size=size),
+    ]
+    every = [[distances.prdc(real, x.features, nearest=NEAREST) for x in looks] for looks in equal]
+    for what in ("precision", "recall", "density", "coverage"):
+        most = math.inf if what == "density" else 1.0
+        found.append(_line(named(what, name), "higher", what, lambda e, w=what: e[w], every, most=most, size=size))
     if reference.probabilities is not None:
-        classes = len(distances.subject_classes(reference.probabilities))
-        about = f"Share of pictures with half of the probability on the {classes} classes that hold 90 % of the photographs' own."  # fmt: skip
-        own = lambda x: distances.subject_rate(reference.probabilities, x.probabilities)  # type: ignore[arg-type]
-        found.append(line(distances.named("subject rate", name), "higher", about, own, sets))
+        photographs = reference.probabilities
+        rate = lambda x: distances.subject_rate(photographs, x.probabilities)
+        classes = len(distances.subject_classes(photographs))
+        found.append(
+            _line(named("subject rate", name), "higher", "subject", rate, sets.each, most=1.0, classes=classes)
+        )
     return found
 
 
-PRDC = {
-    "precision": "Share of drawings that lie among photographs.",
-    "recall": "Share of photographs that lie among drawings.",
-    "density": "How many photographs' surroundings a drawing lies in, 1 for photographs.",
-    "coverage": "Share of photographs that have a drawing in their surroundings.",
-}
+def _line(
+    name: str, better: Literal["higher", "lower"], meaning: str, of: Callable[..., Estimate], sets: Sequence[Sequence],
+    least: float = 0.0, most: float = math.inf, **told: int,
+) -> Figure:  # fmt: skip
+    value, floor, coded, ceiling = (over_seeds([of(x) for x in xs], least, most) if xs else None for xs in sets)
+    assert value is not None
+    return Figure(
+        name=name, group="drawings", value=value, floor=floor, codes=coded, ceiling=ceiling, better=better,
+        about=MEANINGS[meaning].format(**told),
+    )  # fmt: skip
 
 
 def times(e: Estimate, scale: float) -> Estimate:

@@ -13,12 +13,12 @@ from PIL import Image
 from torch import Tensor
 
 from tessera.data.pictures import grid_image, to_image
-from tessera.evaluate.bars import bar, number
 from tessera.evaluate.figures import GROUPS, Evaluation, Figure
 from tessera.evaluate.intervals import Estimate
 from tessera.evaluate.looking import floats
 from tessera.evaluate.memorisation import RULE, Verdict
 from tessera.evaluate.report import STYLE, picture
+from tessera.evaluate.telling import bar, number
 from tessera.files.atomic import write_whole
 
 NAME = "evaluation.html"
@@ -28,12 +28,15 @@ DRAWN, SUSPECTS, OTHERS, CODED = 24, 12, 12, 12
 MORE = """
 .verdict{padding:1rem 1.4rem;border-radius:10px;background:#eef4ee;border-left:8px solid #4a8f4f;margin:1.2rem 0}
 .verdict.leans{background:#fbf4e3;border-color:#d19a1c}.verdict.copies{background:#fbeaea;border-color:#c23b3b}
-.verdict b{font-size:1.35rem;display:block}.figures{width:100%}.figures td{border-bottom:1px solid #eee;padding:.45rem .8rem
- .45rem 0;vertical-align:middle}.figures th{text-align:left;font-weight:600;font-size:.8rem;color:#555}.figures small{color:#777;
-display:block;max-width:24rem;line-height:1.3}.figures .n{white-space:nowrap;font-variant-numeric:tabular-nums}.figures .v{font-weight:600}
+.verdict b{font-size:1.35rem;display:block}
+table.figures{width:100%}.figures td{border-bottom:1px solid #eee;padding:.45rem .8rem .45rem 0;vertical-align:middle}
+.figures th{text-align:left;font-weight:600;font-size:.8rem;color:#555}
+.figures small{color:#777;display:block;max-width:24rem;line-height:1.3}
+.figures .n{white-space:nowrap;font-variant-numeric:tabular-nums}.figures .v{font-weight:600}
 .near{display:grid;grid-template-columns:repeat(auto-fill,minmax(310px,1fr));gap:16px}.near div{display:flex;gap:4px}
-.near img{width:33%;border-radius:4px;image-rendering:pixelated}h3{font-size:1rem;margin:1.4rem 0 .3rem}.maps{display:flex;gap:2rem;
-flex-wrap:wrap}.maps img{width:220px;image-rendering:pixelated}.key span{margin-right:1.4em;white-space:nowrap}.small{font-size:.85rem;color:#555}
+.near img{width:33%;border-radius:4px;image-rendering:pixelated}h3{font-size:1rem;margin:1.6rem 0 .3rem}
+.maps{display:flex;gap:2rem;flex-wrap:wrap}.maps img{width:220px;image-rendering:pixelated}
+.key span{margin-right:1.4em;white-space:nowrap}.small{font-size:.85rem;color:#555;font-weight:400}
 """
 TITLES = {
     "drawings": "Do the drawings look like the photographs?",
@@ -45,8 +48,9 @@ TITLES = {
 }
 KINDS = {"draws anew": "anew", "leans on its pictures": "leans", "copies": "copies"}
 KEY = (
-    "<p class='small key'><span>● the model, with its 95 % interval</span><span>left end: floor</span>"
-    "<span>◇ held-out pictures after the image tokenizer</span><span>right end: photographs, or the best there is</span></p>"
+    "<p class='small key'><span>● the model, with its 95 % interval</span><span>left end: floor, pictures without "
+    "sense</span><span>◇ codes: held-out pictures after the image tokenizer</span><span>right end: ceiling, "
+    "photographs</span></p>"
 )
 
 
@@ -87,8 +91,8 @@ def whole_page(shown: Shown) -> str:
     parts = [(name, content) for name, content in [*sections(shown), *about(e)] if content]
     body = "".join(f"<h2>{html.escape(name)}</h2>{content}" for name, content in parts)
     return (
-        f"<!doctype html><html lang=en><meta charset=utf-8><title>{html.escape(title)}</title><style>{STYLE}{MORE}</style>"
-        f"<h1>{html.escape(title)}</h1>{counts(e)}{verdict(e.verdict)}{body}</html>"
+        f"<!doctype html><html lang=en><meta charset=utf-8><title>{html.escape(title)}</title>"
+        f"<style>{STYLE}{MORE}</style><h1>{html.escape(title)}</h1>{counts(e)}{verdict(e.verdict)}{body}</html>"
     )
 
 
@@ -117,7 +121,11 @@ def brief(shown: Shown) -> list[tuple[str, str]]:
 
 def counts(e: Evaluation) -> str:
     n = e.pictures
-    drawn = f" {n['drawn']:,} drawings of held-out captions, guidance {number(e.settings['guidance'])}." if n["drawn"] else ""
+    drawn = (
+        f" {n['drawn']:,} drawings of held-out captions, guidance {number(e.settings['guidance'])}."
+        if n["drawn"]
+        else ""
+    )
     return (
         f"<p>{n['learned']:,} pictures learned, {n['held out']:,} held out; of them {n['learned, looked at']:,} and "
         f"{n['held out, looked at']:,} were looked at.{drawn}</p>"
@@ -167,10 +175,10 @@ def beside(rows: Sequence[Beside]) -> str:
     if not rows:
         return ""
     told = (
-        "<p class=small>Left the drawing, then the training picture that is nearest by what a network sees, then the one "
-        "nearest by pixels. Those that look most like copies come first. The number is the drawing's distance to its "
-        "nearest training picture, against that picture's distance to its own nearest: a copy has 0, a picture that is as "
-        "new as the others 1 or more.</p>"
+        "<p class=small>Left the drawing, then the training picture that is nearest by what a network sees, then the "
+        "one nearest by pixels. Those that look most like copies come first. The number is the drawing's distance to "
+        "its nearest training picture, against that picture's distance to its own nearest: a copy has 0, a picture "
+        "that is as new as the others 1 or more.</p>"
     )
     cells = (
         f"<figure><div>{''.join(image(p) for p in (b.drawing, b.seen, b.pixels))}</div>"
@@ -214,8 +222,9 @@ def words(e: Evaluation) -> str:
     if not e.words:
         return ""
     told = (
-        "<p class=small>Area under the ROC curve of a linear probe that was trained on photographs: 0.5 is chance, 1 is "
-        "always. Where photographs stay near 0.5, the network cannot see the word, and drawings cannot be blamed.</p>"
+        "<p class=small>Area under the ROC curve of a linear probe that was trained on photographs: 0.5 is chance, 1 "
+        "is always. Where photographs stay near 0.5, the network cannot see the word, and drawings are not to "
+        "blame.</p>"
     )
     cell = lambda x: f"<td class=n>{'' if x is None else f'{x:.2f}'}</td>"
     rows = (
@@ -227,7 +236,9 @@ def words(e: Evaluation) -> str:
 
 
 def about(e: Evaluation) -> list[tuple[str, str]]:
-    settings = "".join(f"<tr><td>{html.escape(k)}</td><td>{html.escape(str(v))}</td></tr>" for k, v in e.settings.items())
+    settings = "".join(
+        f"<tr><td>{html.escape(k)}</td><td>{html.escape(str(v))}</td></tr>" for k, v in e.settings.items()
+    )
     cost = "".join(f"<tr><td>{html.escape(k)}</td><td>{number(v)}</td></tr>" for k, v in e.cost.items())
     return [
         ("How the verdict is made", f"<p>{html.escape(RULE)}</p>" if e.verdict else ""),

@@ -40,7 +40,11 @@ SHOWN, MEASURED = 10, 64
 
 @torch.no_grad()
 def write(
-    run: Run, subject: Subject, drawn: Sequence[Picture], skipped: Sequence[Skip], codes: Tensor | None = None,
+    run: Run,
+    subject: Subject,
+    drawn: Sequence[Picture],
+    skipped: Sequence[Skip],
+    codes: Tensor | None = None,
     more: Sequence[tuple[str, str]] = (),
 ) -> dict[str, str]:
     """Write report.html and figures.json into the run folder; returns the figures that stand at its top.

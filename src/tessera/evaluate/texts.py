@@ -17,6 +17,7 @@ from tessera.evaluate.figures import Figure, Word
 from tessera.evaluate.intervals import Estimate
 from tessera.evaluate.likelihood import candidates
 from tessera.evaluate.looking import Look, floats, spread
+from tessera.evaluate.meanings import MEANINGS
 from tessera.evaluate.measuring import REFERENCE, exact
 from tessera.evaluate.text_fit import WordProbes, content_words, r_precision
 from tessera.generate.judge import CLIPJudge
@@ -46,7 +47,7 @@ def captions_read(judge: CLIPJudge, captions: Sequence[str]) -> Tensor:
     return torch.cat([judge.model.read(t, t < c.text_vocab).cpu() for t in tokens.split(ROWS)])
 
 
-def r_precision_figure(
+def judged(
     judge: CLIPJudge, asked: Sequence[Asked], pixels: Tensor, photographs: Tensor, held: Sequence[Pair],
     learned: Sequence[Pair], seed: int,
 ) -> Figure:  # fmt: skip
@@ -67,7 +68,7 @@ def r_precision_figure(
     return Figure(
         name=f"R-precision among {among}", group="text", value=estimates[0], ceiling=estimates[1],
         floor=exact(1 / max(1, among), estimates[0].count),
-        about="Share of drawings whose own caption fits best, by the judge; the ceiling is the judge's own on photographs.",
+        about=MEANINGS["r_precision"],
     )  # fmt: skip
 
 
@@ -93,6 +94,6 @@ def words(
         name=named(f"{len(probes.words)} words seen, AUC", name), group="text",
         value=probes.overall(drawn.features, prompts), ceiling=probes.overall(look.features, firsts),
         floor=probes.overall(senseless.features, firsts),
-        about="How well linear probes find the words of a caption in its drawing; 0.5 is chance, the ceiling is that of held-out photographs.",
+        about=MEANINGS["words"],
     )  # fmt: skip
     return figure, found

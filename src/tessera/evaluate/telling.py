@@ -1,8 +1,10 @@
-"""Numbers for people, and a figure's place between its floor and its ceiling as a small drawing."""
+"""Figures for people: numbers, a table for a screen, and a bar from floor to ceiling for a page."""
 
 from __future__ import annotations
 
-from tessera.evaluate.figures import Figure
+from collections.abc import Sequence
+
+from tessera.evaluate.figures import Evaluation, Figure
 from tessera.evaluate.intervals import Estimate
 
 WIDTH, EDGE = 240, 20
@@ -25,6 +27,24 @@ def told(e: Estimate | None) -> str:
     if e.low == e.value == e.high:
         return number(e.value)
     return f"{number(e.value)} [{number(e.low)}, {number(e.high)}]"
+
+
+def columns(rows: Sequence[Sequence[str]]) -> list[str]:
+    """A table as lines, its columns one under the other."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
+
+
+def summary(e: Evaluation) -> list[str]:
+    """The table on the screen: each figure with its interval, its floor and its ceiling."""
+    rows = [["", "model [95 %]", "floor", "codes", "ceiling"]]
+    for f in e.figures:
+        others = [number(x.value) if x else "" for x in (f.floor, f.codes, f.ceiling)]
+        rows.append([f.name, told(f.value), *others])
+    lines = columns(rows)
+    lines += [f"  {name}: {number(value)}" for name, value in e.cost.items()]
+    lines += [f"  {note}" for note in e.notes]
+    return lines + ([f"\nIt {e.verdict.word}. {e.verdict.reason}"] if e.verdict else [])
 
 
 def place(f: Figure, value: float) -> float:
