@@ -51,7 +51,7 @@ def measured(learned: Look, held: Look, drawn: Look, name: str) -> tuple[list[Fi
     ours, theirs, own = (space(x) for x in (learned, held, drawn))
     there = memorisation.nearness(ours, theirs, learned.codes, held.codes)
     here = memorisation.nearness(ours, own, learned.codes, drawn.codes)
-    c_t = memorisation.c_t(ours, theirs, own)
+    c_t = memorisation.c_t(ours, theirs, own, cells=1)  # held-out sets are small: cells would be smaller still
     label, places = name or "pixels", float(drawn.codes.shape[1])
     runs = [bootstrap(memorisation.longest_run(x.codes, learned.codes).numpy()) for x in (drawn, held)]
     found = [

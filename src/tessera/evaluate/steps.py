@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from tessera.config import EvaluateConfig
-from tessera.errors import DataError
+from tessera.errors import ConfigError, DataError
 from tessera.evaluate import copying, likelihood, measuring, texts
 from tessera.evaluate.drawings import Asked, asked, draw
 from tessera.evaluate.figures import Figure, Word
@@ -191,7 +191,7 @@ def _texts(config: EvaluateConfig, ground: Ground, drawn: Drawn, judge: CLIPJudg
                 ground.name,
             )  # fmt: skip
             found.figures.append(figure)
-        except DataError as error:
+        except (ConfigError, DataError) as error:  # scikit-learn is not here; captions without common words
             found.notes.append(str(error))
 
 
