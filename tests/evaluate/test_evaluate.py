@@ -23,7 +23,8 @@ from tessera.generate.pipeline import Pipeline
 from tessera.journeys import birds
 
 CONFIG = EvaluateConfig(count=24, seeds=2, features="colours", ranked=3, batch=8, device="cpu")
-SMALL = "--machine.device cpu --data.workers 0 --valid-every 0 --preview-every 0 --data.holdout 0.4".split()
+SMALL = ["--machine.device", "cpu", "--data.workers", "0", "--valid-every", "0", "--preview-every", "0",
+         "--data.holdout", "0.4"]  # fmt: skip
 
 
 class Colours:
