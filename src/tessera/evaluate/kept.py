@@ -17,6 +17,8 @@ from tessera.errors import ConfigError
 from tessera.files.atomic import whole
 
 Arrays = dict[str, np.ndarray]
+UNREADABLE = (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile)
+"""What numpy makes of a file that is missing or damaged."""
 
 
 class Kept:
@@ -31,7 +33,7 @@ class Kept:
         A damaged file is made again. Raises ConfigError where the folder cannot be written.
         """
         path = self.folder / f"{name}-{digest(about)}.npz"
-        with suppress(OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile), np.load(path) as found:
+        with suppress(*UNREADABLE), path.open("rb") as file, np.load(file) as found:
             return {key: found[key] for key in found.files}
         arrays = make()
         with writing(self.folder):
