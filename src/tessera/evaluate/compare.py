@@ -79,12 +79,14 @@ def compare(evaluations: Sequence[Evaluation]) -> Comparison:
     lines = []
     for name in names:
         found = tuple(figures.get(name) for figures in by_name)
-        changes = tuple(
-            "noise" if found[0] is None or other is None else change(found[0], other) if same else "unknown"
-            for other, same in zip(found[1:], alike, strict=True)
-        )
+        rows = zip(found[1:], alike, strict=True)
+        changes = tuple(_changed(found[0], other) if same else "unknown" for other, same in rows)
         lines.append(Line(name, found, changes))
     return Comparison(tuple(e.run for e in evaluations), tuple(lines), warnings)
+
+
+def _changed(first: Figure | None, other: Figure | None) -> Change:
+    return "noise" if first is None or other is None else change(first, other)
 
 
 def _unlike(first: Evaluation, other: Evaluation) -> list[str]:

@@ -104,11 +104,12 @@ def tokenizer(pixels: Sequence[Tensor], looks: Sequence[Look], vocab: int, name:
         line("SSIM of reconstructions", distances.ssim(a, b), distances.ssim(a, c), one, "ssim"),
     ]
     if name:
-        far = [bootstrap(cosines(held.features, x.features)) for x in (kept, floor)]
-        found.append(line(named("distance of reconstructions", name), *far, exact(0.0, count), "distance"))
+        near, far = (bootstrap(cosines(held.features, x.features)) for x in (kept, floor))
+        found.append(line(named("distance of reconstructions", name), near, far, exact(0.0, count), "distance"))
     if held.probabilities is not None and kept.probabilities is not None and floor.probabilities is not None:
-        agree = [distances.class_agreement(held.probabilities, p) for p in (kept.probabilities, floor.probabilities)]
-        found.append(line(named("class agreement", name), *agree, one, "agreement"))
+        agree = lambda p: distances.class_agreement(held.probabilities, p)  # type: ignore[arg-type]
+        own, other = agree(kept.probabilities), agree(floor.probabilities)
+        found.append(line(named("class agreement", name), own, other, one, "agreement"))
     used, perplexity = metrics.usage(held.codes, vocab)
     limit = exact(float(vocab), count)
     return [
