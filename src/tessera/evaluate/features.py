@@ -70,7 +70,7 @@ def load(name: str, device: str = "auto") -> Features:
     return FEATURES[kind](place, choose_device(device))
 
 
-@torch.inference_mode()
+@torch.no_grad()
 def seen(features: Features, pictures: Tensor | Iterable[Tensor], rows: int = 16) -> Seen:
     """What a network makes of many pictures [C, S, S] in 0 ... 1, `rows` at a time; gray ones and ones with
     transparency too. Raises DataError where there are none."""
@@ -141,8 +141,8 @@ class Nothing:
 
 SIDES = {"lite0": 224, "lite2": 260}
 SHA256 = {
-    "lite0": "",
-    "lite2": "",
+    "lite0": "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db",
+    "lite2": "9656183eaeafe8cbf0cf560089305d34668787f6a26377ccbe5be192ed3f855d",
     "inception": "6726825d0af5f729cebd5821db510b11b1cfad8faad88a03f1befd49fb9129b2",
 }
 """Of the weights that a name promises. The last is the file that both pytorch-fid and torch-fidelity publish."""
