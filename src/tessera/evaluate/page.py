@@ -29,14 +29,18 @@ MORE = """
 .verdict{padding:1rem 1.4rem;border-radius:10px;background:#eef4ee;border-left:8px solid #4a8f4f;margin:1.2rem 0}
 .verdict.leans{background:#fbf4e3;border-color:#d19a1c}.verdict.copies{background:#fbeaea;border-color:#c23b3b}
 .verdict b{font-size:1.35rem;display:block}
-table.figures{width:100%}.figures td{border-bottom:1px solid #eee;padding:.45rem .8rem .45rem 0;vertical-align:middle}
+table.figures{width:100%}.lines{table-layout:fixed}.lines th:nth-child(n+4){width:3.9rem}
+.lines th:nth-child(2){width:11.5rem}.lines th:nth-child(3){width:15.5rem}
+.figures td{border-bottom:1px solid #eee;padding:.45rem .8rem .45rem 0;vertical-align:middle}
 .figures th{text-align:left;font-weight:600;font-size:.8rem;color:#555}
 .figures small{color:#777;display:block;max-width:24rem;line-height:1.3}
 .figures .n{white-space:nowrap;font-variant-numeric:tabular-nums}.figures .v{font-weight:600}
 .near{display:grid;grid-template-columns:repeat(auto-fill,minmax(310px,1fr));gap:16px}.near div{display:flex;gap:4px}
 .near img{width:33%;border-radius:4px;image-rendering:pixelated}h3{font-size:1rem;margin:1.6rem 0 .3rem}
+.glance{display:grid;grid-template-columns:repeat(auto-fit,minmax(220px,1fr));gap:14px;margin:1.2rem 0}
+.glance div{background:#f3f1ec;border-radius:10px;padding:.8rem 1rem}.glance b{font-size:1.5rem;display:block}
 .maps{display:flex;gap:2rem;flex-wrap:wrap}.maps img{width:220px;image-rendering:pixelated}
-.key span{margin-right:1.4em;white-space:nowrap}.small{font-size:.85rem;color:#555;font-weight:400}
+.key span{margin-right:1.4em}.small{font-size:.85rem;color:#555;font-weight:400}
 """
 TITLES = {
     "drawings": "Do the drawings look like the photographs?",
@@ -92,7 +96,8 @@ def whole_page(shown: Shown) -> str:
     body = "".join(f"<h2>{html.escape(name)}</h2>{content}" for name, content in parts)
     return (
         f"<!doctype html><html lang=en><meta charset=utf-8><title>{html.escape(title)}</title>"
-        f"<style>{STYLE}{MORE}</style><h1>{html.escape(title)}</h1>{counts(e)}{verdict(e.verdict)}{body}</html>"
+        f"<style>{STYLE}{MORE}</style><h1>{html.escape(title)}</h1>{counts(e)}{verdict(e.verdict)}{glance(e.figures)}"
+        f"{body}</html>"
     )
 
 
@@ -113,7 +118,13 @@ def brief(shown: Shown) -> list[tuple[str, str]]:
     """For the page of `learn`: verdict and figures, and the drawings that look most like copies."""
     style = f"<style>{MORE}</style>"
     return [
-        ("How good it is", style + verdict(shown.evaluation.verdict) + tables(shown.evaluation.figures)),
+        (
+            "How good it is",
+            style
+            + verdict(shown.evaluation.verdict)
+            + glance(shown.evaluation.figures)
+            + tables(shown.evaluation.figures),
+        ),
         ("Drawings beside their nearest training pictures", beside(shown.beside[:SUSPECTS])),
         ("What was not measured", notes(shown.evaluation)),
     ]
@@ -138,6 +149,32 @@ def verdict(found: Verdict | None) -> str:
     return f"<div class='verdict {KINDS[found.word]}'><b>It {found.word}.</b>{html.escape(found.reason)}</div>"
 
 
+GLANCE = {
+    "subject rate": "of the drawings show the photographs' subject; of the photographs themselves {}",
+    "R-precision": "of the drawings fit their own caption best; photographs {}",
+    "true caption first": "of held-out pictures are told from their caption; by chance {floor}",
+    "words seen": "is how well words are seen in drawings, 0.5 is chance; in photographs {}",
+    "class agreement": "of held-out pictures stay recognisable as codes; of senseless pictures {floor}",
+}
+"""What stands at the top of the page, by a part of a figure's name."""
+
+
+def glance(figures: Sequence[Figure]) -> str:
+    """Four figures that need no explanation."""
+    cards = []
+    for part, words in GLANCE.items():
+        for f in figures:
+            if part in f.name and len(cards) < 4:
+                of = number if "AUC" in f.name else percent
+                ends = [of(x.value) if x else "unknown" for x in (f.ceiling, f.floor)]
+                cards.append(f"<div><b>{of(f.value.value)}</b>{words.format(ends[0], floor=ends[1])}</div>")
+    return f"<div class=glance>{''.join(cards)}</div>" if cards else ""
+
+
+def percent(share: float) -> str:
+    return f"{share:.0%}"
+
+
 def tables(figures: Sequence[Figure]) -> str:
     """The figures by group, each on its scale from floor to ceiling."""
     parts = []
@@ -145,7 +182,7 @@ def tables(figures: Sequence[Figure]) -> str:
         rows = "".join(_row(f) for f in figures if f.group == group)
         if rows:
             head = "<tr><th>figure<th>model<th>floor → ceiling<th>floor<th>codes<th>ceiling</tr>"
-            parts.append(f"<h3>{TITLES[group]}</h3><table class=figures>{head}{rows}</table>")
+            parts.append(f"<h3>{TITLES[group]}</h3><table class='figures lines'>{head}{rows}</table>")
     return KEY + "".join(parts) if parts else ""
 
 

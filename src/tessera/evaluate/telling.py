@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from tessera.evaluate.figures import Evaluation, Figure
 from tessera.evaluate.intervals import Estimate
 
-WIDTH, EDGE = 240, 20
+WIDTH, EDGE = 240, 26
 """Of a bar, in pixels, and of what lies beyond floor and ceiling on either side."""
 
 
@@ -70,5 +70,5 @@ def bar(f: Figure) -> str:
     ]
     if f.codes:
         at = x(f.codes.value)
-        parts.append(f"<path d='M{at:.1f} 4 l6 7 l-6 7 l-6 -7 z' fill='#fdfcfa' stroke='#7a4' stroke-width=1.5 />")
+        parts.insert(3, f"<path d='M{at:.1f} 2 l8 9 l-8 9 l-8 -9 z' fill='none' stroke='#693' stroke-width=1.5 />")
     return f"<svg width={WIDTH} height=22 role=img aria-label='{told(f.value)}'>{''.join(parts)}</svg>"
