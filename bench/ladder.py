@@ -1,7 +1,7 @@
 """Do the figures order pictures as anyone would? Half of a folder's photographs, and the other half made worse in ways
 that everybody can see, against the first half.
 
-    python bench/ladder.py ../shared/data/cub_layout [network] [pixels]
+    python bench/ladder.py ../shared/data/cub_layout [network] [pixels] [rung ...]
 """
 
 from __future__ import annotations
@@ -80,15 +80,15 @@ RUNGS: dict[str, Callable[[Tensor, int], Tensor]] = {
 }
 
 
-def main(folder: str, network: str = "lite2", pixels: str = "64") -> None:
+def main(folder: str, network: str = "lite2", pixels: str = "64", *rungs: str) -> None:
     pairs = sorted(find(folder).pairs, key=lambda p: p.key)
     read_in = [read(p.image) for p in pairs]
     photographs = [resized(p, middle_square(*p.shape[1:]), int(pixels)).float() / 255 for p in read_in]
     reference, others = photographs[::2], photographs[1::2]
     features = load(network)
     standard = seen(features, reference)
-    for rung, worse in RUNGS.items():
-        found = seen(features, [worse(picture, number) for number, picture in enumerate(others)])
+    for rung in rungs or RUNGS:
+        found = seen(features, [RUNGS[rung](picture, number) for number, picture in enumerate(others)])
         size = min(len(reference), len(others))
         figures = {
             named("KID", features.name): kid(standard.features, found.features),

@@ -71,7 +71,7 @@ def load(name: str, device: str = "auto") -> Features:
 
 
 @torch.no_grad()
-def seen(features: Features, pictures: Tensor | Iterable[Tensor], rows: int = 16) -> Seen:
+def seen(features: Features, pictures: Tensor | Iterable[Tensor], rows: int = 4) -> Seen:
     """What a network makes of many pictures [C, S, S] in 0 ... 1, `rows` at a time; gray ones and ones with
     transparency too. Raises DataError where there are none."""
     remaining, parts = iter(pictures), []
