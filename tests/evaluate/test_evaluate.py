@@ -175,6 +175,17 @@ def test_without_a_network_the_other_figures_are_given(tiny_run, tmp_path):
     assert found.verdict
 
 
+def test_only_inception_is_called_fid(colours, tiny_run, tmp_path, monkeypatch):
+    names = []
+    for name in ("Inception", "Inception-01234567"):
+        monkeypatch.setattr(Colours, "name", name)
+        found = evaluate(
+            str(tiny_run), dataclasses.replace(CONFIG, out=str(tmp_path / "out"), ranked=0), silent
+        ).evaluation
+        names += [f.name for f in found.figures if f.name.startswith(("FID", "FD"))]
+    assert names == ["FD64-Inception", "FID", "FD64-Inception-01234567"]
+
+
 def test_an_image_tokenizer_alone_has_its_own_figures(colours, tiny_tokenizer, tmp_path):
     found = evaluate(str(tiny_tokenizer), dataclasses.replace(CONFIG, out=str(tmp_path / "out")), silent).evaluation
     assert {f.group for f in found.figures} == {"tokenizer"}

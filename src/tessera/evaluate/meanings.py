@@ -16,6 +16,7 @@ MEANINGS = {
     "perplexity": "How many codes, used equally, would be as varied.",
     "kid": "Distance of the drawings from the learned photographs, without bias: sets of other sizes compare.",
     "fd": "Fréchet distance from the learned photographs, on their principal components, {size} pictures each.",
+    "fid": "Fréchet Inception distance of all drawings from the learned photographs; it falls as there are more.",
     "precision": "Share of drawings that lie among photographs; {size} pictures each.",
     "recall": "Share of photographs that lie among drawings; {size} pictures each.",
     "density": "In how many photographs' surroundings a drawing lies, about 1 for photographs; {size} pictures each.",

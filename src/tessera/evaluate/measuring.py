@@ -178,6 +178,11 @@ def drawings(reference: Look, sets: Sets, name: str, seed: int) -> list[Figure]:
         _line(f"{named('KID', name)} × 1000", "lower", "kid", kid, sets.each, -math.inf),
         _line(distances.frechet_name(name, COMPONENTS), "lower", "fd", frechet, equal, size=size),
     ]
+    if (fid := distances.frechet_name(name, None)) == "FID":
+        of_all = lambda x: distances.frechet_estimate(real, x.features, components=None, rounds=10, seed=seed)
+        found.append(
+            _line(fid, "lower", "fid", of_all, [[Look.together(looks)] if looks else [] for looks in sets.each])
+        )
     every = [[distances.prdc(real, x.features, nearest=NEAREST) for x in looks] for looks in equal]
     for what in ("precision", "recall", "density", "coverage"):
         most = math.inf if what == "density" else 1.0
