@@ -75,12 +75,21 @@ def test_equal_runs_say_so():
     assert compare.sentences(found) == ["No difference is larger than noise."]
 
 
-@pytest.mark.parametrize("other", [{"asked": "b"}, {"count": 100}, {"guidance": 1.0}])
-def test_what_was_measured_in_another_way_is_not_compared(other):
-    found = compare.compare([evaluation("a", figure(1)), evaluation("b", figure(9), **other)])
-    assert found.lines[0].changes == ("unknown",)
+@pytest.mark.parametrize(
+    ("other", "changes"), [({"asked": "b"}, ["unknown", "unknown"]), ({"count": 100}, ["unknown", "better"])]
+)
+def test_what_was_measured_in_another_way_is_not_compared(other, changes):
+    own = dataclasses.replace(figure(1, name="nats"), group="likelihood")
+    new = dataclasses.replace(figure(9, name="nats"), group="likelihood")
+    found = compare.compare([evaluation("a", figure(1), own), evaluation("b", figure(9), new, **other)])
+    assert [line.changes[0] for line in found.lines] == changes
     assert len(found.warnings) == 1
-    assert compare.sentences(found) == ["No difference is larger than noise."]
+
+
+def test_other_ways_of_drawing_are_compared_and_named():
+    found = compare.compare([evaluation("a", figure(1)), evaluation("b", figure(9), guidance=1.0)])
+    assert found.lines[0].changes == ("better",)
+    assert found.warnings == ("b was measured with guidance 1.0, a with 2.0: that is part of what differs.",)
 
 
 def test_the_command_reads_runs_and_prints_the_rule(tmp_path, capsys):

@@ -14,6 +14,12 @@ from tessera.evaluate.telling import columns, number, told
 
 Change = Literal["better", "worse", "other", "noise", "unknown"]
 MARKS: dict[Change, str] = {"better": "+", "worse": "-", "other": "*", "noise": "", "unknown": "?"}
+DRAWN = ("drawings", "text", "copying")
+"""Groups of figures that are of drawings."""
+MEASURING = ("count", "seeds", "photographs")
+"""Settings that change how drawings are measured."""
+SAMPLING = ("guidance", "temperature", "top_k", "top_p")
+"""Settings that change the drawings themselves."""
 RULE = (
     "A difference is larger than noise where it exceeds the root of the sum of the squares of both half-widths, each "
     "on the side that faces the other figure: about one in twenty of equal figures would seem to differ. Runs are held "
@@ -74,29 +80,35 @@ def compare(evaluations: Sequence[Evaluation]) -> Comparison:
     first = evaluations[0]
     names = list(dict.fromkeys(f.name for e in evaluations for f in e.figures))
     by_name = [{f.name: f for f in e.figures} for e in evaluations]
-    warnings = tuple(w for e in evaluations[1:] for w in _unlike(first, e))
-    alike = [not _unlike(first, e) for e in evaluations[1:]]
     lines = []
     for name in names:
         found = tuple(figures.get(name) for figures in by_name)
-        rows = zip(found[1:], alike, strict=True)
-        changes = tuple(_changed(found[0], other) if same else "unknown" for other, same in rows)
+        changes = tuple(_changed(first, found[0], e, f) for e, f in zip(evaluations[1:], found[1:], strict=True))
         lines.append(Line(name, found, changes))
+    warnings = tuple(w for e in evaluations[1:] for w in _unlike(first, e))
     return Comparison(tuple(e.run for e in evaluations), tuple(lines), warnings)
 
 
-def _changed(first: Figure | None, other: Figure | None) -> Change:
-    return "noise" if first is None or other is None else change(first, other)
+def _changed(first: Evaluation, before: Figure | None, other: Evaluation, after: Figure | None) -> Change:
+    if before is None or after is None:
+        return "noise"
+    drawn = before.group in DRAWN and any(first.settings.get(s) != other.settings.get(s) for s in MEASURING)
+    return "unknown" if first.asked != other.asked or drawn else change(before, after)
 
 
 def _unlike(first: Evaluation, other: Evaluation) -> list[str]:
-    """What keeps two evaluations from being compared, as sentences."""
+    """In what two evaluations differ, as sentences."""
     found = []
     if first.asked != other.asked:
         found.append(f"{other.run} was measured on other held-out pictures than {first.run}: nothing can be compared.")
-    for name, value in other.settings.items():
-        if name not in ("seed", "photographs", "ranked") and first.settings.get(name) != value:
-            found.append(f"{other.run} was measured with {name} {value}, {first.run} with {first.settings.get(name)}.")
+    for names, so in (
+        (MEASURING, "figures of drawings cannot be compared"),
+        (SAMPLING, "that is part of what differs"),
+    ):
+        for name in names:
+            ours, theirs = first.settings.get(name), other.settings.get(name)
+            if ours != theirs:
+                found.append(f"{other.run} was measured with {name} {theirs}, {first.run} with {ours}: {so}.")
     return found
 
 

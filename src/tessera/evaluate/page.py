@@ -290,4 +290,5 @@ def notes(e: Evaluation) -> str:
 
 
 def image(pixels: Tensor, kind: str = "") -> str:
-    return picture(to_image(floats(pixels)), kind)
+    """A picture, uint8 [C, S, S]; a large one as WebP, so that the page can be sent by mail."""
+    return picture(to_image(floats(pixels)), kind, "PNG" if pixels.shape[-1] <= 96 else "WEBP")

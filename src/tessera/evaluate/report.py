@@ -126,8 +126,9 @@ def page(title: str, figures: dict[str, str], sections: Sequence[tuple[str, str]
     )
 
 
-def picture(of: Image.Image, kind: str = "") -> str:
+def picture(of: Image.Image, kind: str = "", form: str = "PNG") -> str:
     """An image inside the page."""
     buffer = io.BytesIO()
-    of.save(buffer, "PNG")
-    return f'<img class="{kind}" alt="" src="data:image/png;base64,{base64.b64encode(buffer.getvalue()).decode()}">'
+    of.save(buffer, form, quality=90)
+    data = base64.b64encode(buffer.getvalue()).decode()
+    return f'<img class="{kind}" alt="" src="data:image/{form.lower()};base64,{data}">'
