@@ -67,7 +67,7 @@ CONFIG = EvaluateConfig(count=120, seeds=2, ranked=10, guidance=1.0, device="cpu
 
 def test_a_model_that_learned_sixty_photographs_by_heart_is_called_a_copier_and_the_sheet_shows_why(tmp_path):
     folder = photographs(tmp_path / "photographs", 80)
-    run = trained(folder, tmp_path, tokenizer=500, prior=900, holdout=0.25)
+    run = trained(folder, tmp_path, tokenizer=300, prior=150, holdout=0.25)
     shown = evaluate(str(run), dataclasses.replace(CONFIG, features=network()), silent)
     e = shown.evaluation
     figures = {f.name: f for f in e.figures}
@@ -88,7 +88,7 @@ def test_a_model_that_learned_sixty_photographs_by_heart_is_called_a_copier_and_
 
 def test_a_model_that_saw_seven_hundred_photographs_once_draws_anew(tmp_path):
     folder = photographs(tmp_path / "photographs", 700)
-    run = trained(folder, tmp_path, tokenizer=300, prior=20, holdout=0.1)
+    run = trained(folder, tmp_path, tokenizer=200, prior=20, holdout=0.1)
     e = evaluate(str(run), dataclasses.replace(CONFIG, features=network()), silent).evaluation
     assert e.verdict
     assert e.verdict.word == "draws anew", e.verdict
@@ -98,7 +98,7 @@ def test_a_model_that_saw_seven_hundred_photographs_once_draws_anew(tmp_path):
 
 def test_shuffled_captions_are_found_out_by_what_the_caption_is_worth(tmp_path):
     birds.draw_folder(tmp_path / "birds", 600, pixels=32, seed=1)
-    run = trained(tmp_path / "birds", tmp_path, tokenizer=200, prior=300, holdout=0.15)
+    run = trained(tmp_path / "birds", tmp_path, tokenizer=150, prior=150, holdout=0.15)
     subject = Subject.load(run, device="cpu")
     held, pixels = subject.readable(subject.held)
     codes, captions = subject.codes(pixels.float() / 255), [p.captions[0] for p in held]
