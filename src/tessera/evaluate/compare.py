@@ -83,8 +83,9 @@ def compare(evaluations: Sequence[Evaluation]) -> Comparison:
     lines = []
     for name in names:
         found = tuple(figures.get(name) for figures in by_name)
-        changes = tuple(_changed(first, found[0], e, f) for e, f in zip(evaluations[1:], found[1:], strict=True))
-        lines.append(Line(name, found, changes))
+        others = zip(evaluations[1:], found[1:], strict=True)
+        changes: list[Change] = [_changed(first, found[0], e, f) for e, f in others]
+        lines.append(Line(name, found, tuple(changes)))
     warnings = tuple(w for e in evaluations[1:] for w in _unlike(first, e))
     return Comparison(tuple(e.run for e in evaluations), tuple(lines), warnings)
 

@@ -17,7 +17,7 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from safetensors import SafetensorError
 from safetensors.torch import load_file
-from torch import Tensor, nn
+from torch import Tensor
 
 from tessera.errors import CheckpointError, ConfigError, DataError
 from tessera.evaluate.inception import FIDInception
@@ -236,7 +236,7 @@ def _normalised(side: int, mean: tuple[float, ...], std: tuple[float, ...], devi
     return lambda pixels: (enlarged(pixels, side) - middle) / spread
 
 
-def _transformers(kind: str, name: str, place: str, device: torch.device) -> tuple[nn.Module, str]:
+def _transformers(kind: str, name: str, place: str, device: torch.device) -> tuple[Any, str]:
     """A network of transformers and the name of its figures, from a folder alone: nothing is fetched, and no code that
     the folder may hold is run."""
     folder = Path(place).expanduser()

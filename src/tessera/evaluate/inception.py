@@ -6,6 +6,8 @@ out, the last block pools by maximum, pictures are resized without half-pixel ce
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float
@@ -31,29 +33,26 @@ class Conv(nn.Module):
 Kernel = int | tuple[int, int]
 Step = tuple[str, int, Kernel]
 """A convolution's name, its channels, and its kernel."""
+Branch = tuple[Any, ...]
+"""Steps one after another; a pair of steps stands where two look at the same map, and their outputs are joined."""
 
 
 class Mixed(nn.Module):
-    """Branches side by side, joined by channels.
+    """Branches side by side, joined by channels. The last convolution of each halves the map where `stride` is 2, and
+    the last branch begins with a pool."""
 
-    Each branch is a chain of convolutions; the last step of a chain may be a pair, whose outputs are joined. The last
-    convolution of each chain halves the map where `stride` is 2.
-    """
-
-    def __init__(
-        self, before: int, branches: tuple[tuple[Step | tuple[Step, Step], ...], ...], pool: str, stride: int = 1
-    ):
+    def __init__(self, before: int, branches: tuple[Branch, ...], pool: str, stride: int = 1):
         super().__init__()
         self.chains: list[list[list[str]]] = []
         for chain in branches:
             channels, names = before, []
             for place, step in enumerate(chain):
                 last = place == len(chain) - 1 and stride == 2
-                together = [step] if isinstance(step[0], str) else list(step)
-                for name, after, kernel in together:  # type: ignore[misc]
-                    self.add_module(f"branch{name}", Conv(channels, after, kernel, 2 if last else 1, not last))  # type: ignore[arg-type]
+                together: list[Step] = [step] if isinstance(step[0], str) else list(step)
+                for name, after, kernel in together:
+                    self.add_module(f"branch{name}", Conv(channels, after, kernel, 2 if last else 1, not last))
                 names.append([f"branch{name}" for name, *_ in together])
-                channels = sum(after for _, after, _ in together)  # type: ignore[misc]
+                channels = sum(after for _, after, _ in together)
             self.chains.append(names)
         self.pool = POOLS[pool]
 

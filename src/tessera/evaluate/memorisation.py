@@ -97,8 +97,8 @@ def _cells(sets: Sequence[Tensor], cells: int) -> list[Tensor]:
     except ImportError as error:
         raise ConfigError("C_T in cells needs scikit-learn: pip install 'tessera[judge]'.") from error
     distinct = min(cells, len(torch.unique(sets[0], dim=0)))
-    means = KMeans(distinct, n_init=10, random_state=0).fit(sets[0].numpy())
-    return [torch.from_numpy(means.predict(x.numpy()).astype(np.int64)) for x in sets]
+    means = KMeans(distinct, n_init=10, random_state=0).fit(sets[0].numpy())  # type: ignore[arg-type]  # says "auto"
+    return [torch.from_numpy(np.asarray(means.predict(x.numpy()), dtype=np.int64)) for x in sets]
 
 
 def _z(training: Tensor, held: Tensor, drawn: Tensor) -> float:
