@@ -20,7 +20,7 @@ from tessera.evaluate.likelihood import nats, others, tokens_of
 from tessera.evaluate.subject import Subject
 from tessera.journeys import birds
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(3600)]  # a busy machine
 PHOTOGRAPHS = Path(__file__).parents[3] / "shared" / "data" / "cub_layout"
 COMMON = ["--machine.device", "cpu", "--machine.precision", "float32", "--data.workers", "0", "--preview-every", "0",
           "--save-every", "100000"]  # fmt: skip
