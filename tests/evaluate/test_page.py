@@ -59,7 +59,7 @@ def test_captions_are_no_html():
         verdict=Verdict("copies", nasty), words=(Word(word=nasty, photographs=None, drawings=0.5, asked=1),),
         nats=(1.0, 2.0, 3.0, 4.0), worth=(0.0, 0.0, 0.0, 1.0), cost={"parameters": 12.0},
     )  # fmt: skip
-    beside = [page.Beside(picture, picture, picture, nasty, 0.5)]
+    beside = [page.Beside(picture, picture, picture, picture, nasty, 0.5)]
     shown = page.Shown(e, [(picture, nasty)], beside, torch.zeros(4, 3, 4, 4, dtype=torch.uint8), torch.zeros(2, 3, 4, 4, dtype=torch.uint8))  # fmt: skip
     text = page.whole_page(shown)
     assert "<script" not in text

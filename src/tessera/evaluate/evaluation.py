@@ -126,8 +126,10 @@ def _beside(ground: Ground, drawn: Drawn) -> list[page.Beside]:
     def learned(i: int) -> Tensor:
         return ground.subject.readable([ground.learned[i]])[1][0]
 
-    return [
-        page.Beside(drawn.pixels[i], learned(int(near.seen[i])), learned(int(near.pixels[i])), drawn.asked[i].caption,
-                    float(near.suspect[i]))
-        for i in chosen
-    ]  # fmt: skip
+    def beside(i: int) -> page.Beside:
+        seen, pixels = int(near.seen[i]), int(near.pixels[i])
+        kept = ground.looker.decoded(ground.coded.codes[seen : seen + 1])[0]  # type: ignore[union-attr]
+        suspect = float(near.suspect[i])
+        return page.Beside(drawn.pixels[i], kept, learned(seen), learned(pixels), drawn.asked[i].caption, suspect)
+
+    return [beside(i) for i in chosen]

@@ -35,8 +35,8 @@ table.figures{width:100%}.lines{table-layout:fixed}.lines th:nth-child(n+4){widt
 .figures th{text-align:left;font-weight:600;font-size:.8rem;color:#555}
 .figures small{color:#777;display:block;max-width:24rem;line-height:1.3}
 .figures .n{white-space:nowrap;font-variant-numeric:tabular-nums}.figures .v{font-weight:600}
-.near{display:grid;grid-template-columns:repeat(auto-fill,minmax(310px,1fr));gap:16px}.near div{display:flex;gap:4px}
-.near img{width:33%;border-radius:4px;image-rendering:pixelated}h3{font-size:1rem;margin:1.6rem 0 .3rem}
+.near{display:grid;grid-template-columns:repeat(auto-fill,minmax(420px,1fr));gap:16px}.near div{display:flex;gap:4px}
+.near img{width:25%;border-radius:4px;image-rendering:pixelated}h3{font-size:1rem;margin:1.6rem 0 .3rem}
 .glance{display:grid;grid-template-columns:repeat(auto-fit,minmax(220px,1fr));gap:14px;margin:1.2rem 0}
 .glance div{background:#f3f1ec;border-radius:10px;padding:.8rem 1rem}.glance b{font-size:1.5rem;display:block}
 .maps{display:flex;gap:2rem;flex-wrap:wrap}.maps img{width:220px;image-rendering:pixelated}
@@ -63,8 +63,12 @@ class Beside:
     """A drawing and the training pictures that are nearest to it, uint8 [C, S, S]."""
 
     drawing: Tensor
+    kept: Tensor
+    """What its codes keep of the nearest one by features: what a copy looks like."""
     seen: Tensor
+    """The nearest one by features."""
     pixels: Tensor
+    """The nearest one by pixels."""
     caption: str
     suspect: float
     """The distance to the nearest one, against that of this one to its own nearest."""
@@ -212,13 +216,13 @@ def beside(rows: Sequence[Beside]) -> str:
     if not rows:
         return ""
     told = (
-        "<p class=small>Left the drawing, then the training picture that is nearest by what a network sees, then the "
-        "one nearest by pixels. Those that look most like copies come first. The number is the drawing's distance to "
-        "its nearest training picture, against that picture's distance to its own nearest: a copy has 0, a picture "
-        "that is as new as the others 1 or more.</p>"
+        "<p class=small>Left the drawing; then the training picture that is nearest by what a network sees, first as "
+        "its codes keep it, then as it is; right the one nearest by pixels. Those that look most like copies come "
+        "first. The number is the drawing's distance to its nearest training picture, against that picture's distance "
+        "to its own nearest: a copy has 0, a picture that is as new as the others 1 or more.</p>"
     )
     cells = (
-        f"<figure><div>{''.join(image(p) for p in (b.drawing, b.seen, b.pixels))}</div>"
+        f"<figure><div>{''.join(image(p) for p in (b.drawing, b.kept, b.seen, b.pixels))}</div>"
         f"<figcaption>{b.suspect:.2f} · {html.escape(b.caption)}</figcaption></figure>"
         for b in rows
     )
