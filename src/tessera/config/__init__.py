@@ -1,6 +1,7 @@
 """Every setting, as frozen dataclasses: one table per part of the house. It knows no torch."""
 
 from tessera.config.drawing import DrawingConfig, Request, SampleConfig, request
+from tessera.config.evaluation import CompareConfig, EvaluateConfig, PicturesConfig
 from tessera.config.learning import LearnConfig
 from tessera.config.merging import kind_of, to_dict
 from tessera.config.networks import (
@@ -25,8 +26,37 @@ from tessera.config.training import (
 )
 
 __all__ = [
-    "EMA", "FSQ", "LFQ", "MODELS", "QUANTIZERS", "CLIPConfig", "DVAEConfig", "DataConfig", "DrawingConfig", "Gumbel",
-    "LearnConfig", "Lookup", "MachineConfig", "NetworkConfig", "OptimConfig", "PatternName", "Quantizer", "Request",
-    "SampleConfig", "SimVQ", "TextToImageConfig", "TokensConfig", "TrackConfig", "TrainConfig", "TransformerConfig",
-    "kind_of", "request", "seconds", "to_dict", "train_config",
+    "EMA",
+    "FSQ",
+    "LFQ",
+    "MODELS",
+    "QUANTIZERS",
+    "CLIPConfig",
+    "CompareConfig",
+    "DVAEConfig",
+    "DataConfig",
+    "DrawingConfig",
+    "EvaluateConfig",
+    "Gumbel",
+    "LearnConfig",
+    "Lookup",
+    "MachineConfig",
+    "NetworkConfig",
+    "OptimConfig",
+    "PatternName",
+    "PicturesConfig",
+    "Quantizer",
+    "Request",
+    "SampleConfig",
+    "SimVQ",
+    "TextToImageConfig",
+    "TokensConfig",
+    "TrackConfig",
+    "TrainConfig",
+    "TransformerConfig",
+    "kind_of",
+    "request",
+    "seconds",
+    "to_dict",
+    "train_config",
 ]  # fmt: skip
