@@ -16,7 +16,6 @@ import tessera
 ROOT = Path(tessera.__file__).parent
 
 RUN = {
-    "evaluate/features.py _optional: importlib.import_module": "optional packages, whose names stand in that file alone",
     "files/download.py run_programs: subprocess.DEVNULL": "an empty input for the first of them",
     "files/download.py run_programs: subprocess.PIPE": "between them",
     "files/download.py run_programs: subprocess.Popen": "what the user typed as pipe:",

@@ -56,7 +56,7 @@ def tiny_tokenizer(tiny_birds: Path, tmp_path_factory: pytest.TempPathFactory) -
     """A dvae run of two steps: 4 x 4 codes of 27."""
     out = tmp_path_factory.mktemp("runs") / "vae"
     main(["train", "dvae-xs-64", "--out", str(out), "--data.path", str(tiny_birds), "--steps", "2", "--model.pixels", "16",
-          "--model.layers", "2", "--model.hidden", "8", "--model.levels", "3", "3", "3", "--optim.batch", "8", *SMALL])  # fmt: skip
+          "--model.layers", "2", "--model.hidden", "8", "--model.quantizer.levels", "3", "3", "3", "--optim.batch", "8", *SMALL])  # fmt: skip
     return out
 
 

@@ -55,7 +55,7 @@ def trained(folder: Path, out: Path, tokenizer: int, prior: int, holdout: float,
     """A tokenizer of 8 x 8 codes at 32 px and a prior, for so many steps each."""
     data = ["--data.path", str(folder), "--data.holdout", str(holdout), "--data.crop", str(crop), *COMMON]
     main(["train", "dvae-xs-64", "--out", str(out / "vae"), "--steps", str(tokenizer), "--model.pixels", "32", "--model.layers", "2",
-          "--model.hidden", "32", "--model.levels", "6", "6", "6", "--optim.batch", "16", "--optim.lr", "4e-3", "--valid-every", "0", *data])  # fmt: skip
+          "--model.hidden", "32", "--model.quantizer.levels", "6", "6", "6", "--optim.batch", "16", "--optim.lr", "4e-3", "--valid-every", "0", *data])  # fmt: skip
     main(["train", "t2i-xs-64", "--out", str(out / "prior"), "--steps", str(prior), "--tokens.image", str(out / "vae"), "--data.truncate",
           "--model.text-len", "24", "--model.transformer.dim", "128", "--model.transformer.depth", "3", "--model.transformer.heads", "2",
           "--optim.batch", "32", "--optim.lr", "4e-3", "--optim.warmup", "10", "--optim.weight-decay", "0", "--valid-every", "0", *data])  # fmt: skip
