@@ -28,6 +28,11 @@ def test_top_k_below_one_is_a_share_of_the_image_codes():
     assert keep(LOGITS).isfinite().sum(-1).tolist() == [2, 2]
 
 
+def test_a_temperature_that_is_a_whole_number_of_any_size_divides():
+    (cool,) = sample.filters(SampleConfig(temperature=2**64), 3)
+    assert torch.equal(cool(torch.tensor([2.0**64, 0.0, -(2.0**65)])), torch.tensor([1.0, 0.0, -2.0]))
+
+
 def test_keep_mass_is_the_smallest_set():
     share = LOGITS.softmax(-1)
     kept = sample.keep_mass(LOGITS, 0.8).isfinite()

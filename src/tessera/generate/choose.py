@@ -20,7 +20,7 @@ def filters(config: SampleConfig, vocab: int) -> list[Filter]:
     """What a SampleConfig asks for, in order. Temperature 0 is the likeliest code alone."""
     if config.temperature == 0:
         return [lambda logits: keep_top(logits, 1)]
-    chosen: list[Filter] = [lambda logits: logits / config.temperature]
+    chosen: list[Filter] = [lambda logits: logits / float(config.temperature)]
     if config.top_k:
         count = int(config.top_k) if config.top_k >= 1 else max(1, round(config.top_k * vocab))
         chosen.append(lambda logits: keep_top(logits, min(count, vocab)))
