@@ -70,6 +70,15 @@ def test_runs_stand_side_by_side_and_the_words_say_what_changed():
     assert compare.sentences(found) == ["it: b is better than a, 9 against 1."]
 
 
+def test_runs_of_one_name_are_told_apart_by_their_places(tmp_path):
+    for place in ("x", "y"):
+        (tmp_path / place).mkdir()
+        figures.write(tmp_path / place, evaluation("birds", figure(1), asked=place))
+    found = compare.compare(compare.load([str(tmp_path / "x"), str(tmp_path / "y")]))
+    assert found.names == (str(tmp_path / "x"), str(tmp_path / "y"))
+    assert compare.sentences(found) == ["Nothing could be compared."]
+
+
 def test_equal_runs_say_so():
     found = compare.compare([evaluation("a", figure(1)), evaluation("b", figure(1.1))])
     assert compare.sentences(found) == ["No difference is larger than noise."]

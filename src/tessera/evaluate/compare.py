@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal
 
 from tessera.errors import ConfigError
@@ -72,7 +72,9 @@ def load(runs: Sequence[str]) -> list[Evaluation]:
         raise ConfigError(
             "Name the runs to compare, the one that others are held against first: tessera compare RUN RUN ..."
         )
-    return [read(run) for run in runs]
+    found = [read(run) for run in runs]
+    alike = len({e.run for e in found}) < len(found)  # folders of one name in different places
+    return [replace(e, run=run) for e, run in zip(found, runs, strict=True)] if alike else found
 
 
 def compare(evaluations: Sequence[Evaluation]) -> Comparison:
@@ -133,7 +135,8 @@ def sentences(c: Comparison) -> list[str]:
                 said.append(
                     f"{line.name}: {name} is {'different' if what == 'other' else what} than {c.names[0]}, {values}."
                 )
-    return said or ["No difference is larger than noise."]
+    some = any(change != "unknown" for line in c.lines for change in line.changes)
+    return said or ["No difference is larger than noise." if some else "Nothing could be compared."]
 
 
 def to_json(c: Comparison) -> dict[str, Any]:
