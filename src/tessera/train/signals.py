@@ -18,8 +18,10 @@ class Interrupted(TesseraError):
 
 @contextmanager
 def interruptible() -> Iterator[Callable[[], bool]]:
-    """Ctrl-C and SIGTERM let the step end and the run save; a second Ctrl-C stops at once. One that came before, and was
-    lost in somebody else's code, counts."""
+    """Ctrl-C and SIGTERM let the step end and the run save; a second Ctrl-C stops at once.
+
+    One that came before, and was lost in somebody else's code, counts.
+    """
     outside = signal.getsignal(signal.SIGTERM)
     caught = list(outside.caught) if isinstance(outside, _End) else []
 
