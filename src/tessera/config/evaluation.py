@@ -36,7 +36,8 @@ class EvaluateConfig(SampleConfig):
     seed: Seed = 0
     """Seed of the first drawing; all chance is a function of it."""
     features: str = "lite2"
-    """What looks at pictures: lite2 or lite0, inception:FILE, dinov2:FOLDER, clip:FOLDER, or none."""
+    """What looks at pictures: lite2 or lite0, none, or inception, dinov2, clip, which are downloaded once or read from
+    this machine: inception:FILE, dinov2:FOLDER, clip:FOLDER."""
     judge: str = ""
     """A clip run that ranks captions; it must have had no part in the training or the ranking of drawings."""
     guidance: Guidance = 2.0
