@@ -263,12 +263,10 @@ def _normalised(side: int, mean: tuple[float, ...], std: tuple[float, ...], devi
 
 def _transformers(kind: str, name: str, place: str, device: torch.device) -> tuple[Any, str]:
     """A network of transformers and the name of its figures, from a folder. No code that the folder may hold is run."""
-    if place:
-        _complete(folder := Path(place).expanduser(), name)
+    given = _complete(Path(place).expanduser(), name) if place else None
     with optional(name.lower(), "transformers"):
         import transformers
-    if not place:
-        folder = fetched(name.lower())
+    folder = given or fetched(name.lower())
     weights = folder / "model.safetensors"
     with guarded(folder):
         network, told = getattr(transformers, kind).from_pretrained(
@@ -279,10 +277,11 @@ def _transformers(kind: str, name: str, place: str, device: torch.device) -> tup
     return network.eval().to(device), _named(name, weights)
 
 
-def _complete(folder: Path, name: str) -> None:
+def _complete(folder: Path, name: str) -> Path:
     for file in (folder / "config.json", folder / "model.safetensors"):
         if not file.is_file():
             raise CheckpointError(f"There is no file {file}. Name {WANTED[name.lower()]}.")
+    return folder
 
 
 FEATURES: dict[str, Loader] = {
