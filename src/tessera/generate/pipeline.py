@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import warnings
 from collections.abc import Callable, Generator, Iterator, Sequence
-from contextlib import closing
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, Protocol
@@ -65,6 +65,15 @@ class Partial:
 
 
 Event = Step | Partial | Picture
+
+
+@contextmanager
+def _naming(run: str) -> Iterator[None]:
+    """Put the run's name before what is wrong with its weights."""
+    try:
+        yield
+    except CheckpointError as error:
+        raise CheckpointError(f"{run}: {error}" if run else str(error)) from error
 
 
 class Pipeline:
@@ -151,7 +160,8 @@ class Pipeline:
         prompts = [request.prompt] * request.count
         seeds = range(request.seed, request.seed + request.count)
         before = shown = 0
-        with closing(self._draw(prompts, seeds, request.sampling, request.batch, request.truncate, prime)) as parts:
+        drawing = self._draw(prompts, seeds, request.sampling, request.batch, request.truncate, prime)
+        with _naming(self.name), closing(drawing) as parts:
             for part in parts:
                 if isinstance(part, Progress):
                     count, done = len(part.codes), part.done
