@@ -176,7 +176,7 @@ def test_damaged_weights_are_told_with_the_run_that_holds_them(part):
     network = {"model": model.model, "image": model.image.model}[part]
     for weight in network.parameters():
         torch.nn.init.constant_(weight, math.nan)
-    with pytest.raises(CheckpointError, match="^runs/birds: The .*weights are damaged"):
+    with pytest.raises(CheckpointError, match=r"^runs/birds: The .*weights are damaged"):
         model("1 2")
 
 
