@@ -13,12 +13,8 @@ from tessera.nn.geometry import BANDS, Layout, band_mask, dense, listed, pattern
 from tessera.nn.rotary import Turn
 
 
-class HeadNorm(nn.Module):
+class HeadNorm(nn.RMSNorm):
     """RMSNorm over a head's channels, in the type of its input."""
-
-    def __init__(self, head_dim: int):
-        super().__init__()
-        self.weight = nn.Parameter(torch.ones(head_dim))
 
     def forward(self, u: Float[Tensor, "B H T E"]) -> Float[Tensor, "B H T E"]:
         return F.rms_norm(u, self.weight.shape, self.weight.to(u.dtype))
@@ -137,10 +133,6 @@ def _above(rows: Float[Tensor, "B G Q E"], up: int) -> Float[Tensor, "B G K E"]:
     grid = rows.shape[1]
     padded = F.pad(rows, (0, 0, 0, 0, up, 0))
     return torch.cat([padded[:, i : i + grid] for i in range(up + 1)], 2)
-
-
-def sight(name: str, layout: Layout) -> Visibility:
-    return Visibility(name, layout)
 
 
 class Attention(nn.Module):

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 from tessera.config import TransformerConfig
-from tessera.nn.attention import Attention, sight
+from tessera.nn.attention import Attention, Visibility
 from tessera.nn.cache import Memory, Nothing, Past, Slot
 from tessera.nn.geometry import Layout
 from tessera.nn.rotary import rotaries
@@ -253,7 +253,7 @@ class Transformer(nn.Module):
         self.wiring = reversible if config.reversible else residual
         self.any_order = set(config.patterns) <= {"full", "all"} and not config.shift
         turn, turn_values = rotaries(config, layout)
-        sights = {name: sight(name, layout) for name in config.patterns}
+        sights = {name: Visibility(name, layout) for name in config.patterns}
         attentions: dict[Any, nn.Module] = {}
         feeds: dict[Any, nn.Module] = {}
         self.pairs = nn.ModuleList()
