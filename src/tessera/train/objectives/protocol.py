@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -43,47 +44,12 @@ class Tokenizers(Protocol):
     def image(self) -> ImageTokenizer: ...
 
 
-class Objective(Protocol):
-    """Data, and the networks that learn from it.
-
-    networks: every network that learns, by name; the first is the one that is drawn from.
-    optim: how a network's weights move.
-    prepare: read the tokenizers that this kind of model needs, fill in the sizes that the settings left to them, and
-        make the model. Raises TesseraError for everything that can be wrong with them.
-    losses: each network's loss by its name, whose gradient must reach that network alone, and more numbers to log.
-        `models` are the networks as the engine has wrapped them.
-    held_losses: held-out numbers; "loss" is the one that decides which checkpoint is best.
-    """
-
-    config: TrainConfig
-    pairs: list[Pair]
-    held: list[Pair]
-    skipped: int
-    model: Any
-    """The first of the networks."""
-    encoder: Any
-    image: Any
-    text: Any
-
-    @property
-    def networks(self) -> dict[str, nn.Module]: ...
-    @classmethod
-    def prepare(cls, config: TrainConfig, data: Data, tokenizers: Tokenizers) -> Self: ...
-    def optim(self, name: str) -> OptimConfig: ...
-    def place(self, device: torch.device) -> None: ...
-    def chance(self, batch: Batch) -> Batch: ...
-    def batches(self, start: int, rank: int = 0, world: int = 1) -> Iterator[Batch]: ...
-    def held_batches(self, rank: int = 0, world: int = 1) -> Iterator[tuple[Batch, int]]: ...
-    def losses(self, models: Models, batch: Batch, done: float) -> tuple[Parts, Parts]: ...
-    def held_losses(self, models: Models, batch: Batch) -> Parts: ...
-    def held_codes(self) -> list[Tensor]: ...
-    def save(self, folder: Path, weights: Mapping[str, Tensor]) -> None: ...
-
-
-class Paired:
-    """What all objectives do alike: batches of pairs, by rank, and held-out ones; one network, "model", learns."""
+class Objective(ABC):
+    """Data, and the networks that learn from it: batches of pairs by rank, and held-out ones. One network, "model",
+    learns, unless `networks` and `optim` say otherwise."""
 
     model: Any
+    """The first of the networks, which is drawn from."""
     source: Pictures | Packed
     held_source: Pictures | Packed
 
@@ -97,18 +63,44 @@ class Paired:
         self.config, self.pairs, self.held, self.skipped = config, data.pairs, data.held, data.skipped
         torch.manual_seed(config.seed)  # of the fresh weights, which are made next
 
+    @classmethod
+    @abstractmethod
+    def prepare(cls, config: TrainConfig, data: Data, tokenizers: Tokenizers) -> Self:
+        """Read the tokenizers that this kind of model needs, fill in the sizes that the settings left to them, and
+        make the model. Raises TesseraError for everything that can be wrong with them."""
+
+    @abstractmethod
+    def losses(self, models: Models, batch: Batch, done: float) -> tuple[Parts, Parts]:
+        """Each network's loss by its name, whose gradient must reach that network alone, and more numbers to log.
+        `models` are the networks as the engine has wrapped them."""
+
+    @abstractmethod
+    def held_losses(self, models: Models, batch: Batch) -> Parts:
+        """Held-out numbers; "loss" is the one that decides which checkpoint is best."""
+
+    @abstractmethod
+    def save(self, folder: Path, weights: Mapping[str, Tensor]) -> None:
+        """Write what drawing needs: the weights of the first network, and the tokenizers."""
+
     @property
     def networks(self) -> dict[str, nn.Module]:
+        """Every network that learns, by name."""
         return {"model": self.model}
 
     def optim(self, name: str) -> OptimConfig:
+        """How a network's weights move."""
         return self.config.optim
 
-    def place(self, device: torch.device) -> None: ...
+    def place(self, device: torch.device) -> None:  # noqa: B027, most kinds have nothing to move
+        """Move what does not learn to the device."""
 
     def chance(self, batch: Batch) -> Batch:
         """What chance does to a batch on its way, before it is split, so that the split changes nothing."""
         return batch
+
+    def held_codes(self) -> list[Tensor]:
+        """The codes of the held-out pictures, batch by batch, where there are codes."""
+        return []
 
     def batches(self, start: int, rank: int = 0, world: int = 1) -> Iterator[Batch]:
         c, plan = self.config, (start, rank, world)
