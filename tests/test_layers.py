@@ -47,8 +47,10 @@ def code_lines(file: Path) -> int:
 
 
 CORE = (
-    "config/ranges.py", "config/networks.py", "config/training.py", "config/drawing.py", "nn", "models/text_to_image.py",
-    "generate/choose.py", "generate/raster.py", "generate/prompts.py", "generate/pipeline.py", "store/run.py", "store/position.py",
+    "config/ranges.py", "config/network.py", "config/transformer.py", "config/text_to_image.py", "config/training.py",
+    "config/drawing.py", "nn", "models/text_to_image.py",
+    "generate/decoder.py", "generate/guidance.py", "generate/ahead.py", "generate/choose.py", "generate/raster.py",
+    "generate/prompts.py", "generate/pipeline.py", "store/run.py", "store/position.py",
     "train/engines/protocol.py", "train/engines/single.py", "train/objectives/protocol.py", "train/objectives/raster.py",
     "train/loop.py",
 )  # fmt: skip

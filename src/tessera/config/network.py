@@ -1,0 +1,36 @@
+"""What the settings of every kind of network must provide. It knows no kind."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import ClassVar, Self
+
+from tessera.config.merging import Kind
+
+
+@dataclass(frozen=True, kw_only=True)
+class NetworkConfig(Kind):
+    """What the settings of every kind of network that can be trained must provide."""
+
+    needs_codes: ClassVar[bool] = False
+    """Whether it learns from the codes of an image tokenizer."""
+    usual: ClassVar[Mapping[str, int]] = {}
+    """Sizes that a run takes from its data where they are 0, with usual values."""
+
+    @classmethod
+    def kinds(cls) -> Mapping[str, type[NetworkConfig]]:
+        return MODELS
+
+    def assumed(self) -> tuple[Self, str]:
+        """The settings with usual values for what a run would take from its data, and a sentence about that."""
+        open_ = {name: value for name, value in self.usual.items() if not getattr(self, name)}
+        if not open_:
+            return self, ""
+        sizes = ", ".join(f"{name.replace('_', '-')} {value:,}" for name, value in open_.items())
+        return dataclasses.replace(self, **open_), f"(with {sizes}, which the run would choose)"
+
+
+MODELS: dict[str, type[NetworkConfig]] = {}
+"""By the name that settings give it; each kind adds itself."""
