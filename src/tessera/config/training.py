@@ -8,8 +8,8 @@ from typing import Annotated, Any, Literal
 
 from annotated_types import Ge, Le
 
-from tessera.config.merging import Checked, merge
 from tessera.config.dvae import DVAEConfig
+from tessera.config.merging import Checked, merge
 from tessera.config.network import NetworkConfig
 from tessera.config.ranges import (
     Batch,
