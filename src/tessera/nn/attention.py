@@ -51,21 +51,13 @@ class Visibility(nn.Module):
         banded = self.band and layout.codes >= FEW_CODES
         self.whole = self._causal if name == "full" else self._banded if banded else self._dense
         self.one = self._last if name == "full" else self._listed if self.band else self._rows
-        self.one_each = self._listed_each if self.band else self._rows_each
 
     def together(self, q: Tensor, k: Tensor, v: Tensor, rows: Tensor) -> Tensor:
         """Queries at `rows` [T] of the sequence. Keys end at the last of these, or every key of the layout is there."""
         return (self.one if q.shape[2] == 1 else self._rows)(q, k, v, rows)
 
-    def apart(self, q: Tensor, k: Tensor, v: Tensor, rows: Tensor) -> Tensor:
-        """Queries at `rows` [B, T]; every key of the layout is there."""
-        return (self.one_each if q.shape[2] == 1 else self._rows_each)(q, k, v, rows)
-
     def _rows(self, q: Tensor, k: Tensor, v: Tensor, rows: Tensor) -> Tensor:
         return attention(q, k, v, self.mask[rows, : k.shape[2]])
-
-    def _rows_each(self, q: Tensor, k: Tensor, v: Tensor, rows: Tensor) -> Tensor:
-        return attention(q, k, v, self.mask[rows][:, None])  # [B, 1, T, L]
 
     def _last(self, q: Tensor, k: Tensor, v: Tensor, rows: Tensor) -> Tensor:
         """One query that sees all before it: where the keys end at it, it needs no mask."""
@@ -76,12 +68,6 @@ class Visibility(nn.Module):
         keys = self.seen.index_select(0, rows)[0]
         k, v = k.index_select(2, keys), v.index_select(2, keys)
         return attention(q, k, v, self.seen_mask[rows])
-
-    def _listed_each(self, q: Tensor, k: Tensor, v: Tensor, rows: Tensor) -> Tensor:
-        """One query of each row of the batch and the few keys that it may see."""
-        keys = self.seen[rows].long().unsqueeze(-1)  # [B, 1, M, 1]
-        k, v = k.take_along_dim(keys, 2), v.take_along_dim(keys, 2)
-        return attention(q, k, v, self.seen_mask[rows][:, None])
 
     def _banded(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         """Text on its own; then each row (or column) of codes with all of the text and the rows it may see."""
