@@ -20,7 +20,8 @@ from tessera.errors import ConfigError
 from tessera.machine.device import choose_device, compiles, computes_bf16, keep_freed_memory, return_freed_memory
 from tessera.models import saved
 from tessera.nn.loss import Head
-from tessera.nn.stack import Branch, economise
+from tessera.nn.stack import Branch
+from tessera.train.recompute import economise
 
 MOMENTS = {"adam": 2, "adamw": 2, "muon": 2}
 """Numbers that an optimiser keeps for each weight; Muon keeps one for matrices, which is not subtracted."""

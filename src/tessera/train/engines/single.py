@@ -15,11 +15,11 @@ from tessera.config import MachineConfig
 from tessera.machine.device import choose_device, compiles, computes_bf16, tune
 from tessera.machine.threads import Fixed, Measured
 from tessera.nn.loss import Head, slopes
-from tessera.nn.stack import economise
 from tessera.store.state import write_state
 from tessera.train.engines.protocol import MakeOptimizer
 from tessera.train.moments import moments, set_moments, whole
 from tessera.train.optim import Average
+from tessera.train.recompute import economise
 from tessera.train.sharded import read_optimizer
 
 
