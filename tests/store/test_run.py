@@ -210,6 +210,7 @@ def test_a_full_disk_is_a_sentence_when_a_run_goes_on(bird_folder, vae, tmp_path
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr("tessera.store.run.write_whole", full)
+    monkeypatch.setattr("tessera.store.metrics.write_whole", full)
     with pytest.raises(CheckpointError, match="cannot be written"):
         run.open(dvae_config(bird_folder, run.folder))
     with pytest.raises(CheckpointError, match="cannot be written"):

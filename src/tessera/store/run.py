@@ -16,29 +16,22 @@ from pathlib import Path
 
 from safetensors import SafetensorError
 
-from tessera.config import TrainConfig, to_dict, train_config
-from tessera.config.merging import differences, read_json
-from tessera.errors import CheckpointError, ConfigError
+from tessera.config import TrainConfig, to_dict
+from tessera.errors import CheckpointError
 from tessera.files import own
 from tessera.files.atomic import sync, write_whole
-from tessera.files.claim import Lock, claim
 from tessera.store.checkpoint import SETTINGS, seal, step_of, verify
-
-MAY_CHANGE = (
-    "steps:", "budget:", "save_every:", "keep:", "log_every:", "valid_every:", "preview_every:", "patience:", "out:",
-    "data.workers:", "optim.accumulate:", "machine.", "track.",
-)  # fmt: skip
-"""Settings that may change when a run is resumed."""
+from tessera.store.folder import RunFolder
+from tessera.store.metrics import read_rows, write_rows
+from tessera.store.settings import recorded, refuse_changes
 
 
-class Run:
-    """One run's folder."""
+class Run(RunFolder):
+    """One run."""
 
     def __init__(self, folder: str | Path):
-        self.folder = Path(folder)
+        super().__init__(folder)
         self.metrics = self.folder / "metrics.jsonl"
-        self.samples = self.folder / "samples"
-        self.lock = Lock(self.folder)
         self.settings = ""
 
     def exists(self) -> bool:
@@ -46,34 +39,10 @@ class Run:
 
     def config(self) -> TrainConfig:
         """The settings of the run. Raises CheckpointError if the folder is not a run."""
-        config, _ = self._recorded()
+        config, _ = recorded(self.folder / "config.json", self.checkpoints())
         if config is None:
             raise CheckpointError(f"{self.folder} is not a run folder: it holds no readable config.json.")
         return config
-
-    def make(self, began: Callable[[Path], bool] = lambda folder: False) -> None:
-        """Create the folder, or accept one that Tessera created. A folder that cannot be written, or is not ours, is
-        refused before any work. `began` recognises other folders of ours than runs."""
-        claim(self.folder, "run", lambda folder: _began(folder) or began(folder))
-        with self.written():
-            self.samples.mkdir(parents=True, exist_ok=True)
-            write_whole(self.folder / own.MARKER, (self.folder / own.MARKER).read_bytes())
-
-    @contextmanager
-    def held(self, began: Callable[[Path], bool] = lambda folder: False) -> Generator[None]:
-        """Make the folder and lock it. Raises ConfigError that names the process that holds it.
-
-        Inside another `held` of the same Run it is locked already.
-        """
-        self.make(began)
-        if self.lock.held:
-            yield
-            return
-        self.lock.acquire()
-        try:
-            yield
-        finally:
-            self.lock.release()
 
     def open(self, config: TrainConfig) -> list[str]:
         """Start or resume the run. Returns notices for the user.
@@ -81,44 +50,23 @@ class Run:
         Raises ConfigError if the folder holds a run with other settings.
         """
         self.make()
-        old, notice = self._recorded()
+        old, notice = recorded(self.folder / "config.json", self.checkpoints())
         if old is not None:
-            changed = [d for d in differences(old, config) if not d.startswith(MAY_CHANGE)]
-            if not old.data.path:  # imported, and not yet trained here: only the model is given
-                changed = [d for d in changed if d.startswith("model.")]
-            if changed:
-                raise ConfigError(
-                    f"{self.folder} holds a run with other settings ({'; '.join(changed[:4])}). "
-                    "Give the same settings to resume it, or another --out to start a new run."
-                )
+            refuse_changes(self.folder, old, config)
         with self.written():
-            for folder in (self.folder, self.samples):
-                own.sweep(folder, locked=self.lock.held)
-            for left_over in self.folder.glob(".step-*"):
-                if left_over.name[1:].removeprefix("step-").isdecimal():
-                    own.remove(left_over)
+            self.sweep()
             self.settings = json.dumps(to_dict(config), indent=1)
             write_whole(self.folder / "config.json", self.settings)
         return [notice] if notice else []
 
-    def _recorded(self) -> tuple[TrainConfig | None, str]:
-        """The settings in config.json, or else those in the newest checkpoint that has them, with a notice about that.
-        Raises CheckpointError if there are checkpoints and none of them has settings."""
-        path = self.folder / "config.json"
-        try:
-            return _settings(path), ""
-        except CheckpointError as error:
-            wrong = f"{path} is missing" if not path.exists() else str(error)
-        for checkpoint in reversed(self.checkpoints()):
-            with suppress(CheckpointError):
-                verify(checkpoint, lambda name: name == SETTINGS)
-                return _settings(checkpoint / SETTINGS), f"{wrong}; the settings are those of {checkpoint.name}."
-        if self.checkpoints():
-            raise CheckpointError(
-                f"{wrong}, and no checkpoint holds its settings, so they cannot be compared. "
-                "Restore config.json, or give another --out to start a new run."
-            )
-        return None, f"{wrong}; the run starts from the beginning." if path.exists() else ""
+    def read_metrics(self) -> list[dict[str, float]]:
+        """All rows, without damaged lines and lines that a kill cut off."""
+        return read_rows(self.metrics)
+
+    def forget_after(self, step: int) -> None:
+        """Remove metrics beyond `step`; a resumed run writes them again."""
+        with self.written():
+            write_rows(self.metrics, [row for row in self.read_metrics() if row.get("step", 0) <= step])
 
     # Checkpoints.
 
@@ -163,7 +111,7 @@ class Run:
 
     def begin(self, step: int) -> Path:
         with self.guarded(step):
-            claim(self.folder, "run", _began)
+            self.claim()
             own.remove(self.fresh(step))
             self.fresh(step).mkdir(parents=True)
         return self.fresh(step)
@@ -209,35 +157,6 @@ class Run:
                 f"The last one before it is {last.name if last else 'none'}. Make room and give the same command again."
             ) from error
 
-    @contextmanager
-    def written(self) -> Generator[None]:
-        """Turn an error of the disk with other files of the run into one sentence."""
-        try:
-            yield
-        except OSError as error:
-            raise CheckpointError(
-                f"The run folder {self.folder} cannot be written: {error}. Make room and give the same command again, "
-                "or set --out."
-            ) from error
-
-    # Metrics.
-
-    def forget_after(self, step: int) -> None:
-        """Remove metrics beyond `step`; a resumed run writes them again."""
-        rows = [row for row in self.read_metrics() if row.get("step", 0) <= step]
-        with self.written():
-            write_whole(self.metrics, "".join(json.dumps(row) + "\n" for row in rows))
-
-    def read_metrics(self) -> list[dict[str, float]]:
-        """All rows, without damaged lines and lines that a kill cut off."""
-        rows: list[dict[str, float]] = []
-        for line in self.metrics.read_bytes().split(b"\n") if self.metrics.is_file() else []:
-            with suppress(ValueError, RecursionError):
-                row = json.loads(line)
-                if isinstance(row, dict) and all(isinstance(v, int | float) for v in row.values()):  # pyright: ignore
-                    rows.append(row)  # pyright: ignore[reportUnknownArgumentType]
-        return rows
-
 
 def checkpoint_of(path: str | Path) -> Path:
     """The checkpoint that a path names: itself, or the best of a run. Damaged ones are skipped with a warning.
@@ -264,19 +183,3 @@ def checkpoint_of(path: str | Path) -> Path:
 
 def _drawn_with(name: str) -> bool:
     return not name.startswith(("optimizer/", "state/", "weights/", "networks/"))
-
-
-def _began(folder: Path) -> bool:
-    """Whether this is the run folder of a release without markers."""
-    try:
-        _settings(folder / "config.json")
-    except CheckpointError:
-        return False
-    return True
-
-
-def _settings(path: Path) -> TrainConfig:
-    try:
-        return train_config(read_json(path, dict))
-    except (ConfigError, TypeError, ValueError, AttributeError) as error:
-        raise CheckpointError(f"{path} does not hold a run's settings: {error}") from error
