@@ -1,7 +1,10 @@
 """The plan of the house, held by machines: who may import whom, and how long the core is."""
 
 import ast
+import importlib
 import io
+import operator
+import re
 import subprocess
 import sys
 import tokenize
@@ -107,3 +110,17 @@ def test_undefined_names_are_found():
     out = subprocess.run(command, input=code, capture_output=True, text=True, cwd=ROOT.parents[1]).stdout
     assert "F821 Undefined name `undefined`" in out
     assert out.count("F821") == 1
+
+
+def test_the_journeys_of_the_design_name_what_is_there():
+    """Two tables of at most 14 stops; no room is entered twice."""
+    page = (ROOT.parents[1] / "docs/design.md").read_text("utf-8").split("## Two journeys")[1].split("\n## ")[0]
+    journeys = [re.findall(r"^\| \d+ \| `([\w.]+)` \|", part, re.MULTILINE) for part in page.split("\n**")[1:]]
+    assert len(journeys) == 2
+    for stops in journeys:
+        assert 10 <= len(stops) <= 14
+        rooms = [stop.split(".")[0] for stop in stops]
+        assert len([a for a, b in zip(rooms, [*rooms[1:], ""], strict=True) if a != b]) == len(set(rooms))
+        for stop in stops:
+            room, module, *names = stop.split(".")
+            operator.attrgetter(".".join(names))(importlib.import_module(f"tessera.{room}.{module}"))

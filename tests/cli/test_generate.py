@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import os
 import signal
+import time
 from pathlib import Path
 
 import pytest
@@ -208,3 +210,23 @@ def test_ctrl_c_in_the_middle_of_a_picture_is_one_line_and_leaves_whole_files(
     assert files == {".tessera", "prompt.json"} | ({"0.png", "1.png"} if more else set())
     for path in (tmp_path / "out").rglob("*.png"):
         Image.open(path).load()
+
+
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_stop_that_somebody_elses_code_swallows_is_a_stop_all_the_same(
+    run, capsys, tmp_path, monkeypatch, number, status
+):
+    load = Pipeline.load
+
+    def swallowing(*args):
+        with contextlib.suppress(KeyboardInterrupt):
+            os.kill(os.getpid(), number)
+            time.sleep(9)
+        return load(*args)
+
+    monkeypatch.setattr(Pipeline, "load", swallowing)
+    with pytest.raises(SystemExit) as stopped:
+        generate(run, "1 2", "--count", 1, "--out", tmp_path / "out")
+    assert stopped.value.code == status
+    assert "stopped. Pictures kept in" in capsys.readouterr().err
+    assert not list(tmp_path.rglob("*.png"))

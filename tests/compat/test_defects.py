@@ -27,7 +27,7 @@ WHERE = {
     14: "models/test_saved.test_every_setting_of_a_vae_is_saved",
     15: "models/test_dvae.test_temperature_falls_with_progress_alone",
     16: "train/test_loop.test_the_first_step_has_the_rate_that_was_asked_for",
-    17: "models/test_quantize.test_kl_is_a_batch_mean",
+    17: "nn/test_quantize.test_kl_is_a_batch_mean",
     18: "generate/test_sheet.test_prompts_never_become_paths",
     19: "generate/test_captions.test_the_pipeline_completes_with_any_tokenizer",
     20: "generate/test_captions.test_text_is_continued_as_it_was_trained",

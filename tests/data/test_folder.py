@@ -156,6 +156,12 @@ def test_coco_captions(tmp_path):
         assert found.skipped[0].reason == "the caption is empty"
 
 
+def test_captions_that_are_no_table_are_a_sentence(tmp_path):
+    (tmp_path / "list.json").write_text("[1]")
+    with pytest.raises(DataError, match=r"list\.json is not a COCO captions file: it does not hold an object"):
+        scan(str(tmp_path), str(tmp_path / "list.json"))
+
+
 def test_a_folder_without_pairs_or_without_itself(tmp_path):
     with pytest.raises(ConfigError, match="does not exist"):
         scan(str(tmp_path / "nowhere"))
@@ -340,6 +346,20 @@ def test_packed_choices_are_spread_evenly_and_the_same_in_any_batch():
     assert not np.array_equal(scrambled(8, epochs.ravel(), index.ravel()), drawn)
 
 
+def test_packed_choices_are_two_rounds_of_splitmix64():
+    def slow(seed: int, epoch: int, index: int) -> int:
+        z = seed + epoch * 0x9E3779B97F4A7C15
+        for part in (index, 1):
+            z = (z + part) * 0xBF58476D1CE4E5B9 % 2**64
+            z = (z ^ (z >> 27)) * 0x94D049BB133111EB % 2**64
+            z ^= z >> 31
+        return z
+
+    epoch, index = np.array([0, 1, 2, 2]), np.array([0, 5, 5, 10**9])
+    wanted = [slow(7, int(e), int(i)) for e, i in zip(epoch, index, strict=True)]
+    assert scrambled(7, epoch, index).tolist() == wanted
+
+
 def test_too_long_captions_are_named_before_the_first_step():
     pairs = [Pair("fine.png", Path("fine.png"), ("a b",)), Pair("wordy.png", Path("wordy.png"), ("word " * 60,))]
     tokenizer = train_bpe(["a b"], 300)
@@ -383,7 +403,7 @@ def test_packed_codes_are_what_encoding_gives_and_resume(bird_folder, tmp_path, 
     assert PART == 256
 
 
-def test_one_packed_sample_is_that_of_its_batch(bird_folder, tmp_path):
+def test_one_packed_sample_is_that_of_its_batch(bird_folder, tmp_path, monkeypatch):
     pairs = list(scan(str(bird_folder)).pairs)[:6]
     codes = encode(pairs, Frozen(DiscreteVAE(TINY_DVAE)), tmp_path, 2, DataConfig(flip=True), 0)
     source = Packed(codes, Captions(pairs, train_bpe(["a b"], 300), 300, truncate=True), 0)
@@ -391,3 +411,5 @@ def test_one_packed_sample_is_that_of_its_batch(bird_folder, tmp_path):
     for place, (tokens, found) in zip(wanted, source.__getitems__(wanted), strict=True):
         assert torch.equal(source[place][0], tokens)
         assert torch.equal(source[place][1], found)
+    monkeypatch.setattr(codes, "views", lambda index: torch.arange(8).view(2, 4) + index)
+    assert source.plain(4)[1].tolist() == [4, 5, 6, 7], "held-out losses are measured on the middle square"

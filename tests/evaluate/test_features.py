@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from torch.testing import assert_close
 
 from tessera.errors import CheckpointError, ConfigError, DataError
@@ -65,7 +65,6 @@ def test_no_features_see_nothing_and_have_no_name():
     ("name", "error", "says"),
     [
         ("vgg", ConfigError, "no features 'vgg'.*lite2, lite0"),
-        ("inception", ConfigError, "inception:PATH"),
         ("lite2:weights.pth", ConfigError, "take no path"),
         ("inception:nowhere.pth", CheckpointError, "no file nowhere.pth"),
         ("dinov2:nowhere", CheckpointError, "no file nowhere/config.json"),
@@ -74,6 +73,17 @@ def test_no_features_see_nothing_and_have_no_name():
 def test_a_wrong_name_is_a_sentence(name: str, error: type, says: str):
     with pytest.raises(error, match=says):
         load(name)
+
+
+@pytest.mark.parametrize("name", ["inception", "dinov2", "clip"])
+def test_without_a_network_what_cannot_be_fetched_is_named(name: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
+    def nowhere(url: str, target: Path, *_: object, **__: object) -> None:
+        raise CheckpointError(f"{url} cannot be fetched.")
+
+    monkeypatch.setattr(features, "CACHE", tmp_path)
+    monkeypatch.setattr(features, "download", nowhere)
+    with pytest.raises(CheckpointError, match=rf"https://\S+ cannot be fetched.*{name}:PATH, (the|a) "):
+        load(name, "cpu")
 
 
 def test_a_missing_package_is_a_sentence(monkeypatch: pytest.MonkeyPatch):
@@ -157,6 +167,21 @@ def test_inception_reads_its_weights_and_is_called_fid_only_for_the_fids(
     assert load(f"inception:{path}", "cpu").name == "Inception"
 
 
+def test_inception_is_fetched_once_and_what_came_is_checked(
+    inception: tuple[FIDInception, Path], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+):
+    torch.save(load_file(inception[1]), tmp_path / "published.pth")
+    monkeypatch.setattr(features, "CACHE", tmp_path / "cache")
+    url = f"file://{tmp_path / 'published.pth'}"
+    monkeypatch.setitem(features.PUBLISHED, "inception", {"weights.pth": url})
+    with pytest.raises(CheckpointError, match=r"has the SHA-256 .* not 6726825d"):
+        load("inception", "cpu")
+    monkeypatch.setitem(features.SHA256, "inception", features.checksum(tmp_path / "published.pth"))
+    assert load("inception", "cpu").name == "Inception"
+    (tmp_path / "published.pth").unlink()
+    assert load("inception", "cpu").name == "Inception"
+
+
 def test_programs_and_other_weights_are_refused_as_inception(tmp_path: Path):
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -204,8 +229,9 @@ def test_resizing_is_tensorflows(side: int):
 # Folders of transformers.
 
 
-def test_dinov2_and_clip_come_from_a_folder_alone(tmp_path: Path):
+def test_dinov2_and_clip_come_from_a_folder_or_are_fetched(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     transformers = pytest.importorskip("transformers", reason="the transformers extra is not installed")
+    monkeypatch.setattr(features, "CACHE", tmp_path / "cache")
     torch.manual_seed(0)
     small = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "image_size": 28, "patch_size": 14}
     dino = transformers.Dinov2Model(transformers.Dinov2Config(**small)).eval()
@@ -221,6 +247,9 @@ def test_dinov2_and_clip_come_from_a_folder_alone(tmp_path: Path):
         found = load(f"{kind}:{tmp_path / kind}", "cpu")
         assert found.name.startswith({"dinov2": "DINOv2-", "clip": "CLIP-"}[kind])
         assert seen(found, pixels).features.shape == (2, dim)
+        files = {f: (tmp_path / kind / f).as_uri() for f in ("config.json", "model.safetensors")}
+        monkeypatch.setitem(features.PUBLISHED, kind, files)
+        assert_close(seen(load(kind, "cpu"), pixels).features, seen(found, pixels).features)
     with torch.inference_mode():
         wanted = dino(pixel_values=(enlarged(pixels, 224) - middle) / spread).last_hidden_state[:, 0]
     assert_close(seen(load(f"dinov2:{tmp_path / 'dinov2'}", "cpu"), pixels).features, wanted)

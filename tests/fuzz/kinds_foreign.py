@@ -21,6 +21,7 @@ from torch import nn
 
 from tessera.compat import dalle_pytorch as theirs
 from tessera.imports import dalle_pytorch, deepspeed_folder, runs
+from tessera.models.clip import CLIP
 from tessera.models.openai_dvae import OpenAIDVAE, OpenAIDVAEConfig
 from tessera.models.text_to_image import TextToImage
 from tessera.models.vqgan import VQGAN, VQGANConfig
@@ -81,7 +82,7 @@ def vae_files() -> dict[str, Tree]:
 def clip_files() -> dict[str, Tree]:
     torch.manual_seed(0)
     config = dalle_pytorch.clip_config(JUDGE)
-    model = dalle_pytorch.CLIP(config)
+    model = CLIP(config)
     weights = dalle_pytorch.foreign(model.state_dict(), dalle_pytorch.clip_names(model))
     return {"judge": {"a.pt": torch_bytes({"hparams": JUDGE, "weights": weights})}}
 

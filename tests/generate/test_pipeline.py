@@ -170,6 +170,17 @@ def test_an_image_tokenizer_with_damaged_weights_draws_nothing():
         model("1 2")
 
 
+@pytest.mark.parametrize("part", ["model", "image"])
+def test_damaged_weights_are_told_with_the_run_that_holds_them(part):
+    own = pipeline()
+    model = Pipeline(own.model, Numbers(20), own.image, "runs/birds")
+    network = {"model": model.model, "image": model.image.model}[part]
+    for weight in network.parameters():
+        torch.nn.init.constant_(weight, math.nan)
+    with pytest.raises(CheckpointError, match=r"^runs/birds: The .*weights are damaged"):
+        model("1 2")
+
+
 def test_a_judge_with_damaged_weights_ranks_nothing():
     class Broken:
         def scores(self, pictures):

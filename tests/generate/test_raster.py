@@ -36,6 +36,11 @@ def test_what_is_not_asked_for_filters_nothing():
     assert torch.equal(warmer(LOGITS), LOGITS / 2)
 
 
+def test_a_temperature_that_is_a_whole_number_of_any_size_divides():
+    (cool,) = sample.filters(SampleConfig(temperature=2**64), 3)
+    assert torch.equal(cool(torch.tensor([2.0**64, 0.0, -(2.0**65)])), torch.tensor([1.0, 0.0, -2.0]))
+
+
 def test_top_p_is_the_smallest_set():
     share = LOGITS.softmax(-1)
     kept = sample.top_p(LOGITS, 0.8).isfinite()

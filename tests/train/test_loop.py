@@ -32,7 +32,7 @@ from tessera.store.state import read_state, write_state
 from tessera.train.engines.single import SingleEngine, SingleTrainee
 from tessera.train.job import build
 from tessera.train.keep import SPOILED, together
-from tessera.train.loop import forward_backward
+from tessera.train.loop import forward_backward, step_seed
 from tessera.train.memory import in_memory
 from tessera.train.moments import set_moments
 from tessera.train.optim import Schedule, optimizer_of, tagged
@@ -176,6 +176,12 @@ def test_the_asked_share_of_captions_is_dropped(bird_folder, tmp_path, tokenizer
     torch.manual_seed(0)
     dropped = (objective.chance(batch).tokens != tokens).all(1).float().mean()
     assert 0.08 < float(dropped) < 0.12
+
+
+def test_noise_is_of_the_seed_the_rank_and_the_step_and_the_same_in_every_release():
+    assert len({step_seed(s, r, t) for s in range(3) for r in range(4) for t in range(100)}) == 1200
+    assert step_seed(7, 1, 40) == 7_000_043_000_106, "runs that were begun go on with their noise"
+    assert 0 <= step_seed(2**63 - 1, 8, 10**9) < 2**63
 
 
 def test_ranks_end_together_and_only_the_one_that_failed_speaks():

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -86,6 +87,18 @@ def test_a_worker_that_dies_while_the_run_stops_is_the_stop(bird_folder, tmp_pat
     assert Run(tmp_path).latest().name == "step-000003"
 
 
+def test_a_worker_that_dies_by_itself_is_not_the_end_of_training(bird_folder, tmp_path, monkeypatch):
+    from tessera.train.objectives.dvae import TrainDVAE
+
+    def dying(self, start, rank=0, world=1):
+        yield from ()
+        raise WorkerDied("killed")
+
+    monkeypatch.setattr(TrainDVAE, "batches", dying)
+    with pytest.raises(WorkerDied, match="killed"):
+        go(dvae_config(bird_folder, tmp_path, valid_every=0, save_every=99))
+
+
 def test_sigterm_before_there_is_anything_to_save_ends_with_the_status_of_a_stop(monkeypatch, capsys):
     def work(args: list[str]) -> None:
         os.kill(os.getpid(), signal.SIGTERM)
@@ -98,6 +111,34 @@ def test_sigterm_before_there_is_anything_to_save_ends_with_the_status_of_a_stop
     assert end.value.code == cli.REQUEUE
     assert "Give the same command again" in capsys.readouterr().err
     assert signal.getsignal(signal.SIGTERM) == before
+
+
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGTERM, cli.REQUEUE), (signal.SIGINT, 130)])
+def test_a_stop_that_becomes_an_error_in_somebody_elses_import_is_a_stop(monkeypatch, capsys, number, status):
+    def work(args: list[str]) -> None:
+        try:
+            os.kill(os.getpid(), number)
+            time.sleep(9)
+        except KeyboardInterrupt:
+            raise RecursionError from None  # numpy's, as torch imports it
+
+    monkeypatch.setitem(cli.COMMANDS, "train", work)
+    with pytest.raises(SystemExit) as end:
+        cli.main(["train"])
+    assert end.value.code == status
+    assert "stopped" in capsys.readouterr().err
+
+
+def test_a_stop_that_was_lost_in_an_import_ends_the_run_after_its_first_step(bird_folder, tmp_path):
+    from tessera.train.signals import terminable
+
+    with terminable():
+        with suppress(KeyboardInterrupt):
+            os.kill(os.getpid(), signal.SIGTERM)
+            time.sleep(9)
+        with pytest.raises(cli.Interrupted, match="step 1"):
+            go(dvae_config(bird_folder, tmp_path, valid_every=0, save_every=99))
+    assert Run(tmp_path).latest().name == "step-000001"
 
 
 # Real processes.
@@ -157,7 +198,7 @@ def assert_interrupted_runs_are_the_uninterrupted_one(
         args = command(pictures, run.folder, steps)
         status, errors = terminate_group(start, args, run, wait, seen if after_step else -1)
         statuses.append(status)
-        assert "Traceback" not in errors
+        assert "Traceback" not in errors, errors
         if status == 75 and run.latest():
             # The row of a step is written before it is saved, so that the step in flight is all that can be lost.
             assert steps_logged(run) - int(run.latest().name[5:]) <= 1

@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 
 from tessera import __version__
 from tessera.cli.data import data
+from tessera.cli.evaluate import compare, evaluate
 from tessera.cli.exchange import bring_in, send_out
 from tessera.cli.generate import generate
 from tessera.cli.screen import notice, say
@@ -26,6 +27,8 @@ COMMANDS: dict[str, Callable[[list[str]], None]] = {
     "learn": learn,
     "train": train,
     "generate": generate,
+    "evaluate": evaluate,
+    "compare": compare,
     "import": bring_in,
     "export": send_out,
     "show": show,
@@ -33,7 +36,7 @@ COMMANDS: dict[str, Callable[[list[str]], None]] = {
 }
 
 
-RESUMABLE = ("demo", "learn", "train")
+RESUMABLE = ("demo", "learn", "train", "evaluate")
 
 
 def main(argv: Sequence[str] | None = None) -> None:

@@ -17,8 +17,9 @@ if TYPE_CHECKING:
 T = TypeVar("T", bound="DataclassInstance")
 
 
-def options(kind: type[T], args: list[str], command: str) -> T:
-    """A config from words and flags, checked. Fields without a default are the words.
+def options(kind: type[T], args: list[str], command: str, dotted: bool = False) -> T:
+    """A config from words and flags, checked. Fields without a default are the words. Parts of it are named in their
+    flags where `dotted` (--data.path).
 
     tyro prints the help, names what is missing, and names the nearest flag for a wrong one; where a wrong one stands
     before the words, it would take its value for a word.
@@ -30,9 +31,8 @@ def options(kind: type[T], args: list[str], command: str) -> T:
     if words and (not args or args[0].startswith("-")) and not {"-h", "--help"} & set(args):
         usage = f"usage: tessera {command} {' '.join(words)} [options]"
         raise ConfigError(f"{usage}; the names come before the options. Try: tessera {command} --help")
-    marks = (
-        tyro.conf.PositionalRequiredArgs, tyro.conf.PositionalMetavarFromFieldName, tyro.conf.OmitArgPrefixes,
-    )  # fmt: skip
+    names = tyro.conf.AvoidSubcommands if dotted else tyro.conf.OmitArgPrefixes
+    marks = (tyro.conf.PositionalRequiredArgs, tyro.conf.PositionalMetavarFromFieldName, names)
     config = tyro.cli(kind, args=args, prog=f"tessera {command}", config=marks)
     check(config)
     return config

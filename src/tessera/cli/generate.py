@@ -78,7 +78,7 @@ def generate(args: list[str]) -> None:
         half = " Files of pictures that were being drawn show their first rows." if config.partial else ""
         return f"stopped. Pictures kept in {out}: {len(made)}.{half}{f' All in one: {put(out, made)}' if made else ''}"
 
-    with stoppable(kept):
+    with stoppable(kept) as unless_stopped:
         from tessera.generate.pipeline import Pipeline
         from tessera.generate.sheet import MOST
 
@@ -89,6 +89,7 @@ def generate(args: list[str]) -> None:
             for request in requests:
                 pipeline.tokens([request.prompt], request.truncate)
         for request in requests:
+            unless_stopped()
             if config.complete_text:
                 request = completed(request, pipeline)
             draw(request, pipeline, judge, config, made)

@@ -17,21 +17,28 @@ class Stopped(KeyboardInterrupt):
 
 
 @contextmanager
-def stoppable(kept: Callable[[], str]) -> Iterator[None]:
-    """Let SIGTERM end the block as Ctrl-C does. Then `kept` saves what there is and says what it saved."""
-    number = signal.SIGINT
+def stoppable(kept: Callable[[], str]) -> Iterator[Callable[[], None]]:
+    """Let SIGTERM end the block as Ctrl-C does. Then `kept` saves what there is and says what it saved.
 
-    def handle(caught: int, frame: object) -> None:
-        nonlocal number
-        number = signal.Signals(caught)
+    Lends a function that ends the block where the signal's exception was lost in somebody else's code, an import for
+    one: call it after such code.
+    """
+    caught: list[int] = []
+
+    def handle(number: int, frame: object) -> None:
+        caught.append(number)
         raise KeyboardInterrupt
 
+    def unless_stopped() -> None:
+        if caught:
+            raise KeyboardInterrupt
+
     main = threading.current_thread() is threading.main_thread()
-    before = signal.signal(signal.SIGTERM, handle) if main else None
+    before = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM) if main}
     try:
-        yield
+        yield unless_stopped
     except KeyboardInterrupt:
-        raise Stopped(kept(), 128 + number) from None
+        raise Stopped(kept(), 128 + (caught or [signal.SIGINT])[-1]) from None
     finally:
-        if main:
-            signal.signal(signal.SIGTERM, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)

@@ -3,6 +3,7 @@
 from tessera.config.clip import CLIPConfig
 from tessera.config.drawing import DrawingConfig, Request, SampleConfig, request
 from tessera.config.dvae import DVAEConfig
+from tessera.config.evaluation import CompareConfig, EvaluateConfig, PicturesConfig
 from tessera.config.learning import LearnConfig
 from tessera.config.merging import kind_of, to_dict
 from tessera.config.network import MODELS, NetworkConfig
@@ -21,8 +22,37 @@ from tessera.config.training import (
 from tessera.config.transformer import PatternName, TransformerConfig
 
 __all__ = [
-    "EMA", "FSQ", "LFQ", "MODELS", "QUANTIZERS", "CLIPConfig", "DVAEConfig", "DataConfig", "DrawingConfig", "Gumbel",
-    "LearnConfig", "Lookup", "MachineConfig", "NetworkConfig", "OptimConfig", "PatternName", "Quantizer", "Request",
-    "SampleConfig", "SimVQ", "TextToImageConfig", "TokensConfig", "TrackConfig", "TrainConfig", "TransformerConfig",
-    "kind_of", "request", "seconds", "to_dict", "train_config",
+    "EMA",
+    "FSQ",
+    "LFQ",
+    "MODELS",
+    "QUANTIZERS",
+    "CLIPConfig",
+    "CompareConfig",
+    "DVAEConfig",
+    "DataConfig",
+    "DrawingConfig",
+    "EvaluateConfig",
+    "Gumbel",
+    "LearnConfig",
+    "Lookup",
+    "MachineConfig",
+    "NetworkConfig",
+    "OptimConfig",
+    "PatternName",
+    "PicturesConfig",
+    "Quantizer",
+    "Request",
+    "SampleConfig",
+    "SimVQ",
+    "TextToImageConfig",
+    "TokensConfig",
+    "TrackConfig",
+    "TrainConfig",
+    "TransformerConfig",
+    "kind_of",
+    "request",
+    "seconds",
+    "to_dict",
+    "train_config",
 ]  # fmt: skip

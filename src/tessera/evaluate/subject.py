@@ -67,15 +67,20 @@ class Subject:
 
     def pixels(self, pairs: Sequence[Pair], most: int) -> Tensor:
         """The middle squares of the first pictures that can be read, [B, C, S, S] in 0 ... 1."""
+        return self.readable(pairs[:most])[1].float() / 255
+
+    def readable(self, pairs: Sequence[Pair]) -> tuple[list[Pair], Tensor]:
+        """The pairs whose pictures can be read, and their middle squares, uint8 [B, C, S, S]."""
         assert self.image is not None, "pictures are seen through the image tokenizer"
-        channels, side, found = self.image.channels, self.image.pixels, []
-        for pair in pairs[:most]:
+        channels, side, kept, found = self.image.channels, self.image.pixels, [], []
+        for pair in pairs:
             try:
                 picture = read(pair.image, channels)
             except DataError:  # packed codes outlive the pictures they were made of
                 continue
+            kept.append(pair)
             found.append(resized(picture, middle_square(*picture.shape[1:]), side))
-        return torch.stack(found).float() / 255 if found else torch.zeros(0, channels, side, side)
+        return kept, torch.stack(found) if found else torch.zeros(0, channels, side, side, dtype=torch.uint8)
 
     @torch.no_grad()
     def codes(self, pixels: Tensor, rows: int = 32) -> Tensor:

@@ -21,7 +21,7 @@ def filters(config: SampleConfig, vocab: int) -> list[Filter]:
         return [lambda logits: top_k(logits, 1)]
     chosen: list[Filter] = []
     if config.temperature != 1:
-        chosen.append(lambda logits: logits / config.temperature)
+        chosen.append(lambda logits: logits / float(config.temperature))
     if config.top_k:
         count = int(config.top_k) if config.top_k >= 1 else max(1, round(config.top_k * vocab))
         chosen.append(lambda logits: top_k(logits, min(count, vocab)))

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Generator, Iterator, Sequence
-from contextlib import closing
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 
 import torch
 from jaxtyping import Int
 from torch import Tensor
 
+from tessera.errors import CheckpointError
 from tessera.generate.decoder import Progress
 from tessera.generate.picture import Picture
 
@@ -30,6 +31,15 @@ class Partial:
 
 
 Event = Step | Partial | Picture
+
+
+@contextmanager
+def naming(run: str) -> Iterator[None]:
+    """Put the run's name before what is wrong with its weights."""
+    try:
+        yield
+    except CheckpointError as error:
+        raise CheckpointError(f"{run}: {error}" if run else str(error)) from error
 
 
 def told(

@@ -18,7 +18,7 @@ from tessera.errors import CheckpointError, ConfigError
 from tessera.generate import captions
 from tessera.generate.batches import Batches
 from tessera.generate.decoder import Decoder, DrawingBatch, Progress
-from tessera.generate.events import Event, greyed, heard, told
+from tessera.generate.events import Event, greyed, heard, naming, told
 from tessera.generate.judge import Judge, best
 from tessera.generate.picture import Picture, prime_codes
 from tessera.generate.prompts import Prompts
@@ -112,7 +112,8 @@ class Pipeline:
         prime = prime_codes(request.prime, request.prime_rows, self.image) if request.prime else None
         parts = self._draw(prompts, seeds, request.sampling, request.batch, request.truncate, prime)
         show = lambda codes, own: self.partial(codes, prompts[own], seeds[own])
-        return told(parts, request.count, self.model.layout.grid, show if partial else None)
+        with naming(self.name):
+            yield from told(parts, request.count, self.model.layout.grid, show if partial else None)
 
     def draw(
         self,

@@ -47,7 +47,7 @@ def prompt_folder(out: Path, prompt: str) -> Path:
     taken: set[str] = set()
     while True:
         folder = out / folder_name(prompt, taken)
-        if os.path.lexists(folder) and not folder.is_dir():
+        if os.path.lexists(folder) and (not folder.is_dir() or (folder / ABOUT).is_dir()):
             continue
         folder.mkdir(parents=True, exist_ok=True)
         if _whose(folder, prompt) == prompt:

@@ -7,6 +7,9 @@ import json
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated
+
+from annotated_types import Ge, Le
 
 from tessera.config import (
     FSQ,
@@ -42,7 +45,7 @@ class Choice:
     """Sizes for this data and this machine; written down once, so that a resumed run has the same."""
 
     pixels: int
-    layers: int
+    layers: Annotated[int, Ge(1), Le(12)]
     channels: int
     hidden: int
     levels: tuple[int, ...]

@@ -9,12 +9,23 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
-from tessera.config import LearnConfig, MachineConfig, SampleConfig, TrainConfig
+from tessera.config import (
+    EvaluateConfig,
+    LearnConfig,
+    MachineConfig,
+    PicturesConfig,
+    SampleConfig,
+    TrainConfig,
+    seconds,
+)
 from tessera.config.merging import read_json
 from tessera.data.check import Health, check, show
 from tessera.data.codes import encode
-from tessera.errors import ConfigError
-from tessera.evaluate import report
+from tessera.errors import ConfigError, DataError, TesseraError
+from tessera.evaluate import page, report
+from tessera.evaluate.evaluation import evaluate
+from tessera.evaluate.features import load as load_features
+from tessera.evaluate.telling import summary
 from tessera.files.atomic import whole
 from tessera.generate.pipeline import Picture, Pipeline
 from tessera.generate.sheet import contact_sheet
@@ -30,6 +41,10 @@ from tessera.train.objectives.protocol import Objective
 
 Progress = Callable[[str], Callable[[Iterable, int], Iterable]]
 """A title -> something that shows how far an iteration has come."""
+
+
+SHORT = 64
+"""Drawings that are measured at the end; `tessera evaluate` makes 500."""
 
 
 def learn(config: LearnConfig, progress: Progress, say: Callable[[str], None]) -> Run:
@@ -96,8 +111,37 @@ def draw_and_report(
         drawn += pipeline.draw([pair.captions[0]], [config.seed + i], sampling, truncate=True)
     with whole(run.folder / "contact-sheet.png") as fresh:
         contact_sheet(drawn).save(fresh)
+    more = measured(config, run, progress, say)
     say("")
-    for name, value in report.write(run, judged(objective, run), drawn, health.skipped, codes_of(objective)).items():
+    subject = judged(objective, run)
+    for name, value in report.write(run, subject, drawn, health.skipped, codes_of(objective), more).items():
         say(f"  {name:<50} {value}")
     say(f"\nReport: {run.folder / 'report.html'}   Pictures: {run.folder / 'contact-sheet.png'}")
+    say(f"In full: tessera evaluate {run.folder}")
     say(f'Draw: tessera generate {run.folder} "{asked[0].captions[0]}"')
+
+
+def measured(config: LearnConfig, run: Run, progress: Progress, say: Callable[[str], None]) -> list[tuple[str, str]]:
+    """The short form of `evaluate`, as sections of the report; in a folder of its own beside the full one."""
+    count = int(min(SHORT, max(8, seconds(config.budget) / 10)))
+    short = EvaluateConfig(
+        data=PicturesConfig(path=config.pictures), captions=config.captions, count=count, seeds=1, seed=config.seed,
+        features=looking(config.device), guidance=config.guidance, photographs=2 * count, ranked=count // 8,
+        out=str(run.folder / "evaluation-short"), device=config.device,
+    )  # fmt: skip
+    try:
+        shown = evaluate(str(run.folder), short, progress)
+    except DataError as error:  # a handful of pictures
+        say(f"Not measured: {error}")
+        return []
+    for line in ["", *summary(shown.evaluation)]:
+        say(line)
+    return page.brief(shown)
+
+
+def looking(device: str) -> str:
+    """The features that the short form can have here."""
+    try:
+        return "lite2" if load_features("lite2", device) else "none"
+    except TesseraError:  # its packages are not installed, or not whole
+        return "none"

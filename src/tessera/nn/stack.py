@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import partial
 from itertools import pairwise
 from typing import Any
 
@@ -115,15 +114,20 @@ def _gated(x: Tensor, act: Any, slope: Any) -> Tensor:
     return a * act(gate)
 
 
+def _geglu(x: Tensor) -> Tensor:
+    return _gated(x, torch.ops.aten.gelu, torch.ops.aten.gelu_backward)
+
+
+def _swiglu(x: Tensor) -> Tensor:
+    return _gated(x, torch.ops.aten.silu, torch.ops.aten.silu_backward)
+
+
 def _relu2(x: Tensor) -> Tensor:
     return F.relu(x).square()
 
 
-ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
-    "geglu": partial(_gated, act=torch.ops.aten.gelu, slope=torch.ops.aten.gelu_backward),
-    "swiglu": partial(_gated, act=torch.ops.aten.silu, slope=torch.ops.aten.silu_backward),
-    "relu2": _relu2,
-}
+ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {"geglu": _geglu, "swiglu": _swiglu, "relu2": _relu2}
+"""Functions by name, so that a model with them can be pickled."""
 
 
 class Branch(nn.Module):

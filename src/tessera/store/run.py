@@ -173,7 +173,7 @@ def checkpoint_of(path: str | Path) -> Path:
         try:
             verify(checkpoint, _drawn_with)
         except CheckpointError as error:
-            damage.append(str(error))
+            damage.append(str(error).rstrip("."))
             continue
         if damage:
             warnings.warn(f"{'; '.join(damage)}. Taking {checkpoint} instead.", stacklevel=2)

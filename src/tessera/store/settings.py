@@ -41,7 +41,7 @@ def recorded(path: Path, checkpoints: Sequence[Path]) -> tuple[TrainConfig | Non
     try:
         return read_settings(path), ""
     except CheckpointError as error:
-        wrong = f"{path} is missing" if not path.exists() else str(error)
+        wrong = f"{path} is missing" if not path.exists() else str(error).rstrip(".")
     for checkpoint in reversed(checkpoints):
         with suppress(CheckpointError):
             verify(checkpoint, lambda name: name == SETTINGS)

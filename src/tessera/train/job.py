@@ -153,7 +153,7 @@ class RunTokenizers:
                 verify(checkpoint, lambda file: file.startswith(f"{name}/"))
                 return load(checkpoint / name)
             except CheckpointError as error:
-                wrong = wrong or str(error)
+                wrong = wrong or str(error).rstrip(".")
         raise CheckpointError(
             f"No checkpoint of {self.run.folder} is whole: {wrong}. Restore one, or give a new --out."
         )

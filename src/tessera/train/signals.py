@@ -18,8 +18,12 @@ class Interrupted(TesseraError):
 
 @contextmanager
 def interruptible() -> Iterator[Callable[[], bool]]:
-    """Ctrl-C and SIGTERM let the step end and the run save; a second Ctrl-C stops at once."""
-    caught: list[int] = []
+    """Ctrl-C and SIGTERM let the step end and the run save; a second Ctrl-C stops at once.
+
+    One that came before, and was lost in somebody else's code, counts.
+    """
+    outside = signal.getsignal(signal.SIGTERM)
+    caught = list(outside.caught) if isinstance(outside, _End) else []
 
     def handle(number: int, frame: object) -> None:
         if caught and number == signal.SIGINT:
@@ -34,15 +38,36 @@ class Terminated(KeyboardInterrupt):
     """SIGTERM where there is nothing to save: as Ctrl-C there, it is no error that anybody should catch on the way."""
 
 
+class _End:
+    """Handles a signal by ending the program where it stands, and remembers it."""
+
+    def __init__(self):
+        self.caught: list[int] = []
+
+    def __call__(self, number: int, frame: object) -> None:
+        self.caught.append(number)
+        raise self.stop()
+
+    def stop(self) -> KeyboardInterrupt:
+        return Terminated() if signal.SIGTERM in self.caught else KeyboardInterrupt()
+
+
 @contextmanager
 def terminable() -> Iterator[None]:
-    """SIGTERM raises Terminated, so that what is open is closed and the status tells a scheduler to begin again."""
+    """SIGTERM raises Terminated, so that what is open is closed and the status tells a scheduler to begin again.
 
-    def handle(number: int, frame: object) -> None:
-        raise Terminated
-
-    with _handled((signal.SIGTERM,), handle):
-        yield
+    A library that is stopped in the middle of its import may answer with any error of its own: that is the stop, too.
+    """
+    end = _End()
+    with _handled(STOPS, end):
+        try:
+            yield
+        except TesseraError:
+            raise
+        except Exception:
+            if end.caught:
+                raise end.stop() from None
+            raise
 
 
 @contextmanager

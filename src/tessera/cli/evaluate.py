@@ -1,0 +1,58 @@
+"""Commands that say how good a run is: evaluate, compare."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+from tessera.cli.arguments import options
+from tessera.cli.screen import bar, say
+from tessera.config import CompareConfig, EvaluateConfig
+from tessera.errors import ConfigError
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvaluateRunConfig(EvaluateConfig):
+    """Say how good a finished run is, and whether it copies. Stopped, the same command goes on."""
+
+    run: str
+    """The run folder."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class CompareRunsConfig(CompareConfig):
+    """Put evaluated runs side by side, and say which differences are larger than noise."""
+
+    runs: tuple[str, ...]
+    """Two or more run folders that were evaluated."""
+
+    def rules(self) -> None:
+        if len(self.runs) < 2:
+            raise ConfigError(f"compare needs two runs or more, and got {len(self.runs)}: tessera compare RUN RUN ...")
+
+
+def evaluate(args: list[str]) -> None:
+    """RUN  How good a run is, and whether it copies: figures, intervals, a page. The same command goes on."""
+    config = options(EvaluateRunConfig, args, "evaluate", dotted=True)
+    from tessera.evaluate.evaluation import evaluate as work
+    from tessera.evaluate.telling import summary
+
+    shown = work(config.run, config, bar)
+    for line in summary(shown.evaluation):
+        say(line)
+    out = Path(config.out or Path(config.run) / "evaluation")
+    say(f"\nPage: {out / 'evaluation.html'}   Figures: {out / 'evaluation.json'}")
+
+
+def compare(args: list[str]) -> None:
+    """RUN RUN ...  Evaluated runs side by side, and which differences are larger than noise."""
+    config = options(CompareRunsConfig, args, "compare")
+    from tessera.evaluate import compare as comparing
+
+    found = comparing.compare(comparing.load(list(config.runs)))
+    if config.format == "json":
+        return say(json.dumps(comparing.to_json(found)))
+    for line in [*comparing.table(found), "", *found.warnings, *comparing.sentences(found), "", comparing.RULE]:
+        say(line)
+    return None
