@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import ClassVar, Self
+from typing import ClassVar
 
 from tessera.config.merging import Kind
 
@@ -22,14 +21,6 @@ class NetworkConfig(Kind):
     @classmethod
     def kinds(cls) -> Mapping[str, type[NetworkConfig]]:
         return MODELS
-
-    def assumed(self) -> tuple[Self, str]:
-        """The settings with usual values for what a run would take from its data, and a sentence about that."""
-        open_ = {name: value for name, value in self.usual.items() if not getattr(self, name)}
-        if not open_:
-            return self, ""
-        sizes = ", ".join(f"{name.replace('_', '-')} {value:,}" for name, value in open_.items())
-        return dataclasses.replace(self, **open_), f"(with {sizes}, which the run would choose)"
 
 
 MODELS: dict[str, type[NetworkConfig]] = {}

@@ -7,7 +7,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
-import torch
 from torch import Tensor
 
 from tessera.config import Request, SampleConfig, request
@@ -110,7 +109,8 @@ class Pipeline:
         prompts = [request.prompt] * request.count
         seeds = range(request.seed, request.seed + request.count)
         prime = prime_codes(request.prime, request.prime_rows, self.image) if request.prime else None
-        parts = self._draw(prompts, seeds, request.sampling, request.batch, request.truncate, prime)
+        draw = lambda own: self._batch(prompts[own], seeds[own], request.sampling, request.truncate, prime)
+        parts = self.batches.drawn(request.count, request.batch, draw)
         show = lambda codes, own: self.partial(codes, prompts[own], seeds[own])
         with naming(self.name):
             yield from told(parts, request.count, self.model.layout.grid, show if partial else None)
@@ -129,28 +129,19 @@ class Pipeline:
         cast(batch, Batch, "batch")
         if len(prompts) != len(seeds):
             raise ConfigError(f"There are {len(prompts)} prompts and {len(seeds)} seeds; each prompt needs one.")
-        parts = self._draw(prompts, seeds, sampling, batch, truncate)
+        draw = lambda own: self._batch(prompts[own], seeds[own], sampling, truncate, None)
+        parts = self.batches.drawn(len(prompts), batch, draw)
         return [picture for part in parts if not isinstance(part, Progress) for picture in part]
 
-    def _draw(
-        self,
-        prompts: Sequence[str],
-        seeds: Sequence[int],
-        sampling: SampleConfig,
-        batch: int,
-        truncate: bool,
-        prime: Tensor | None = None,
-    ) -> Generator[Progress | list[Picture], None, None]:
-        """Batch by batch, the steps of each and then its pictures."""
-
-        def part(own: slice) -> Generator[Progress, None, list[Picture]]:
-            tokens = self.tokens(prompts[own], truncate)
-            begun = tokens[:, :0] if prime is None else prime.expand(len(tokens), -1)
-            asked = DrawingBatch.after(begun, self.model.layout.codes, tokens, seeds[own], sampling)
-            drawn = yield from self.decoder.steps(asked)
-            return self.pictures(drawn.codes, prompts[own], seeds[own])
-
-        return self.batches.drawn(len(prompts), batch, part)
+    def _batch(
+        self, prompts: Sequence[str], seeds: Sequence[int], sampling: SampleConfig, truncate: bool, prime: Tensor | None
+    ) -> Generator[Progress, None, list[Picture]]:
+        """The steps of one batch, and then its pictures."""
+        tokens = self.tokens(prompts, truncate)
+        begun = tokens[:, :0] if prime is None else prime.expand(len(tokens), -1)
+        asked = DrawingBatch.after(begun, self.model.layout.codes, tokens, seeds, sampling)
+        drawn = yield from self.decoder.steps(asked)
+        return self.pictures(drawn.codes, prompts, seeds)
 
     def partial(self, drawn: Tensor, prompts: Sequence[str], seeds: Sequence[int]) -> list[Picture]:
         """Pictures of which only the first codes [B, n] are drawn; what is missing is grey."""
@@ -170,7 +161,7 @@ class Pipeline:
 
     def tokens(self, prompts: Sequence[str], truncate: bool = False) -> Tensor:
         """[B, T]. Raises ConfigError where a prompt is empty, DataError where it is too long, unless `truncate`."""
-        return self.prompts.tokens(prompts, truncate).to(self._device)
+        return self.prompts.tokens(prompts, truncate).to(self.model.image_embedding.weight.device)
 
     def beyond(self, prompt: str) -> str:
         """The end of a prompt that the model does not read, because it is too long."""
@@ -183,7 +174,3 @@ class Pipeline:
             raise CheckpointError("The image tokenizer draws values that are not numbers: its weights are damaged.")
         rows = zip(decoded, drawn.tolist(), prompts, seeds, strict=True)
         return [Picture(to_image(p), prompt, seed, self.name, tuple(c)) for p, c, prompt, seed in rows]
-
-    @property
-    def _device(self) -> torch.device:
-        return self.model.image_embedding.weight.device

@@ -94,8 +94,7 @@ class Visibility(nn.Module):
         return F.scaled_dot_product_attention(q, k, v, is_causal=True)
 
     def _dense(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-        t = q.shape[2]
-        return F.scaled_dot_product_attention(q, k, v, self.mask[:t, :t])
+        return F.scaled_dot_product_attention(q, k, v, self.mask[: q.shape[2], : k.shape[2]])
 
 
 def attention(
