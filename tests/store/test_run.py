@@ -464,7 +464,7 @@ def test_an_end_in_a_spoiled_streak_says_what_is_kept(bird_folder, tmp_path, mon
 
 def losses(monkeypatch, *values: float) -> None:
     found = iter(values)
-    monkeypatch.setattr("tessera.train.loop.evaluate", lambda *_: {"loss": next(found)})
+    monkeypatch.setattr("tessera.train.look.evaluate", lambda *_: {"loss": next(found)})
 
 
 def test_the_best_loss_survives_a_resume(bird_folder, tmp_path, monkeypatch):

@@ -10,11 +10,13 @@ from torch import Tensor
 
 from tessera.config import CLIPConfig, TrainConfig
 from tessera.data.batches import Batch
+from tessera.data.split import Data
 from tessera.models import saved
 from tessera.models.clip import CLIP
 from tessera.tokens.image import ImageTokenizer
 from tessera.tokens.text import TextTokenizer
-from tessera.train.objectives.protocol import Data, Models, Objective, Parts, Tokenizers, floats, resolve
+from tessera.train.objectives.protocol import Models, Objective, Parts, Tokenizers, floats
+from tessera.train.objectives.sizes import resolve
 
 
 class TrainCLIP(Objective):

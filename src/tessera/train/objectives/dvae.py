@@ -11,10 +11,11 @@ from torch import Tensor
 
 from tessera.config import DVAEConfig, TrainConfig
 from tessera.data.batches import Batch, NoCaptions
+from tessera.data.split import Data
 from tessera.models import saved
 from tessera.models.dvae import DiscreteVAE
 from tessera.tokens.image import Frozen, ImageTokenizer
-from tessera.train.objectives.protocol import Data, Models, Objective, Parts, Tokenizers, floats
+from tessera.train.objectives.protocol import Models, Objective, Parts, Tokenizers, floats
 
 
 class TrainDVAE(Objective):

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import dataclasses
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol, Self
 
@@ -14,27 +12,13 @@ from torch import Tensor, nn
 
 from tessera.config import OptimConfig, TrainConfig
 from tessera.data.batches import Batch, Captions, NoCaptions, Packed, Pictures, plain_batches, stream
-from tessera.data.codes import Codes
 from tessera.data.sources import Pair
-from tessera.errors import ConfigError
+from tessera.data.split import Data
 from tessera.tokens.image import ImageTokenizer
 from tessera.tokens.text import TextTokenizer
 
 Parts = dict[str, Tensor]
 Models = Mapping[str, nn.Module]
-
-
-@dataclass(frozen=True)
-class Data:
-    """What a run learns from."""
-
-    pairs: list[Pair]
-    held: list[Pair]
-    """Never learned from; their loss is the held-out loss."""
-    skipped: int
-    """How many pictures were left out."""
-    codes: Codes | None = None
-    """Where the pictures were encoded beforehand."""
 
 
 class Tokenizers(Protocol):
@@ -104,15 +88,12 @@ class Objective(ABC):
 
     def batches(self, start: int, rank: int = 0, world: int = 1) -> Iterator[Batch]:
         c, plan = self.config, (start, rank, world)
-        return stream(self.source, len(self.pairs), c.optim.batch, c.seed, *plan, workers=self.workers)
+        workers = 0 if isinstance(self.source, Packed) else c.data.workers  # packed codes need no work
+        return stream(self.source, len(self.pairs), c.optim.batch, c.seed, *plan, workers=workers)
 
     def held_batches(self, rank: int = 0, world: int = 1) -> Iterator[tuple[Batch, int]]:
         rows = max(1, self.config.optim.batch // self.config.optim.accumulate)  # no more at a time than in training
         return plain_batches(self.held_source, len(self.held), rows, rank, world)
-
-    @property
-    def workers(self) -> int:
-        return 0 if isinstance(self.source, Packed) else self.config.data.workers  # packed codes need no work
 
     def captions(self, text: TextTokenizer, length: int) -> list[Captions]:
         """Of the pairs that are learned and those that are held out."""
@@ -127,24 +108,3 @@ class Objective(ABC):
 def floats(pixels: Tensor) -> Tensor:
     """uint8 -> 0 ... 1, channels last."""
     return pixels.to(torch.float32, memory_format=torch.channels_last) / 255
-
-
-LONGEST = 256
-"""Text positions that are chosen without being asked for."""
-
-
-def resolve(config: TrainConfig, data: Data, found: Mapping[str, int], text: TextTokenizer) -> TrainConfig:
-    """The settings with the sizes that the tokenizers and the captions decide. Raises ConfigError where the settings
-    ask for others."""
-    model: Any = config.model
-    found = {"text_vocab": text.vocab, **found}
-    for name, value in found.items():
-        if (asked := getattr(model, name)) not in (0, value):
-            raise ConfigError(
-                f"model.{name.replace('_', '-')} is {asked}, but the tokenizer has {value}; leave it at 0."
-            )
-    length = model.text_len
-    if not length:
-        longest = max(len(text.encode(c)) for p in data.pairs + data.held for c in p.captions)
-        length = min(-(-longest // 8) * 8, LONGEST)
-    return dataclasses.replace(config, model=dataclasses.replace(model, **found, text_len=length))

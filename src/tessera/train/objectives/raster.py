@@ -11,11 +11,13 @@ from torch import Tensor
 
 from tessera.config import TextToImageConfig, TrainConfig
 from tessera.data.batches import Batch, Packed
+from tessera.data.split import Data
 from tessera.models import saved
 from tessera.models.text_to_image import TextToImage
 from tessera.tokens.image import ImageTokenizer
 from tessera.tokens.text import TextTokenizer
-from tessera.train.objectives.protocol import Data, Models, Objective, Parts, Tokenizers, floats, resolve
+from tessera.train.objectives.protocol import Models, Objective, Parts, Tokenizers, floats
+from tessera.train.objectives.sizes import resolve
 
 
 class TrainTextToImage(Objective):
