@@ -1,5 +1,5 @@
-"""A run's folder on the disk: marked as ours, locked, cleaned; rows of metrics; checkpoints whole or not at all; what is
-said when the disk fails. It does not know what is in a checkpoint."""
+"""A run's folder on the disk: marked as ours, locked, cleaned; rows of metrics; checkpoints whole or not at all; and
+what is said when the disk fails. It does not know what a checkpoint holds."""
 
 from __future__ import annotations
 
