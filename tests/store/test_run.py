@@ -212,6 +212,7 @@ def test_a_full_disk_is_a_sentence_when_a_run_goes_on(bird_folder, vae, tmp_path
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr("tessera.store.run.write_whole", full)
+    monkeypatch.setattr("tessera.store.metrics.write_whole", full)
     with pytest.raises(CheckpointError, match="cannot be written"):
         run.open(dvae_config(bird_folder, run.folder))
     with pytest.raises(CheckpointError, match="cannot be written"):
@@ -463,7 +464,7 @@ def test_an_end_in_a_spoiled_streak_says_what_is_kept(bird_folder, tmp_path, mon
 
 def losses(monkeypatch, *values: float) -> None:
     found = iter(values)
-    monkeypatch.setattr("tessera.train.loop.evaluate", lambda *_: {"loss": next(found)})
+    monkeypatch.setattr("tessera.train.look.evaluate", lambda *_: {"loss": next(found)})
 
 
 def test_the_best_loss_survives_a_resume(bird_folder, tmp_path, monkeypatch):

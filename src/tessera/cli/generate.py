@@ -21,8 +21,9 @@ from tessera.files.claim import claim
 from tessera.files.own import sweep
 
 if TYPE_CHECKING:
+    from tessera.generate.judge import Judge
     from tessera.generate.picture import Picture
-    from tessera.generate.pipeline import Judge, Pipeline
+    from tessera.generate.pipeline import Pipeline
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -7,8 +7,9 @@ from typing import Annotated, Literal
 
 from annotated_types import Ge, Le
 
+from tessera.config.casting import seconds
 from tessera.config.merging import Checked
-from tessera.config.ranges import Count, Guidance, Seed, ShareAboveZero, seconds
+from tessera.config.ranges import Count, Guidance, Seed, ShareAboveZero
 from tessera.errors import ConfigError
 
 
