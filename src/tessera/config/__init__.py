@@ -3,7 +3,7 @@
 from tessera.config.casting import seconds
 from tessera.config.clip import CLIPConfig
 from tessera.config.data import DataConfig, TokensConfig
-from tessera.config.drawing import DrawingConfig, Request, SampleConfig
+from tessera.config.drawing import PLAIN, DrawingConfig, Request, SampleConfig
 from tessera.config.dvae import DVAEConfig
 from tessera.config.evaluation import CompareConfig, EvaluateConfig, PicturesConfig
 from tessera.config.learning import LearnConfig
@@ -21,6 +21,7 @@ __all__ = [
     "FSQ",
     "LFQ",
     "MODELS",
+    "PLAIN",
     "QUANTIZERS",
     "CLIPConfig",
     "CompareConfig",

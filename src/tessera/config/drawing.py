@@ -36,6 +36,10 @@ class SampleConfig(Checked):
             raise ConfigError(f"top-k is {self.top_k}; give a count (50) or a share of the codebook (0.1).")
 
 
+PLAIN = SampleConfig()
+"""Each code as likely as the model says."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class DrawingConfig(Checked):
     """What to draw for a prompt, and how."""

@@ -6,21 +6,22 @@ import typing
 from dataclasses import fields
 from typing import Any
 
-from tessera.config.drawing import Request, SampleConfig
+from tessera.config.drawing import PLAIN, Request, SampleConfig
 from tessera.config.merging import merge, nearest
 from tessera.config.training import TrainConfig
 from tessera.errors import ConfigError
 
 
-def request(prompt: str, **options: Any) -> Request:
-    """A Request; `options` are its fields and those of SampleConfig. Raises ConfigError that names a wrong one."""
+def request(prompt: str, usual: SampleConfig = PLAIN, /, **options: Any) -> Request:
+    """A Request; `options` are its fields and those of SampleConfig, which are put over the usual ones. Raises
+    ConfigError that names a wrong one."""
     own = {f.name for f in fields(Request)} - {"prompt", "sampling"}
     sampling = {f.name for f in fields(SampleConfig)}
     for name in options:
         if name not in own | sampling:
             near = nearest(name, own | sampling) or "."
             raise ConfigError(f"There is no option '{name}'{near} Known: {', '.join(sorted(own | sampling))}.")
-    chosen = merge(SampleConfig(), {name: value for name, value in options.items() if name in sampling})
+    chosen = merge(usual, {name: value for name, value in options.items() if name in sampling})
     own_options = {name: value for name, value in options.items() if name in own}
     return merge(Request(prompt, sampling=chosen), own_options)
 

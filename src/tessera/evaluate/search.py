@@ -89,7 +89,7 @@ class Course:
                 words = self.probes.overall(drawn, captions, rounds=50)
             except DataError:  # no word tells these captions apart
                 words = None
-        thousand = Estimate(*(1000 * x for x in (found.value, found.low, found.high)), found.count)
+        thousand = Estimate(1000 * found.value, 1000 * found.low, 1000 * found.high, found.count)
         return Tried(sampling, len(drawn), thousand, words)
 
 

@@ -1,4 +1,4 @@
-"""How a run draws where nobody says otherwise: a file in its folder. It knows no models."""
+"""What a run folder says of drawing: from which checkpoint, and how where nobody says otherwise. It knows no models."""
 
 from __future__ import annotations
 
@@ -7,11 +7,22 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from tessera.config import SampleConfig
-from tessera.config.merging import Checked, read_json
+from tessera.config import PLAIN, SampleConfig
+from tessera.config.merging import Checked, cast, read_json
+from tessera.errors import CheckpointError
 from tessera.files.atomic import write_whole
+from tessera.store.run import checkpoint_of
 
 FILE = "drawing.json"
+
+
+def find(run: str | Path) -> Path:
+    """The checkpoint to draw from: the best of a run, or the one that is named. Raises CheckpointError where neither
+    exists."""
+    folder = Path(cast(run, str | Path, "run")).expanduser()
+    if not folder.is_dir():
+        raise CheckpointError(f"There is no run folder {run}. Train one with: tessera learn PICTURES --out {run}")
+    return checkpoint_of(folder)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,15 +40,15 @@ def kept(run: str | Path) -> Drawing | None:
 
     Raises ConfigError where the file cannot be read or asks for what cannot be.
     """
-    folder = Path(run)
+    folder = Path(run).expanduser()
     path = (folder.parent if folder.name.startswith("step-") else folder) / FILE
     return read_json(path, Drawing) if path.is_file() else None
 
 
 def usual(run: str | Path) -> SampleConfig:
     """The settings that a run draws with where none are given."""
-    found = kept(run)
-    return found.sampling if found else SampleConfig()
+    found = kept(run) if run else None
+    return found.sampling if found else PLAIN
 
 
 def keep(run: Path, sampling: SampleConfig, tried: Sequence[dict[str, float]]) -> None:

@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 from torch import Tensor
 
-from tessera.config import Request, SampleConfig, request
+from tessera.config import PLAIN, Request, SampleConfig, request
 from tessera.config.merging import cast
 from tessera.config.ranges import Batch, Seed
 from tessera.data.pictures import to_image
@@ -17,6 +17,7 @@ from tessera.errors import CheckpointError, ConfigError
 from tessera.generate import captions
 from tessera.generate.batches import Batches
 from tessera.generate.decoder import Decoder, DrawingBatch, Progress
+from tessera.generate.defaults import find, usual
 from tessera.generate.events import Event, greyed, heard, naming, told
 from tessera.generate.judge import Judge, best
 from tessera.generate.picture import Picture, prime_codes
@@ -26,35 +27,27 @@ from tessera.generate.weights import compiled, prepare
 from tessera.machine.device import choose_device, compiles
 from tessera.models import saved
 from tessera.models.text_to_image import TextToImage
-from tessera.store.run import checkpoint_of
 from tessera.tokens import image as image_tokens
 from tessera.tokens import text as text_tokens
 from tessera.tokens.image import ImageTokenizer
 from tessera.tokens.text import TextTokenizer
 
 
-def find(run: str | Path) -> Path:
-    """The checkpoint to draw from: the best of a run, or the one that is named. Raises CheckpointError where neither
-    exists."""
-    folder = Path(cast(run, str | Path, "run")).expanduser()
-    if not folder.is_dir():
-        raise CheckpointError(f"There is no run folder {run}. Train one with: tessera learn PICTURES --out {run}")
-    return checkpoint_of(folder)
-
-
 class Pipeline:
     """A prior with its two tokenizers."""
 
     def __init__(
-        self, model: TextToImage, text: TextTokenizer, image: ImageTokenizer, name: str = "", compile: bool = False
-    ):
+        self, model: TextToImage, text: TextTokenizer, image: ImageTokenizer, name: str = "", compile: bool = False,
+        sampling: SampleConfig = PLAIN,
+    ):  # fmt: skip
+        """`sampling` is how it draws where a call says nothing else."""
         c = model.config
         if (image.grid, image.vocab) != (c.grid, c.image_vocab):
             raise CheckpointError(
                 f"The image tokenizer has a grid of {image.grid} and {image.vocab} codes, the model {c.grid} and "
                 f"{c.image_vocab}: they do not belong together."
             )
-        self.model, self.image, self.name = model.eval(), image, name
+        self.model, self.image, self.name, self.sampling = model.eval(), image, name, sampling
         self.text, self.prompts = text, Prompts(text, model.config)
         self.decoder: Decoder = RasterDecoder(model, compiled(model) if compile else None)
         self.batches = Batches()
@@ -80,12 +73,14 @@ class Pipeline:
         tokenizer.to(target)
         prepare(model.to(target).eval(), weights, compiles(compile, target))
         text = text_tokens.load(checkpoint / "text_tokenizer")
-        return Pipeline(model, text, tokenizer, str(run), compiles(compile, target))
+        with naming(str(run)):
+            return Pipeline(model, text, tokenizer, str(run), compiles(compile, target), usual(run))
 
     def __call__(self, prompt: str, count: int = 1, seed: int = 0, **options: Any) -> list[Picture]:
         """`count` pictures of a prompt; keywords are the fields of SampleConfig, such as temperature and guidance, and
-        of Request, such as truncate. Raises ConfigError that names a wrong keyword or value."""
-        return list(self.stream(request(prompt, count=count, seed=seed, **options)))
+        of Request, such as truncate. What is not said is as the run usually draws (`sampling`). Raises ConfigError that
+        names a wrong keyword or value."""
+        return list(self.stream(request(prompt, self.sampling, count=count, seed=seed, **options)))
 
     def events(self, request: Request, partial: bool = True) -> Generator[Event, None, None]:
         """What happens while a request is drawn: a Step after each step; a Partial after every two rows of codes, if
