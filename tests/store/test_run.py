@@ -660,15 +660,27 @@ def test_a_spoiled_step_is_told_with_its_loss(bird_folder, tmp_path, monkeypatch
 # Single parts of a checkpoint.
 
 
-def test_optimiser_state_of_another_shape_goes_back_to_the_checkpoint_before(bird_folder, vae, tmp_path):
+NOT_ITS_MEMORY = {
+    "another shape": lambda memory: memory.update(exp_avg=torch.zeros(7, 7)),
+    "whole numbers": lambda memory: memory.update(exp_avg=memory["exp_avg"].long()),
+    "a number": lambda memory: memory.update(exp_avg=torch.tensor(0.0)),
+    "steps for each weight": lambda memory: memory.update(step=memory["exp_avg"]),
+    "one mean missing": lambda memory: memory.pop("exp_avg"),
+    "nothing": lambda memory: memory.clear(),
+}
+
+
+@pytest.mark.parametrize("damage", NOT_ITS_MEMORY.values(), ids=list(NOT_ITS_MEMORY))
+def test_what_an_optimiser_did_not_write_goes_back_to_the_checkpoint_before(bird_folder, vae, tmp_path, damage):
     run, told = aged(copied(vae, tmp_path / "vae")), Heard()
     folder = run.folder / "step-000006" / "optimizer"
     state = read_state(folder)
-    next(iter(state["moments"].values()))["exp_avg"] = torch.zeros(7, 7)
+    name, memory = next(iter(state["moments"].items()))
+    damage(memory)
     shutil.rmtree(folder)
     write_state(folder, state)
     assert newest(build(dvae_config(bird_folder, run.folder)).networks, run, told).at.step == 3
-    assert "exp_avg of" in told.notices[0]
+    assert f"of {name}" in told.notices[0]
 
 
 def test_settings_that_were_edited_in_a_checkpoint_do_not_count(bird_folder, vae, tmp_path):

@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Protocol
 
-from torch import Tensor, nn
+from torch import nn
 
 from tessera.config import TrainConfig
 from tessera.config.merging import cast
@@ -20,6 +20,7 @@ from tessera.store.position import Position, State
 from tessera.store.run import Run
 from tessera.store.state import Tree, read_state, write_state
 from tessera.train.engines.protocol import Engine, Trainee
+from tessera.train.moments import check
 from tessera.train.objectives.protocol import Objective
 from tessera.train.optim import Schedule
 from tessera.train.replicas import together
@@ -111,9 +112,7 @@ def memory_fits(model: nn.Module, folder: Path) -> None:
     try:
         shapes = {name: p.shape for name, p in model.named_parameters()}
         for name, memory in read_optimizer(folder)["moments"].items():
-            for key, value in memory.items():
-                if not isinstance(value, Tensor) or (value.ndim and value.shape != shapes[name]):
-                    raise ValueError(f"{key} of {name} does not fit")
+            check(memory, name, shapes[name])
     except saved.UNREADABLE as error:
         raise CheckpointError(f"{folder} holds no readable optimiser state: {error}") from error
     except BaseException as error:  # what is raised for shards does not derive from Exception
