@@ -371,11 +371,22 @@ def test_a_newest_checkpoint_without_weights_is_told_when_drawing(vae, tmp_path)
         assert checkpoint_of(run.folder).name == "step-000003"
 
 
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="pipes")
+@pytest.mark.timeout(60)
+def test_a_pipe_in_the_place_of_best_is_not_waited_for(vae, tmp_path):
+    run = copied(vae, tmp_path / "vae")
+    (run.folder / "best").unlink(missing_ok=True)
+    os.mkfifo(run.folder / "best")
+    assert run.named_best() is None
+    assert run.best() == run.latest()
+
+
 def test_a_damaged_line_of_metrics_is_left_out(vae, tmp_path):
     run = copied(vae, tmp_path / "vae")
     rows = run.read_metrics()
     with run.metrics.open("ab") as file:
-        file.write(b'\xff\n[1]\n{"step": "x"}\n{"step": 6, "loss": 1.0}\n{"step": 7, "lo')
+        file.write(b'\xff\n[1]\n{"step": "x"}\n{"loss": 1.0}\n{"step": 6, "loss": 1' + b"0" * 400 + b"}\n")
+        file.write(b'{"step": 6, "loss": 1.0}\n{"step": 7, "lo')
     assert run.read_metrics() == [*rows, {"step": 6, "loss": 1.0}]
     run.forget_after(6)
     assert run.read_metrics() == [*rows, {"step": 6, "loss": 1.0}]

@@ -9,10 +9,11 @@ from pathlib import Path
 
 from safetensors import SafetensorError
 
-from tessera.errors import CheckpointError
+from tessera.errors import CheckpointError, DataError
 from tessera.files import own
 from tessera.files.atomic import sync, write_whole
 from tessera.files.claim import Lock, claim
+from tessera.files.regular import read_regular
 from tessera.store.checkpoint import SETTINGS, seal, step_of
 from tessera.store.metrics import read_rows, write_rows
 from tessera.store.settings import is_run
@@ -96,8 +97,8 @@ class RunFolder:
     def named_best(self) -> Path | None:
         """The checkpoint that the file `best` names, if it is one of this run."""
         try:
-            name = (self.folder / "best").read_text("utf-8").strip()
-        except (OSError, ValueError):
+            name = read_regular(self.folder / "best", own.LONGEST).decode("utf-8").strip()
+        except (DataError, ValueError):
             return None
         return next((p for p in self.checkpoints() if p.name == name and p.is_dir() and not p.is_symlink()), None)
 
