@@ -3,6 +3,8 @@
 import dataclasses
 import itertools
 import json
+import re
+import shutil
 import time
 from pathlib import Path
 
@@ -25,7 +27,9 @@ from tessera.config import (
 )
 from tessera.config.presets import RECIPES, preset, recipes
 from tessera.data.check import Checked, Health
+from tessera.data.codes import Codes
 from tessera.data.sources import Pair
+from tessera.generate import defaults
 from tessera.journeys import birds, choice
 from tessera.journeys import learn as learning
 from tessera.store.run import Run
@@ -58,6 +62,26 @@ def test_learn_from_a_folder(bird_folder, tmp_path, capsys):
     before = Run(tmp_path).latest()
     main(args)
     assert Run(tmp_path).latest() == before, "the finished command has nothing left to learn"
+
+
+def test_more_time_and_more_pictures_go_on_from_what_is_there(bird_folder, tmp_path):
+    pictures, out = Path(shutil.copytree(bird_folder, tmp_path / "birds")), tmp_path / "run"
+    more = ["--out", str(out), "--samples", "2", "--pixels", "32", "--grid", "8", "--no-search", "--device", "cpu"]
+    main(["learn", str(pictures), "--budget", "2s", *more])
+    tokenizer, first = Run(out / "tokenizer").latest(), Run(out).latest()
+    weights = (tokenizer / "weights.safetensors").read_bytes()
+    birds.draw_folder(tmp_path / "new", 5, 32, 99)
+    for path in (tmp_path / "new").iterdir():
+        path.rename(pictures / f"new-{path.name}")
+    main(["learn", str(pictures), "--budget", "4s", *more])
+    assert Run(out / "tokenizer").latest() == tokenizer
+    last = Run(out).latest()
+    assert int(last.name[5:]) > int(first.name[5:])
+    assert (last / "image_tokenizer/weights.safetensors").read_bytes() == weights
+    assert len(Codes(out / "codes")) == 45
+    figures = json.loads((out / "figures.json").read_text())
+    assert sum(map(int, re.findall(r"(\d+) (?:learned|held out)", figures["captioned pictures"]))) == 45
+    assert defaults.kept(out).checkpoint == Run(out).best().name
 
 
 def test_learn_killed_in_every_stage_goes_on(ranks, bird_folder, tmp_path):

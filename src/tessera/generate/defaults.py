@@ -31,6 +31,8 @@ class Drawing(Checked):
 
     sampling: SampleConfig
     """The settings that are taken where none are given."""
+    checkpoint: str = ""
+    """The checkpoint that was measured."""
     tried: tuple[dict[str, float], ...] = ()
     """What was tried before these were chosen, with its figures; nothing reads it but people."""
 
@@ -51,6 +53,7 @@ def usual(run: str | Path) -> SampleConfig:
     return found.sampling if found else PLAIN
 
 
-def keep(run: Path, sampling: SampleConfig, tried: Sequence[dict[str, float]]) -> None:
+def keep(run: Path, sampling: SampleConfig, tried: Sequence[dict[str, float]], checkpoint: str = "") -> None:
     """Write the file, whole or not at all."""
-    write_whole(run / FILE, json.dumps(asdict(Drawing(sampling=sampling, tried=tuple(tried))), indent=1))
+    found = Drawing(sampling=sampling, checkpoint=checkpoint, tried=tuple(tried))
+    write_whole(run / FILE, json.dumps(asdict(found), indent=1))

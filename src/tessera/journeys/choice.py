@@ -30,6 +30,7 @@ from tessera.data.check import Health
 from tessera.errors import ConfigError
 from tessera.files.atomic import write_whole
 from tessera.machine.device import choose_device
+from tessera.store.run import Run
 from tessera.tokens import text as text_tokens
 
 TOKENIZER_SHARE, PRIOR_SHARE, SEARCH_SHARE = 0.25, 0.6, 0.05
@@ -161,7 +162,7 @@ def stages(config: LearnConfig, c: Choice, machine: MachineConfig, out: Path) ->
     tokenizer = dataclasses.replace(
         common,
         out=str(out / "tokenizer"),
-        budget=f"{round(budget * TOKENIZER_SHARE)}s",
+        budget=f"{budget * TOKENIZER_SHARE:.6g}s",
         model=tokenizer_model(c),
         optim=OptimConfig(lr=2e-3, weight_decay=0.0, batch=c.batch, warmup=50, betas=(0.9, 0.99)),
         valid_every=200,
@@ -170,7 +171,7 @@ def stages(config: LearnConfig, c: Choice, machine: MachineConfig, out: Path) ->
     prior = dataclasses.replace(
         common,
         out=str(out),
-        budget=f"{round(budget * PRIOR_SHARE)}s",
+        budget=f"{budget * PRIOR_SHARE:.6g}s",
         model=prior_model(c),
         data=dataclasses.replace(data, codes=str(out / "codes")),
         tokens=TokensConfig(image=str(out / "tokenizer"), vocab=c.vocab),
@@ -179,6 +180,14 @@ def stages(config: LearnConfig, c: Choice, machine: MachineConfig, out: Path) ->
         preview_every=400,
     )
     return tokenizer, prior
+
+
+def prior_budget(config: LearnConfig, tokenizer: Run) -> str:
+    """The prior's share of the time, and what the image tokenizer left of its own, which has been trained already where
+    more time is given later."""
+    budget = seconds(config.budget)
+    spent = max((row.get("elapsed", 0.0) for row in tokenizer.read_metrics()), default=0.0)
+    return f"{max(PRIOR_SHARE * budget, (TOKENIZER_SHARE + PRIOR_SHARE) * budget - spent):.6g}s"
 
 
 def tokenizer_model(c: Choice) -> DVAEConfig:

@@ -1,11 +1,13 @@
 """`learn`: a folder of captioned pictures in, a trained model, pictures and a report out. One command, one folder.
 
-Each stage leaves its result in the folder; given again, the command goes on with the first stage that is not done.
+Each stage leaves its result in the folder; given again, the command goes on with the first stage that is not done. With
+more time or more pictures the image tokenizer stays as it is, since the prior knows its codes, and the prior learns on.
 It knows the order of the work and no details of any stage.
 """
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Iterable
 from dataclasses import asdict
 from pathlib import Path
@@ -30,13 +32,14 @@ from tessera.generate.defaults import usual
 from tessera.generate.pipeline import Picture, Pipeline
 from tessera.generate.sheet import contact_sheet
 from tessera.journeys import ways
-from tessera.journeys.choice import Choice, choose, remembered, stages
+from tessera.journeys.choice import Choice, choose, prior_budget, remembered, stages
 from tessera.journeys.preview import preview
 from tessera.journeys.training import codes_of, judged
 from tessera.machine import paths
 from tessera.machine.device import choose_device
 from tessera.store.run import Run, checkpoint_of
 from tessera.tokens import image as image_tokens
+from tessera.tokens.image import ImageTokenizer
 from tessera.train import job
 from tessera.train.objectives.protocol import Objective
 
@@ -65,16 +68,24 @@ def _learn(config: LearnConfig, run: Run, tokenizer_run: Run, progress: Progress
     chosen = remembered(out / "learn.json", config, lambda: choose(config, health, machine))
     say(f"Chosen: {chosen}; {config.budget} in all. {paths.summary()}")
     tokenizer_config, prior_config = stages(config, chosen, machine, out)
-    run_stage("Image tokenizer", tokenizer_config, tokenizer_run, health)
     if not (out / "codes" / "index.json").is_file():
-        tokenizer = image_tokens.load(checkpoint_of(tokenizer_config.out))
-        tokenizer.to(choose_device(config.device))
-        ahead = progress("Encoding the pictures")
-        encode(health.pairs, tokenizer, out / "codes", chosen.views, prior_config.data, config.seed, ahead)
+        run_stage("Image tokenizer", tokenizer_config, tokenizer_run, health)
+    tokenizer = frozen(run, tokenizer_run)
+    tokenizer.to(choose_device(config.device))
+    ahead = progress("Encoding the pictures")
+    encode(health.pairs, tokenizer, out / "codes", chosen.views, prior_config.data, config.seed, ahead)
+    prior_config = dataclasses.replace(prior_config, budget=prior_budget(config, tokenizer_run))
     objective = run_stage("Prior", prior_config, run, health)
     ways.choose(config, run, progress, say)
     draw_and_report(config, run, objective, health, progress, say)
     return run
+
+
+def frozen(run: Run, tokenizer_run: Run) -> ImageTokenizer:
+    """The image tokenizer whose codes the prior learns: once there is a prior, its own."""
+    if run.checkpoints():
+        return image_tokens.load(checkpoint_of(run.folder) / "image_tokenizer")
+    return image_tokens.load(checkpoint_of(tokenizer_run.folder))
 
 
 def say_what_was_found(config: LearnConfig, health: Health, say: Callable[[str], None]) -> None:

@@ -12,18 +12,22 @@ from tessera.evaluate.subject import Subject
 from tessera.generate import defaults
 from tessera.generate.pipeline import Pipeline
 from tessera.journeys.choice import SEARCH_SHARE
-from tessera.store.run import Run
+from tessera.store.run import Run, checkpoint_of
 
 Progress = Callable[[str], Callable[[Iterable, int], Iterable]]
 
 
 def choose(config: LearnConfig, run: Run, progress: Progress, say: Callable[[str], None]) -> None:
-    """Keep with the run how it draws, unless that was done before. Where nothing can be tried it is --guidance."""
-    if defaults.kept(run.folder):
+    """Keep with the run how it draws, unless that was measured of this checkpoint, or written by hand.
+
+    Where nothing can be tried it is --guidance.
+    """
+    had, checkpoint = defaults.kept(run.folder), checkpoint_of(run.folder).name
+    if had and had.checkpoint in ("", checkpoint):
         return
     found = tried(config, run, progress, say) if config.search else []
     best = found[0].sampling if found else SampleConfig(guidance=config.guidance)
-    defaults.keep(run.folder, best, [t.row() for t in found])
+    defaults.keep(run.folder, best, [t.row() for t in found], checkpoint)
     for line in told(found):
         say(line)
 
