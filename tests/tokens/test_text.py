@@ -82,6 +82,10 @@ def test_a_file_that_is_no_tokenizer_is_refused(tmp_path):
     short.write_text("a b\n")
     with pytest.raises(ConfigError, match="not CLIP's merges"):
         text.choose(str(short), [], 0)
+    other = merges_file(tmp_path / "other-merges.txt")
+    other.write_text(other.read_text("utf-8").replace("b i\n", "b nosuchsymbol\n", 1), "utf-8")
+    with pytest.raises(ConfigError, match=r"other-merges.txt is not CLIP's merges file: .*out of vocabulary"):
+        text.choose(str(other), [], 0)
     with pytest.raises(ConfigError, match=r"neither bpe, clip"):
         text.choose("bpee", [], 0)
 

@@ -7,7 +7,8 @@ import html
 import importlib.util
 import json
 import zlib
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Literal, Protocol
 
@@ -97,7 +98,8 @@ def clip_bpe(merges: Path) -> BPE:
     symbols = letters + [s + "</w>" for s in letters] + ["".join(p) for p in pairs]
     symbols += ["<|startoftext|>", "<|endoftext|>"]
     vocab = {symbol: i for i, symbol in enumerate(symbols)}
-    inner = Tokenizer(models.BPE(vocab=vocab, merges=pairs, end_of_word_suffix="</w>"))
+    with _sound(f"{merges} is not CLIP's merges file"):
+        inner = Tokenizer(models.BPE(vocab=vocab, merges=pairs, end_of_word_suffix="</w>"))
     words = Regex(r"<\|startoftext\|>|<\|endoftext\|>|'s|'t|'re|'ve|'m|'ll|'d|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+")
     inner.pre_tokenizer = pre_tokenizers.Sequence(
         [
@@ -224,12 +226,19 @@ KINDS: dict[str, Callable[[Path, dict], TextTokenizer]] = {
 
 
 def _read(path: Path) -> Tokenizer:
-    try:
+    with _sound(f"{path} is not a tokenizer.json of HuggingFace tokenizers"):
         return Tokenizer.from_file(str(path))
+
+
+@contextmanager
+def _sound(wrong: str) -> Iterator[None]:
+    """Turn what the library raises, which is bare Exception or a panic that is none, into a ConfigError."""
+    try:
+        yield
     except (KeyboardInterrupt, SystemExit):
         raise
-    except BaseException as error:  # the library raises bare Exception, and its panics are none
-        raise ConfigError(f"{path} is not a tokenizer.json of HuggingFace tokenizers: {error}") from error
+    except BaseException as error:
+        raise ConfigError(f"{wrong}: {str(error)[:300]}") from error
 
 
 def pad(
