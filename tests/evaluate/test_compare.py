@@ -42,6 +42,19 @@ def test_only_the_sides_that_face_each_other_count():
     assert differ(low, high)
 
 
+def test_what_codes_cost_is_not_compared_between_image_tokenizers():
+    cost = dataclasses.replace(figure(10, "lower", name="nats per code"), group="likelihood")
+    first, same = (
+        evaluation("a", cost, figure(1)),
+        evaluation("b", dataclasses.replace(cost, value=about(20)), figure(9)),
+    )
+    other = dataclasses.replace(same, run="c", codes="another")
+    found = compare.compare([first, same, other])
+    assert [line.changes for line in found.lines] == [("worse", "unknown"), ("better", "better")]
+    assert [w for w in found.warnings if "image tokenizer" in w and w.startswith("c ")] == list(found.warnings)
+    assert len(found.warnings) == 1
+
+
 @pytest.mark.parametrize(
     ("first", "other", "better", "says"),
     [

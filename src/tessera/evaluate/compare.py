@@ -96,7 +96,8 @@ def _changed(first: Evaluation, before: Figure | None, other: Evaluation, after:
     if before is None or after is None:
         return "noise"
     drawn = before.group in DRAWN and any(first.settings.get(s) != other.settings.get(s) for s in MEASURING)
-    return "unknown" if first.asked != other.asked or drawn else change(before, after)
+    coded = before.group == "likelihood" and first.codes != other.codes
+    return "unknown" if first.asked != other.asked or drawn or coded else change(before, after)
 
 
 def _unlike(first: Evaluation, other: Evaluation) -> list[str]:
@@ -104,6 +105,8 @@ def _unlike(first: Evaluation, other: Evaluation) -> list[str]:
     found = []
     if first.asked != other.asked:
         found.append(f"{other.run} was measured on other held-out pictures than {first.run}: nothing can be compared.")
+    if first.codes != other.codes:
+        found.append(f"{other.run} has another image tokenizer than {first.run}: what a code costs cannot be compared.")
     for names, so in (
         (MEASURING, "figures of drawings cannot be compared"),
         (SAMPLING, "that is part of what differs"),

@@ -92,6 +92,7 @@ def _evaluation(
     return Evaluation(
         run=Path(run).resolve().name,
         model=ground.model,
+        codes=ground.looker.tokenizer,
         settings={k: v for k, v in asdict(config).items() if k not in ELSEWHERE},
         pictures=counts,
         asked=digest([[p.key, p.captions] for p in ground.held]),

@@ -61,6 +61,8 @@ class Evaluation:
     run: str
     model: str
     """Digest of the weights of the model and its tokenizers."""
+    codes: str = ""
+    """Digest of the image tokenizer: what codes cost may be compared where it is equal."""
     settings: dict[str, Any]
     """What `evaluate` was told, but for where things are."""
     pictures: dict[str, int]
