@@ -13,6 +13,8 @@ from tessera.config.networks import (
     TextToImageConfig,
     TransformerConfig,
 )
+from tessera.config.perceptual import PERCEPTUAL, Lite0, NoPerceptual, Perceptual
+from tessera.config.pyramid import PyramidConfig
 from tessera.config.quantizers import EMA, FSQ, LFQ, QUANTIZERS, Gumbel, Lookup, Quantizer, SimVQ
 from tessera.config.ranges import seconds
 from tessera.config.training import (
@@ -30,6 +32,7 @@ __all__ = [
     "FSQ",
     "LFQ",
     "MODELS",
+    "PERCEPTUAL",
     "QUANTIZERS",
     "CLIPConfig",
     "CompareConfig",
@@ -39,12 +42,16 @@ __all__ = [
     "EvaluateConfig",
     "Gumbel",
     "LearnConfig",
+    "Lite0",
     "Lookup",
     "MachineConfig",
     "NetworkConfig",
+    "NoPerceptual",
     "OptimConfig",
     "PatternName",
+    "Perceptual",
     "PicturesConfig",
+    "PyramidConfig",
     "Quantizer",
     "Request",
     "SampleConfig",
