@@ -33,8 +33,7 @@ class GroupNorm(nn.GroupNorm):
     """In float32 whatever the precision around it, which is also faster on a CPU."""
 
     def forward(self, input: Tensor) -> Tensor:
-        with torch.autocast(input.device.type, enabled=False):
-            return super().forward(input.float()).to(input.dtype)
+        return super().forward(input.float()).to(input.dtype)
 
 
 class Block(nn.Module):
