@@ -83,6 +83,8 @@ def moving_averages(config: EMA) -> Library:
         commitment_weight=config.commitment,
         rotation_trick=config.rotation,
     )
+    # The codebook is random from the start. Asking whether it is would read a number, which a plan of memory has not.
+    inner._codebook.init_embed_ = lambda data, mask=None: None
     return Library(config, config.code_dim, inner, inner.get_codes_from_indices)
 
 
