@@ -78,6 +78,8 @@ VARIANTS: dict[str, Variant] = {
     "deep 0.5": looks(deep=0.5),
     "deep 1": looks(deep=1.0),
     "deep 2": looks(deep=2.0),
+    "pixels 4": model(pixel_weight=4.0),
+    "deep 1, pixels 4": model(perceptual=Lite0(deep=1.0), pixel_weight=4.0),
     "no shift": looks(shift=0),
     "half weight": looks(weight=0.5),
     "all taps": looks(taps=(0, 2, 4, 10, 15)),
