@@ -18,7 +18,12 @@ from tessera.nn.quantize.lookup import Nearest
 from tessera.nn.quantize.protocol import used
 from tessera.train import plan
 
-OWN = [FSQ(levels=(8, 5, 4)), Gumbel(codes=20, code_dim=6), Lookup(codes=20, code_dim=6)]
+OWN = [
+    FSQ(levels=(8, 5, 4)),
+    FSQ(levels=(8, 5, 4), bound="sigmoid"),
+    Gumbel(codes=20, code_dim=6),
+    Lookup(codes=20, code_dim=6),
+]
 THEIRS = [
     LFQ(bits=5),
     SimVQ(codes=20, code_dim=6),
@@ -143,6 +148,13 @@ def test_usage_counts_different_codes():
 
 
 # The house's own.
+
+
+def test_the_bound_of_ifsq_is_a_wider_tanh():
+    tanh, sigmoid = (FiniteScalar(FSQ(levels=(7, 5), bound=bound)) for bound in ("tanh", "sigmoid"))
+    z = torch.linspace(-3, 3, 101).expand(1, 2, 1, 101)
+    assert_close(sigmoid._bound(z), (2 * torch.sigmoid(1.6 * z) - 1) * sigmoid.reach)
+    assert torch.equal(tanh._bound(z), z.tanh() * tanh.reach), "the default is what it was"
 
 
 def test_finite_scalar_stays_in_its_range():

@@ -105,7 +105,7 @@ TRAIN += f"\n\nOptions of a preset: tessera train {next(iter(PRESETS))} --help"
 
 
 def train(args: list[str]) -> None:
-    """PRESET|RUN  Train one model: image tokenizer dvae-*, prior t2i-*, judge clip-*. The same command resumes."""
+    """PRESET|RUN  Train one model: tokenizer pyramid-*, dvae-*, prior t2i-*, judge clip-*. The same command resumes."""
     if args[:1] in (["-h"], ["--help"]):
         say(TRAIN)
         return

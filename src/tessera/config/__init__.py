@@ -9,7 +9,9 @@ from tessera.config.evaluation import CompareConfig, EvaluateConfig, PicturesCon
 from tessera.config.learning import LearnConfig
 from tessera.config.merging import kind_of, to_dict
 from tessera.config.network import MODELS, NetworkConfig
+from tessera.config.perceptual import PERCEPTUAL, Lite0, NoPerceptual, Perceptual
 from tessera.config.plain import request, train_config
+from tessera.config.pyramid import PyramidConfig
 from tessera.config.quantizers import EMA, FSQ, LFQ, QUANTIZERS, Gumbel, Lookup, Quantizer, SimVQ
 from tessera.config.text_to_image import TextToImageConfig
 from tessera.config.tracking import TrackConfig
@@ -21,6 +23,7 @@ __all__ = [
     "FSQ",
     "LFQ",
     "MODELS",
+    "PERCEPTUAL",
     "PLAIN",
     "QUANTIZERS",
     "CLIPConfig",
@@ -31,12 +34,16 @@ __all__ = [
     "EvaluateConfig",
     "Gumbel",
     "LearnConfig",
+    "Lite0",
     "Lookup",
     "MachineConfig",
     "NetworkConfig",
+    "NoPerceptual",
     "OptimConfig",
     "PatternName",
+    "Perceptual",
     "PicturesConfig",
+    "PyramidConfig",
     "Quantizer",
     "Request",
     "SampleConfig",

@@ -10,6 +10,8 @@ from typing import NamedTuple
 from tessera.config.clip import CLIPConfig
 from tessera.config.dvae import DVAEConfig
 from tessera.config.merging import nearest
+from tessera.config.perceptual import Lite0
+from tessera.config.pyramid import PyramidConfig
 from tessera.config.quantizers import FSQ, Gumbel
 from tessera.config.text_to_image import TextToImageConfig
 from tessera.config.training import OptimConfig, TrainConfig
@@ -24,6 +26,13 @@ DVAE = {
     "dvae-m-128":  (128, 3, 160, 3, (8, 5, 5, 5), 64,  40_000),
     "dvae-m-256":  (256, 3, 192, 3, (8, 8, 8, 8), 64, 100_000),
     "dvae-l-256":  (256, 3, 256, 4, (8, 8, 8, 6, 5), 128, 200_000),
+}  # fmt: skip
+
+# name: pixels, patch, widths, blocks of encoder and decoder, levels, batch, steps
+PYRAMID = {
+    "pyramid-xs-64": ( 64, 2, (48, 96, 160),       1, 1, (8, 5, 5, 5), 16,   2_000),
+    "pyramid-s-128": (128, 4, (64, 128, 192),      1, 2, (8, 5, 5, 5), 16,  20_000),
+    "pyramid-m-256": (256, 4, (96, 192, 320),      2, 2, (8, 8, 8, 8), 64, 100_000),
 }  # fmt: skip
 
 # name: dim, depth, heads, learning rate, batch, steps
@@ -51,6 +60,17 @@ def dvae(name: str) -> TrainConfig:
     pixels, layers, hidden, resblocks, levels, batch, steps = DVAE[name]
     model = DVAEConfig(pixels=pixels, layers=layers, hidden=hidden, resblocks=resblocks, quantizer=FSQ(levels=levels))
     return TrainConfig(preset=name, steps=steps, model=model, optim=OptimConfig(batch=batch, weight_decay=0.0))
+
+
+def pyramid(name: str) -> TrainConfig:
+    """With a perceptual loss, which needs the extra `judge`; --model.perceptual none goes without."""
+    pixels, patch, widths, encoder, decoder, levels, batch, steps = PYRAMID[name]
+    model = PyramidConfig(
+        pixels=pixels, patch=patch, widths=widths, encoder_blocks=encoder, decoder_blocks=decoder,
+        quantizer=FSQ(levels=levels), pixel_weight=4.0, perceptual=Lite0(deep=1.0),
+    )  # fmt: skip
+    optim = OptimConfig(lr=2e-3, betas=(0.9, 0.99), weight_decay=0.0, batch=batch, warmup=50)
+    return TrainConfig(preset=name, steps=steps, model=model, optim=optim)
 
 
 def t2i(name: str) -> TrainConfig:
@@ -93,6 +113,7 @@ def t2i_dalle1(name: str) -> TrainConfig:
 PRESETS = {
     **dict.fromkeys(DVAE, dvae),
     "dvae-dalle1-256": dvae_dalle1,
+    **dict.fromkeys(PYRAMID, pyramid),
     **dict.fromkeys(T2I, t2i),
     "t2i-dalle1-256": t2i_dalle1,
     **dict.fromkeys(CLIP, clip),

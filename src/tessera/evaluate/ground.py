@@ -22,6 +22,7 @@ from tessera.evaluate.looking import Look, Looker, spread
 from tessera.evaluate.subject import Subject
 from tessera.machine.device import choose_device
 from tessera.store.run import Run, checkpoint_of
+from tessera.tokens.image import helpers
 
 Progress = Callable[[str], Callable[[Iterable, int], Iterable]]
 """A title -> something that shows how far an iteration has come."""
@@ -93,7 +94,12 @@ def opened(run: str, config: EvaluateConfig) -> Subject:
         ) from error
     if subject.image is None:
         raise CheckpointError(
-            f"{run} holds a {type(subject.model).__name__}, which makes no pictures; name a t2i or dvae run."
+            f"{run} holds a {type(subject.model).__name__}, which makes no pictures; name a t2i, dvae or pyramid run."
+        )
+    if (features := config.features.partition(":")[0]) in helpers(subject.image):
+        raise ConfigError(
+            f"{features} helped to train the image tokenizer of {run} (model.perceptual), so it is blind to what it "
+            "was used to hide. Let another network judge: --features lite2."
         )
     return _all_held(subject, run, config) if unseen else subject
 

@@ -20,7 +20,6 @@ from tessera.errors import ConfigError, DataError
 from tessera.files.download import starts_programs
 from tessera.machine.device import choose_device
 from tessera.models import saved
-from tessera.models.dvae import DiscreteVAE
 from tessera.store.run import Run, checkpoint_of
 from tessera.tokens import image as image_tokens
 from tessera.tokens import text as text_tokens
@@ -55,7 +54,7 @@ class Subject:
         config, checkpoint, place = of.config(), checkpoint_of(run), choose_device(device)
         model = saved.read(checkpoint).to(place)
         kept = checkpoint / "image_tokenizer"
-        image = image_tokens.load(kept) if kept.is_dir() else Frozen(model) if isinstance(model, DiscreteVAE) else None
+        image = image_tokens.load(kept) if kept.is_dir() else _itself(model)
         if image:
             image.to(place)
         text = text_tokens.load(checkpoint / "text_tokenizer") if (checkpoint / "text_tokenizer").is_dir() else None
@@ -94,6 +93,11 @@ class Subject:
         assert self.image is not None
         device = next(self.model.parameters()).device
         return torch.cat([self.image.decode(part.to(device)).float().cpu() for part in codes.split(rows)])
+
+
+def _itself(model: nn.Module) -> ImageTokenizer | None:
+    """The model as an image tokenizer, where it is one."""
+    return Frozen(model) if isinstance(model, image_tokens.NETWORKS) else None
 
 
 def _pairs(run: Run, data: Any, captions: str) -> tuple[list[Pair], int]:

@@ -18,6 +18,7 @@ from tessera.generate.sheet import contact_sheet
 from tessera.store.run import Run
 from tessera.train.objectives.dvae import TrainDVAE
 from tessera.train.objectives.protocol import Objective, floats
+from tessera.train.objectives.pyramid import TrainPyramid
 from tessera.train.objectives.raster import TrainTextToImage
 
 COUNT = 8
@@ -29,10 +30,10 @@ def preview(objective: Objective, path: Path) -> str:
     return PREVIEWS[kind_of(objective.config.model)](objective, path)
 
 
-def reconstructions(objective: TrainDVAE, path: Path) -> str:
+def reconstructions(objective: TrainDVAE | TrainPyramid, path: Path) -> str:
     pairs, source = (objective.held, objective.held_source) if objective.held else (objective.pairs, objective.source)
     originals = torch.stack([source.plain(i)[1] for i in range(min(COUNT, len(pairs)))])
-    pixels = floats(originals.to(objective.model.mean.device))
+    pixels = floats(originals.to(next(objective.model.parameters()).device))
     again = objective.model.decode(objective.model.encode(pixels))
     with whole(path) as fresh:
         grid_image(torch.cat((pixels, again)), len(pixels)).save(fresh)
@@ -53,6 +54,7 @@ def drawings(objective: TrainTextToImage, path: Path) -> str:
 
 PREVIEWS: dict[str, Callable[[Any, Path], str]] = {
     "dvae": reconstructions,
+    "pyramid": reconstructions,
     "t2i": drawings,
     "clip": lambda objective, path: "",
 }

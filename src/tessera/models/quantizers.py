@@ -4,6 +4,7 @@ imported where one of them is chosen. It knows no pictures."""
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
@@ -16,6 +17,11 @@ from tessera.nn.quantize.fsq import FiniteScalar
 from tessera.nn.quantize.gumbel import GumbelSoftmax
 from tessera.nn.quantize.lookup import Nearest
 from tessera.nn.quantize.protocol import Quantized, used
+
+
+def plain(device: torch.device) -> AbstractContextManager:
+    """No automatic precision inside. Tensors without memory have none, and torch refuses to switch it off for them."""
+    return nullcontext() if device.type == "meta" else torch.autocast(device.type, enabled=False)
 
 
 class Library(nn.Module):
@@ -31,7 +37,7 @@ class Library(nn.Module):
         self.vocab, self.inner, self.vectors = config.vocab, inner, vectors
 
     def forward(self, z: Float[Tensor, "B D h w"], temperature: float) -> Quantized:
-        with torch.autocast(z.device.type, enabled=False):
+        with plain(z.device):
             flat = z.float().flatten(2).transpose(1, 2)  # [B, N, D]
             vectors, codes, loss = self.inner(flat.nan_to_num(posinf=0.0, neginf=0.0))
         vectors, codes = vectors.transpose(1, 2).unflatten(2, z.shape[2:]), codes.long()
@@ -40,7 +46,7 @@ class Library(nn.Module):
     def codes(self, z: Float[Tensor, "B D h w"]) -> Int[Tensor, "B N"]:
         learning = self.inner.training
         self.inner.eval()  # looking moves no average
-        with torch.autocast(z.device.type, enabled=False):
+        with plain(z.device):
             codes = self.inner(z.float().flatten(2).transpose(1, 2))[1].long()
         self.inner.train(learning)
         return codes
@@ -77,6 +83,8 @@ def moving_averages(config: EMA) -> Library:
         commitment_weight=config.commitment,
         rotation_trick=config.rotation,
     )
+    # The codebook is random from the start. Asking whether it is would read a number, which a plan of memory has not.
+    inner._codebook.init_embed_ = lambda data, mask=None: None
     return Library(config, config.code_dim, inner, inner.get_codes_from_indices)
 
 

@@ -13,17 +13,19 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from tessera.config import CLIPConfig, DVAEConfig, TextToImageConfig, to_dict
+from tessera.config import CLIPConfig, DVAEConfig, PyramidConfig, TextToImageConfig, to_dict
 from tessera.config.merging import merge, read_json
 from tessera.errors import CheckpointError, ConfigError
 from tessera.models.clip import CLIP
 from tessera.models.dvae import DiscreteVAE
 from tessera.models.openai_dvae import OpenAIDVAE, OpenAIDVAEConfig
+from tessera.models.pyramid import Pyramid
 from tessera.models.text_to_image import TextToImage
 from tessera.models.vqgan import VQGAN, VQGANConfig
 
 NETWORKS: dict[str, tuple[type, type[nn.Module]]] = {
     "dvae": (DVAEConfig, DiscreteVAE),
+    "pyramid": (PyramidConfig, Pyramid),
     "t2i": (TextToImageConfig, TextToImage),
     "clip": (CLIPConfig, CLIP),
     "vqgan": (VQGANConfig, VQGAN),

@@ -10,18 +10,22 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from tessera.config import DVAEConfig
+from tessera.config import DVAEConfig, PyramidConfig
 from tessera.errors import CheckpointError
 from tessera.models import saved
 from tessera.models.dvae import DiscreteVAE
 from tessera.models.openai_dvae import OpenAIDVAE, OpenAIDVAEConfig
+from tessera.models.pyramid import Pyramid
 from tessera.models.vqgan import VQGAN, VQGANConfig
+
+NETWORKS = (DiscreteVAE, Pyramid, VQGAN, OpenAIDVAE)
+"""The networks that are image tokenizers."""
 
 
 class ImageTokenizer(Protocol):
     """Pictures with values 0 ... 1 become a square grid of codes 0 ... vocab - 1, and back."""
 
-    config: DVAEConfig | VQGANConfig | OpenAIDVAEConfig
+    config: DVAEConfig | PyramidConfig | VQGANConfig | OpenAIDVAEConfig
     vocab: int
     grid: int
     pixels: int
@@ -37,7 +41,7 @@ class ImageTokenizer(Protocol):
 class Frozen:
     """A network with `encode` and `decode` as a tokenizer. It may be used on a network that is still in training."""
 
-    def __init__(self, model: DiscreteVAE | VQGAN | OpenAIDVAE):
+    def __init__(self, model: DiscreteVAE | Pyramid | VQGAN | OpenAIDVAE):
         self.model, self.config = model, model.config
         c = model.config
         self.vocab, self.grid, self.pixels, self.channels = c.vocab, c.grid, c.pixels, c.channels
@@ -67,7 +71,12 @@ class Frozen:
 def load(folder: Path) -> Frozen:
     """The image tokenizer in a folder. Raises CheckpointError if there is none."""
     model = saved.read(folder)
-    if not isinstance(model, DiscreteVAE | VQGAN | OpenAIDVAE):
+    if not isinstance(model, NETWORKS):
         raise CheckpointError(f"{folder} holds a {type(model).__name__}, which is not an image tokenizer.")
     # Convolutions run a third faster with channels last; other weights are left alone by it.
     return Frozen(model.requires_grad_(False).to(memory_format=torch.channels_last))  # type: ignore[call-overload]
+
+
+def helpers(tokenizer: ImageTokenizer) -> tuple[str, ...]:
+    """The networks that helped to train it, by the names that `evaluate` gives them; they must not judge it."""
+    return tokenizer.config.perceptual.networks if isinstance(tokenizer.config, PyramidConfig) else ()

@@ -11,6 +11,9 @@ from torch import Tensor, nn
 from tessera.config import FSQ
 from tessera.nn.quantize.protocol import Quantized, used
 
+SLOPES = {"tanh": 1.0, "sigmoid": 0.8}
+"""Of the bound's tanh at 0, by the name that settings give it: 2 sigmoid(1.6 x) - 1 is tanh(0.8 x)."""
+
 
 class FiniteScalar(nn.Module):
     """Each channel is rounded to one of a few levels; a code is the combination (FSQ, Mentzer et al. 2023).
@@ -26,7 +29,7 @@ class FiniteScalar(nn.Module):
     def __init__(self, config: FSQ):
         super().__init__()
         self.width_in = self.width_out = len(config.levels)
-        self.vocab = config.vocab
+        self.vocab, self.slope = config.vocab, SLOPES[config.bound]
         levels = torch.tensor(config.levels)[:, None, None]
         offset = torch.where(levels % 2 == 0, 0.5, 0.0)
         half = (levels - 1) * 1.001 / 2
@@ -51,7 +54,7 @@ class FiniteScalar(nn.Module):
         return ((digits - levels // 2) / (levels // 2)).transpose(1, 2)
 
     def _bound(self, z: Tensor) -> Tensor:
-        return (z.float() + (self.offset / self.reach).atanh()).tanh() * self.reach - self.offset
+        return (self.slope * z.float() + (self.offset / self.reach).atanh()).tanh() * self.reach - self.offset
 
     def _codes(self, whole: Float[Tensor, "B D h w"]) -> Int[Tensor, "B N"]:
         return ((whole.long() + self.levels // 2) * self.bases).sum(1).flatten(1)

@@ -1,0 +1,173 @@
+"""What does an image tokenizer keep of a subject after so many seconds of one core? Each variant trains as `tessera
+train` does, on a clock that counts this process's CPU seconds, and is judged on photographs that it never saw.
+
+    python bench/image_tokenizers.py PICTURES OUT SECONDS SEED [variant ...]
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import sys
+import time
+from dataclasses import asdict
+from pathlib import Path
+from types import SimpleNamespace
+
+import torch
+from torch import Tensor
+
+import tessera
+from common import row
+from tessera.config import (
+    EMA,
+    FSQ,
+    DataConfig,
+    DVAEConfig,
+    Lite0,
+    MachineConfig,
+    NetworkConfig,
+    NoPerceptual,
+    OptimConfig,
+    PyramidConfig,
+    SimVQ,
+    TrainConfig,
+)
+from tessera.data.pictures import grid_image
+from tessera.evaluate import metrics
+from tessera.evaluate.distances import class_agreement, kid, named, subject_classes, subject_rate
+from tessera.evaluate.features import Seen, load, seen
+from tessera.evaluate.intervals import bootstrap
+from tessera.evaluate.kept import Arrays, Kept, of_tensor
+from tessera.evaluate.looking import floats
+from tessera.evaluate.measuring import cosines
+from tessera.evaluate.subject import Subject
+from tessera.store.run import Run
+from tessera.train import loop
+
+HOLDOUT, SHOWN = 0.14, 16
+OPTIM = OptimConfig(lr=2e-3, weight_decay=0.0, batch=16, warmup=50, betas=(0.9, 0.99))
+BASE = PyramidConfig(pixels=64, perceptual=Lite0())
+
+Variant = tuple[NetworkConfig, OptimConfig]
+
+
+def model(**changes: object) -> Variant:
+    return dataclasses.replace(BASE, **changes), OPTIM
+
+
+def looks(**changes: object) -> Variant:
+    return model(perceptual=Lite0(**changes))
+
+
+def optim(**changes: object) -> Variant:
+    return BASE, dataclasses.replace(OPTIM, **changes)
+
+
+def dvae(layers: int, levels: tuple[int, ...]) -> Variant:
+    """As `learn` trains it on a CPU."""
+    return DVAEConfig(layers=layers, quantizer=FSQ(levels=levels)), dataclasses.replace(OPTIM, batch=32)
+
+
+VARIANTS: dict[str, Variant] = {
+    "learn, 16 x 16 codes": dvae(2, (6, 6, 6)),
+    "learn, 8 x 8 codes": dvae(3, (8, 5, 5, 5)),
+    "base": model(),
+    "mse alone": model(perceptual=NoPerceptual(), reconstruction="mse"),
+    "l1 alone": model(perceptual=NoPerceptual()),
+    "no deep term": looks(deep=0.0),
+    "deep 0.5": looks(deep=0.5),
+    "deep 1": looks(deep=1.0),
+    "deep 2": looks(deep=2.0),
+    "pixels 4": model(pixel_weight=4.0),
+    "deep 1, pixels 4": model(perceptual=Lite0(deep=1.0), pixel_weight=4.0),
+    "no shift": looks(shift=0),
+    "half weight": looks(weight=0.5),
+    "all taps": looks(taps=(0, 2, 4, 10, 15)),
+    "taps 2 4 10": looks(taps=(2, 4, 10)),
+    "enlarged 2": looks(enlarge=2),
+    "32 64 128": model(widths=(32, 64, 128)),
+    "64 128 192": model(widths=(64, 128, 192)),
+    "patch 4": model(patch=4, widths=(96, 160)),
+    "two decoder blocks": model(decoder_blocks=2),
+    "two blocks": model(encoder_blocks=2, decoder_blocks=2),
+    "levels 666": model(quantizer=FSQ(levels=(6, 6, 6))),
+    "levels 8888": model(quantizer=FSQ(levels=(8, 8, 8, 8))),
+    "bound sigmoid": model(quantizer=FSQ(bound="sigmoid")),
+    "simvq": model(quantizer=SimVQ(codes=1000)),
+    "ema codebook": model(quantizer=EMA(codes=1000)),
+    "lr 1e-3": optim(lr=1e-3),
+    "lr 4e-3": optim(lr=4e-3),
+    "batch 32": optim(batch=32),
+    "batch 8": optim(batch=8),
+    "mean of weights": optim(ema=0.999),
+}
+
+
+def trained(variant: Variant, pictures: str, out: Path, seconds: int, seed: int) -> Run:
+    network, settings = variant
+    config = TrainConfig(
+        out=str(out), seed=seed, steps=10**9, budget=f"{seconds}s", save_every=10**8, valid_every=0, preview_every=0,
+        model=network, optim=settings, data=DataConfig(path=pictures, holdout=HOLDOUT, flip=True, workers=0),
+        machine=MachineConfig(device="cpu", threads=1),
+    )  # fmt: skip
+    return tessera.train(config)
+
+
+class Judge:
+    """Lite2 on the held-out photographs, which are looked at once."""
+
+    def __init__(self, kept: Kept):
+        self.features, self.kept = load("lite2", "cpu"), kept
+
+    def see(self, pixels: Tensor) -> Seen:
+        """Of uint8 pictures."""
+
+        def make() -> Arrays:
+            found = seen(self.features, floats(pixels))
+            assert found.probabilities is not None
+            return {"features": found.features.numpy(), "probabilities": found.probabilities.numpy()}
+
+        found = self.kept.get("seen", [self.features.name, of_tensor(pixels)], make)
+        return Seen(torch.from_numpy(found["features"]), torch.from_numpy(found["probabilities"]))
+
+    def figures(self, subject: Subject, sheet: Path) -> dict[str, object]:
+        """Of reconstructions of the held-out photographs, against the learned ones; and of the photographs."""
+        _, learned = subject.readable(subject.learned)
+        _, held = subject.readable(subject.held)
+        codes = subject.codes(floats(held))
+        again = (subject.decoded(codes) * 255).round().to(torch.uint8)
+        grid_image(torch.cat((floats(held[:SHOWN]), floats(again[:SHOWN]))), SHOWN).save(sheet)
+        reference, photographs, found = map(self.see, (learned, held, again))
+        both = (reference, photographs)
+        rate = lambda x: asdict(subject_rate(reference.probabilities, x.probabilities))  # type: ignore[arg-type]
+        subjects = subject_classes(reference.probabilities)  # type: ignore[arg-type]
+        chance = lambda x: asdict(bootstrap(x.probabilities[:, subjects].sum(1).numpy()))
+        used, perplexity = metrics.usage(codes, subject.image.vocab)  # type: ignore[union-attr]
+        return {
+            named("KID", self.features.name): asdict(kid(reference.features, found.features)),
+            "class agreement": asdict(class_agreement(photographs.probabilities, found.probabilities)),  # type: ignore[arg-type]
+            "subject rate": rate(found),
+            "of photographs": {"subject rate": rate(photographs), "KID": kid(*(x.features for x in both)).value},
+            "distance": asdict(bootstrap(cosines(photographs.features, found.features))),
+            "subject probability": chance(found), "of photographs, subject probability": chance(photographs)["value"],
+            "psnr": metrics.psnr(floats(held), floats(again)),
+            "codes": used, "perplexity": perplexity, "vocab": subject.image.vocab,  # type: ignore[union-attr]
+        }  # fmt: skip
+
+
+def main(pictures: str, out: str, seconds: str, seed: str, *names: str) -> None:
+    torch.set_num_threads(1)
+    # The loop's clock: budgets are seconds of this process, so that neighbours on the machine change nothing.
+    loop.time = SimpleNamespace(monotonic=time.process_time)  # type: ignore[assignment]
+    judge = Judge(Kept(Path(out) / "kept"))
+    for name in names or VARIANTS:
+        folder = Path(out) / f"{name.replace(' ', '-')}-{seconds}-{seed}"
+        began = time.process_time()
+        run = trained(VARIANTS[name], pictures, folder, int(seconds), int(seed))
+        spent, steps = time.process_time() - began, max(r["step"] for r in run.read_metrics())
+        figures = judge.figures(Subject.load(run.folder, device="cpu"), Path(f"{folder}.png"))
+        row("tokenizers", configuration=name, cpu_seconds=round(spent, 1), steps=steps, seed=int(seed), **figures)
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

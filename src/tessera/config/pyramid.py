@@ -1,0 +1,72 @@
+"""The settings of the pyramid, an image tokenizer. They know no training."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Annotated, Literal
+
+from annotated_types import Ge, Le, MinLen
+
+from tessera.config.network import MODELS, NetworkConfig
+from tessera.config.perceptual import NoPerceptual, Perceptual
+from tessera.config.quantizers import FSQ, Quantizer
+from tessera.config.ranges import Channels, NotNegative, Pixels, Width
+from tessera.errors import ConfigError
+
+Blocks = Annotated[int, Ge(0), Le(1_024)]
+
+
+@dataclass(frozen=True, kw_only=True)
+class PyramidConfig(NetworkConfig):
+    """An image tokenizer whose convolutions grow wider as pictures grow smaller: pixels <-> a grid of codes."""
+
+    pixels: Pixels = 64
+    """Side of the square pictures, a multiple of patch * 2 ** (number of widths - 1)."""
+    channels: Channels = 3
+    """1 grey, 2 grey + alpha, 3 colour, 4 colour + alpha."""
+    quantizer: Quantizer = field(default_factory=FSQ)
+    """Turns the encoder's output into codes; each kind has settings of its own."""
+    patch: Annotated[int, Ge(1), Le(64)] = 2
+    """Side of the squares of pixels that become the channels of one place, before any convolution."""
+    widths: Annotated[tuple[Width, ...], MinLen(1)] = (48, 96, 160)
+    """Width of each level, the finest first; each after the first has half the side of the one before."""
+    groups: Width = 8
+    """Groups of channels that are normalised together (Wu & He 2018); every width must be a multiple."""
+    encoder_blocks: Blocks = 1
+    """Residual blocks on every level of the encoder."""
+    decoder_blocks: Blocks = 1
+    """Residual blocks on every level of the decoder."""
+    reconstruction: Literal["l1", "mse"] = "l1"
+    """The loss of pixels 0 ... 1."""
+    pixel_weight: NotNegative = 1.0
+    """Weight of the loss of pixels."""
+    perceptual: Perceptual = field(default_factory=NoPerceptual)
+    """What is compared besides pixels: none, or lite0, which brings in what others trained on ImageNet."""
+
+    @property
+    def grid(self) -> int:
+        return self.pixels // self._factor
+
+    @property
+    def vocab(self) -> int:
+        """How many different codes there are."""
+        return self.quantizer.vocab
+
+    @property
+    def _factor(self) -> int:
+        return self.patch << (len(self.widths) - 1)
+
+    def rules(self) -> None:
+        if self.pixels % self._factor:
+            raise ConfigError(
+                f"model.pixels is {self.pixels}, model.patch {self.patch}, and model.widths has {len(self.widths)} "
+                f"levels: the side must be a multiple of {self._factor}. "
+                f"Try model.pixels {self._factor * max(1, self.grid)}."
+            )
+        if wrong := [width for width in self.widths if width % self.groups]:
+            raise ConfigError(f"model.widths has {wrong[0]}, which is not a multiple of model.groups ({self.groups}).")
+        if self.vocab > 65536:
+            raise ConfigError(f"The image tokenizer has {self.vocab} codes; packed codes hold at most 65,536.")
+
+
+MODELS["pyramid"] = PyramidConfig
