@@ -64,8 +64,30 @@ def test_learn_from_a_folder(bird_folder, tmp_path, capsys):
     assert Run(tmp_path).latest() == before, "the finished command has nothing left to learn"
 
 
-def test_more_time_and_more_pictures_go_on_from_what_is_there(bird_folder, tmp_path):
+def by_steps(monkeypatch, steps: int, **changes: object) -> None:
+    """Let both stages of `learn` take so many steps, whatever the clock says."""
+    rarely = {"budget": "", "valid_every": 0, "preview_every": 0, "save_every": 10**6}
+
+    def fixed(*args) -> tuple[TrainConfig, ...]:
+        return tuple(dataclasses.replace(c, steps=steps, **rarely, **changes) for c in choice.stages(*args))
+
+    monkeypatch.setattr(learning, "stages", fixed)
+    monkeypatch.setattr(learning, "prior_budget", lambda *args: "")
+
+
+def test_what_the_tokenizer_left_of_its_time_is_the_priors(tmp_path):
+    config, tokenizer = LearnConfig(pictures="birds", budget="100s"), Run(tmp_path)
+    assert choice.prior_budget(config, tokenizer) == "85s"
+    tokenizer.metrics.write_text('{"step": 1, "elapsed": 3.0}\n{"step": 9, "elapsed": 10.0}\n')
+    assert choice.prior_budget(config, tokenizer) == "75s"
+    tokenizer.metrics.write_text('{"step": 9, "elapsed": 26.0}\n')
+    assert choice.prior_budget(config, tokenizer) == "60s"
+
+
+def test_more_time_and_more_pictures_go_on_from_what_is_there(bird_folder, tmp_path, monkeypatch):
+    """Two steps, and then five: the clock has no part in it."""
     pictures, out = Path(shutil.copytree(bird_folder, tmp_path / "birds")), tmp_path / "run"
+    by_steps(monkeypatch, 2)
     more = ["--out", str(out), "--samples", "2", "--pixels", "32", "--grid", "8", "--no-search", "--device", "cpu"]
     main(["learn", str(pictures), "--budget", "2s", *more])
     tokenizer, first = Run(out / "tokenizer").latest(), Run(out).latest()
@@ -73,10 +95,11 @@ def test_more_time_and_more_pictures_go_on_from_what_is_there(bird_folder, tmp_p
     birds.draw_folder(tmp_path / "new", 5, 32, 99)
     for path in (tmp_path / "new").iterdir():
         path.rename(pictures / f"new-{path.name}")
+    by_steps(monkeypatch, 5)
     main(["learn", str(pictures), "--budget", "4s", *more])
     assert Run(out / "tokenizer").latest() == tokenizer
     last = Run(out).latest()
-    assert int(last.name[5:]) > int(first.name[5:])
+    assert [first.name, last.name] == ["step-000002", "step-000005"]
     assert (last / "image_tokenizer/weights.safetensors").read_bytes() == weights
     assert len(Codes(out / "codes")) == 45
     figures = json.loads((out / "figures.json").read_text())
@@ -136,6 +159,7 @@ def test_the_demo_learns_to_bind_colours(tmp_path, monkeypatch):
 
     monkeypatch.setattr(learning, "choose", lambda *args: dataclasses.replace(choose(*args), **small))
     monkeypatch.setattr(learning, "stages", by_steps)
+    monkeypatch.setattr(learning, "prior_budget", lambda *args: "")
     monkeypatch.setattr(birds, "draw_folder", lambda folder, count, seed: draw_folder(folder, count, 32, seed))
     main(["demo", "--out", str(tmp_path), "--birds", "2000", "--questions", "60"])
     assert Run(tmp_path).latest().name == "step-000500"
