@@ -6,7 +6,7 @@ packed codes, judged on held-out pictures.
     python bench/priors.py table
 
 Steps are those of the base; a variant whose step costs more, measured in CPU seconds beside the base's, takes as many
-fewer, so that all take equal time.
+fewer, so that all take equal time. The warm-up is a tenth of the steps, where `learn` has 100 of some thousand.
 """
 
 from __future__ import annotations
@@ -49,12 +49,17 @@ from tessera.train.loop import forward_backward, step_seed
 from tessera.train.objectives.protocol import Data, resolve
 from tessera.train.objectives.raster import TrainTextToImage
 from tessera.train.optim import Schedule, optimizer_of
+from told import Telling, Told, values
 
 Changes = Mapping[str, Any]
 
 
 def optim(**changes: Any) -> Changes:
     return {"optim": changes}
+
+
+def data(**changes: Any) -> Changes:
+    return {"data": changes}
 
 
 def stack(**changes: Any) -> Changes:
@@ -66,7 +71,7 @@ VARIANTS: dict[str, Changes] = {
     "rate 4e-3": optim(lr=4e-3),
     "rate 1.2e-2": optim(lr=12e-3),
     "rate 1.6e-2": optim(lr=16e-3),
-    "warm-up 30": optim(warmup=30),
+    "warm-up of a third": {"warm": 3},
     "rate ends at 0": optim(lr_end=0.0),
     "muon 4e-3": optim(name="muon", lr=4e-3),
     "muon 8e-3": optim(name="muon", lr=8e-3),
@@ -95,10 +100,29 @@ VARIANTS: dict[str, Changes] = {
     "captions never dropped": optim(drop_condition=0.0),
     "views 1": {"views": 1},
     "views 4": {"views": 4},
+    "told crops": {"told": True},
+    "codes replaced 0.1": optim(replace_codes=0.1),
+    "codes replaced 0.2": optim(replace_codes=0.2),
+    "near codes 0.1": optim(replace_codes=0.1, replace_by="near"),
+    "near codes 0.2": optim(replace_codes=0.2, replace_by="near"),
+    "near codes 0.4": optim(replace_codes=0.4, replace_by="near"),
+    "codes masked 0.1": optim(replace_codes=0.1, replace_by="nothing"),
+    "codes masked 0.2": optim(replace_codes=0.2, replace_by="nothing"),
+    "vector 0.1": optim(vector_weight=0.1),
+    "vector 0.5": optim(vector_weight=0.5),
+    "alike 0.5": optim(alike=0.5),
+    "alike 0.9": optim(alike=0.9),
+    "captions joined 2": data(join=2),
+    "captions joined 3": data(join=3),
+    "words dropped 0.1": data(drop_words=0.1),
 }
-"""What each puts over the base. `views` is how many encodings of a picture there are."""
-FREE = {"lr", "warmup", "lr_end", "weight_decay", "betas", "drop_condition", "image_weight", "views"}
-"""Settings that change no step's cost."""
+"""What each puts over the base. `views` is how many encodings of a picture there are; 1 / `warm` of the steps warm up;
+`told` says which part of a picture an encoding shows."""
+FREE = {
+    "lr", "warmup", "lr_end", "weight_decay", "betas", "drop_condition", "image_weight", "views", "warm", "told",
+    "replace_codes", "replace_by", "alike", "join", "drop_words",
+}  # fmt: skip
+"""Settings that change a step's cost by no more than the measurement's own spread."""
 
 
 def prepare(pictures: str, folder: Path, steps: int) -> None:
@@ -129,17 +153,30 @@ class Ground:
         self.text = text_tokens.choose("bpe", [c for p in learned for c in p.captions], self.config.tokens.vocab)
         self.image = image_tokens.load(checkpoint_of(folder / "tokenizer"))
         self.learned = spread(learned, pictures)
+        self.plain, self.told = self.text, None
 
-    def objective(self, changes: Changes, seed: int) -> TrainTextToImage:
-        """The variant, with fresh weights."""
+    def objective(self, changes: Changes, seed: int, steps: int = 100) -> TrainTextToImage:
+        """The variant, with fresh weights, for so many steps."""
+        if changes.get("told"):
+            return self.telling({k: v for k, v in changes.items() if k != "told"}, seed, steps)
         views = changes.get("views", self.codes.index.views)
         codes = self.codes.only(self.codes.pairs)
         codes.parts = [part[:, :views] for part in codes.parts]
-        config: TrainConfig = merge(self.config, {k: v for k, v in changes.items() if k != "views"})
+        config: TrainConfig = merge(self.config, optim(warmup=steps // changes.get("warm", 10)))
+        config = merge(config, {k: v for k, v in changes.items() if k not in ("views", "warm")})
         data = Data(self.learned, self.held, 0, codes)
         sizes = {"image_vocab": self.image.vocab, "grid": self.image.grid}
         config = resolve(dataclasses.replace(config, seed=seed), data, sizes, self.text)
         return TrainTextToImage(config, data, self.text, self.image)
+
+    def telling(self, changes: Changes, seed: int, steps: int) -> TrainTextToImage:
+        """The variant, told what crop it learns."""
+        self.told = values(self.codes) if self.told is None else self.told
+        self.text = text = Telling(self.plain)
+        objective = self.objective(changes, seed, steps)
+        length = objective.config.model.text_len
+        objective.source = Told(objective.source, self.learned, text, self.told, length)
+        return objective
 
 
 class Lesson:
@@ -179,10 +216,10 @@ def relative_cost(ground: Ground, changes: Changes) -> float:
 
 def measure(ground: Ground, name: str, seed: int, steps: int, drawn: int) -> dict[str, Any]:
     """Train a variant for the time of so many steps of the base; returns its figures."""
-    changes = VARIANTS[name]
+    changes, ground.text = VARIANTS[name], ground.plain
     cost = relative_cost(ground, changes)
     total = round(steps / cost)
-    lesson = Lesson(ground.objective(changes, seed))
+    lesson = Lesson(ground.objective(changes, seed, total))
     costs = [lesson.step(i / total) for i in range(total)]
     model = lesson.objective.model.eval()
     with torch.no_grad(), lesson.engine.trainees["model"].averaged():
