@@ -209,7 +209,7 @@ def relative_cost(ground: Ground, changes: Changes) -> float:
     if set(leaves(changes)) <= FREE:
         return 1.0
     lessons = [Lesson(ground.objective(c, 0)) for c in ({}, changes)]
-    costs = [[lesson.step(0.0) for lesson in lessons] for _ in range(8)][2:]
+    costs = [[lesson.step(0.0) for lesson in lessons] for _ in range(4)][1:]
     base, own = (statistics.median(column) for column in zip(*costs, strict=True))
     return own / base
 
