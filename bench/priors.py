@@ -2,7 +2,7 @@
 packed codes, judged on held-out pictures.
 
     python bench/priors.py prepare PICTURES FOLDER [--steps 1000]
-    python bench/priors.py train FOLDER VARIANT ... [--steps 300] [--pictures 0] [--seeds 0 1] [--draw 0]
+    python bench/priors.py train FOLDER VARIANT ... [--steps 300] [--pictures 0] [--seeds 0 1] [--draw 0] [--small]
     python bench/priors.py table
 
 Steps are those of the base; a variant whose step costs more, measured in CPU seconds beside the base's, takes as many
@@ -118,6 +118,8 @@ VARIANTS: dict[str, Changes] = {
 }
 """What each puts over the base. `views` is how many encodings of a picture there are; 1 / `warm` of the steps warm up;
 `told` says which part of a picture an encoding shows."""
+SMALL: Changes = {"model": {"text_len": 24, "transformer": {"dim": 96, "depth": 3, "heads": 3, "head_dim": 32}}}
+"""A base whose steps cost a quarter, to look at more ideas for more epochs."""
 FREE = {
     "lr", "warmup", "lr_end", "weight_decay", "betas", "drop_condition", "image_weight", "views", "warm", "told",
     "replace_codes", "replace_by", "alike", "join", "drop_words",
@@ -143,11 +145,11 @@ def prepare(pictures: str, folder: Path, steps: int) -> None:
 class Ground:
     """What all variants learn from: the codes, the split, the tokenizers, and the settings of the base."""
 
-    def __init__(self, folder: Path, pictures: int):
+    def __init__(self, folder: Path, pictures: int, size: Changes):
         choice = read_json(folder / "learn.json", Choice)
         learnt = Run(folder / "tokenizer").config().data
         asked = LearnConfig(pictures=learnt.path, grid=8)
-        self.config = stages(asked, choice, MachineConfig(threads=1), folder)[1]
+        self.config = merge(stages(asked, choice, MachineConfig(threads=1), folder)[1], size)
         self.codes = Codes(folder / "codes")
         learned, self.held = split(self.codes.pairs, self.config.data.holdout)
         self.text = text_tokens.choose("bpe", [c for p in learned for c in p.captions], self.config.tokens.vocab)
@@ -270,13 +272,14 @@ def of_drawings(ground: Ground, model: Any, count: int) -> dict[str, Any]:
     return figures
 
 
-def train(folder: Path, names: list[str], steps: int, pictures: int, seeds: list[int], drawn: int) -> None:
+def train(folder: Path, names: list[str], steps: int, pictures: int, seeds: list[int], drawn: int, small: bool) -> None:
     keep_freed_memory()
-    ground = Ground(folder, pictures)
+    ground = Ground(folder, pictures, SMALL if small else {})
+    t = ground.config.model.transformer  # type: ignore[attr-defined]
     for name in names:
         for seed in seeds:
             figures = measure(ground, name, seed, steps, drawn)
-            row("priors", configuration=name, codes=folder.name, pictures=len(ground.learned), base_steps=steps,
+            row("priors", configuration=name, codes=folder.name, model=f"{t.dim} x {t.depth}", pictures=len(ground.learned), base_steps=steps,
                 seed=seed, **figures)  # fmt: skip
 
 
@@ -285,9 +288,9 @@ def table() -> None:
     groups: dict[tuple, dict[str, dict[int, dict]]] = defaultdict(lambda: defaultdict(dict))
     for line in (RESULTS / "priors.jsonl").read_text().splitlines():
         r = json.loads(line)
-        groups[r["codes"], r["pictures"], r["base_steps"]][r["configuration"]][r["seed"]] = r
-    for (codes, pictures, steps), variants in groups.items():
-        print(f"\n{codes}: {pictures} pictures, {steps} steps of the base\n")
+        groups[r["codes"], r["model"], r["pictures"], r["base_steps"]][r["configuration"]][r["seed"]] = r
+    for (codes, model, pictures, steps), variants in groups.items():
+        print(f"\n{codes}: {model}, {pictures} pictures, {steps} steps of the base\n")
         print("| variant | seeds | epochs | cost of a step | held-out nats | minus base | gap | worth of the caption |")
         print("|---|---|---|---|---|---|---|---|")
         for name, rows in sorted(variants.items(), key=lambda item: difference(item[1], variants["base"])[0]):
@@ -322,11 +325,12 @@ def main() -> None:
     parser.add_argument("--pictures", type=int, default=0, help="learn from so few of them; 0 takes all")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
     parser.add_argument("--draw", type=int, default=0, help="drawings that are judged")
+    parser.add_argument("--small", action="store_true", help="a smaller base")
     a = parser.parse_args()
     if a.task == "prepare":
         prepare(a.rest[0], Path(a.rest[1]), a.steps)
     elif a.task == "train":
-        train(Path(a.rest[0]), a.rest[1:] or list(VARIANTS), a.steps, a.pictures, a.seeds, a.draw)
+        train(Path(a.rest[0]), a.rest[1:] or list(VARIANTS), a.steps, a.pictures, a.seeds, a.draw, a.small)
     else:
         table()
 
