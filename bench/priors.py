@@ -279,8 +279,8 @@ def train(folder: Path, names: list[str], steps: int, pictures: int, seeds: list
     for name in names:
         for seed in seeds:
             figures = measure(ground, name, seed, steps, drawn)
-            row("priors", configuration=name, codes=folder.name, model=f"{t.dim} x {t.depth}", pictures=len(ground.learned), base_steps=steps,
-                seed=seed, **figures)  # fmt: skip
+            about = {"codes": folder.name, "model": f"{t.dim} x {t.depth}", "pictures": len(ground.learned)}
+            row("priors", configuration=name, **about, base_steps=steps, seed=seed, **figures)
 
 
 def table() -> None:
@@ -288,7 +288,7 @@ def table() -> None:
     groups: dict[tuple, dict[str, dict[int, dict]]] = defaultdict(lambda: defaultdict(dict))
     for line in (RESULTS / "priors.jsonl").read_text().splitlines():
         r = json.loads(line)
-        groups[r["codes"], r["model"], r["pictures"], r["base_steps"]][r["configuration"]][r["seed"]] = r
+        groups[r["codes"], r.get("model", "192 x 4"), r["pictures"], r["base_steps"]][r["configuration"]][r["seed"]] = r
     for (codes, model, pictures, steps), variants in groups.items():
         print(f"\n{codes}: {model}, {pictures} pictures, {steps} steps of the base\n")
         print("| variant | seeds | epochs | cost of a step | held-out nats | minus base | gap | worth of the caption |")
