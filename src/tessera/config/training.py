@@ -45,10 +45,6 @@ class DataConfig(Checked):
     """Smallest share of the area that a random crop keeps; 1 always takes the largest centred square."""
     flip: bool = False
     """Mirror half of the pictures."""
-    join: Annotated[int, Ge(1), Le(16)] = 1
-    """At most so many captions of a picture are read one after the other, each time others."""
-    drop_words: Share = 0.0
-    """Share of the words of a caption left out, each time others."""
     truncate: bool = False
     """Cut captions that are longer than model.text-len instead of refusing them."""
     workers: Processes = 1
@@ -99,14 +95,6 @@ class OptimConfig(Checked):
     0 is off."""
     drop_condition: Share = 0.1
     """Share of captions dropped in training, so that guidance can be used in drawing."""
-    replace_codes: Share = 0.0
-    """Share of the codes that a prior reads replaced by others in training; it predicts the true ones all the same."""
-    replace_by: Literal["any", "near", "nothing"] = "any"
-    """What stands in their place: any other code, one of the nearest, or nothing."""
-    vector_weight: NotNegative = 0.0
-    """Weight of a second task of a prior: the vector of the next code, by a linear map that drawing does not use."""
-    alike: NotNegative = 0.0
-    """Share of the fresh weights of a prior's codes that codes near to each other have in common."""
 
     def rules(self) -> None:
         if self.batch % self.accumulate:

@@ -143,31 +143,6 @@ class Captions:
         return pad([ids[int(noise.integers(len(ids)))]], self.length, self.vocab, True, [""])[0]
 
 
-class MixedCaptions(Captions):
-    """Each time one to `join` captions of a picture, in any order, one after the other, without a share of their words;
-    every choice is a function of `chance`."""
-
-    def __init__(
-        self, pairs: Sequence[Pair], tokenizer: TextTokenizer, length: int, truncate: bool, join: int, dropped: float
-    ):
-        super().__init__(pairs, tokenizer, length, truncate)
-        self.pairs, self.tokenizer, self.join, self.dropped = pairs, tokenizer, join, dropped
-
-    def some(self, index: np.ndarray, chance: np.ndarray) -> Tensor:
-        mixed = [self._mixed(int(i), np.random.default_rng(int(c))) for i, c in zip(index, chance, strict=True)]
-        return pad(mixed, self.length, self.vocab, True, [""] * len(mixed))
-
-    def pick(self, index: int, noise: np.random.Generator) -> Tensor:
-        return pad([self._mixed(index, noise)], self.length, self.vocab, True, [""])[0]
-
-    def _mixed(self, index: int, noise: np.random.Generator) -> list[int]:
-        captions = self.pairs[index].captions
-        count = min(len(captions), int(noise.integers(1, self.join + 1)))
-        words = [w for i in noise.permutation(len(captions))[:count] for w in captions[i].split()]
-        kept = [w for w, chance in zip(words, noise.random(len(words)), strict=True) if chance >= self.dropped]
-        return self.tokenizer.encode(" ".join(kept))
-
-
 class NoCaptions(Captions):
     def __init__(self) -> None:
         pass

@@ -17,8 +17,6 @@ from tessera.nn.stack import NORMS, Transformer
 
 BOS = 0
 """The text id before every caption."""
-MASKED = -1
-"""In the place of a code that the prior may not read."""
 
 
 class Loss(NamedTuple):
@@ -34,13 +32,6 @@ class MaxNorm(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return x / x.amax(-1, keepdim=True).detach()
-
-
-class Nothing(nn.Module):
-    """No second task."""
-
-    def forward(self, hidden: Tensor, codes: Tensor) -> Tensor:
-        return hidden.new_zeros(())
 
 
 class TextToImage(nn.Module):
@@ -92,22 +83,17 @@ class TextToImage(nn.Module):
                 nn.init.normal_(position, std=0.1)
             for head in (self.text_head, self.image_head):
                 nn.init.normal_(head.weight, std=0.02)
-        self.read_as: nn.Module = nn.Identity()
-        """What training reads in the place of codes; an objective may put noise here."""
-        self.second: nn.Module = Nothing()
-        """A second task of training."""
         if c.tied:
             self.text_embedding.weight = self.text_head.weight
             self.image_embedding.weight = self.image_head.weight
 
     def forward(self, tokens: Int[Tensor, "B T"], codes: Int[Tensor, "B N"]) -> Loss:
         """The training loss; targets of the text head are the tokens, those of the image head the codes."""
-        hidden = self.hidden(tokens, self.read_as(codes))
+        hidden = self.hidden(tokens, codes)
         text = self.text_head(hidden[:, : tokens.shape[1]], self._text_targets(tokens))
         image = self.image_head(hidden[:, tokens.shape[1] :], codes)
         weight = self.config.image_weight
-        second = self.second(hidden[:, tokens.shape[1] :], codes)
-        return Loss((text + weight * (image + second)) / (1 + weight), text, image)
+        return Loss((text + weight * image) / (1 + weight), text, image)
 
     def _text_targets(self, tokens: Tensor) -> Tensor:
         """The first padding id ends the caption and is learned; those after it only where DALL-E 1 is followed."""
@@ -124,7 +110,7 @@ class TextToImage(nn.Module):
     def embed(self, tokens: Int[Tensor, "B T"], codes: Int[Tensor, "B n"]) -> Float[Tensor, "B L D"]:
         begin = torch.full_like(tokens[:, :1], BOS)
         text = self.text_embedding(torch.cat((begin, tokens), 1))
-        image = self.image_embedding(codes.clamp(min=0)) * (codes != MASKED).unsqueeze(-1)
+        image = self.image_embedding(codes)
         text, image = text + self.text_position.to(text.dtype), image + self._code_position(image)[: codes.shape[1]]
         return self._damp(torch.cat((text, image), 1))
 

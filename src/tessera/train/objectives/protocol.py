@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from tessera.config import OptimConfig, TrainConfig
-from tessera.data.batches import Batch, Captions, MixedCaptions, NoCaptions, Packed, Pictures, plain_batches, stream
+from tessera.data.batches import Batch, Captions, NoCaptions, Packed, Pictures, plain_batches, stream
 from tessera.data.codes import Codes
 from tessera.data.sources import Pair
 from tessera.errors import ConfigError
@@ -124,11 +124,7 @@ class Paired:
 
     def captions(self, text: TextTokenizer, length: int) -> list[Captions]:
         """Of the pairs that are learned and those that are held out."""
-        data = self.config.data
-        plain = [Captions(pairs, text, length, data.truncate) for pairs in (self.pairs, self.held)]
-        if data.join == 1 and not data.drop_words:
-            return plain
-        return [MixedCaptions(self.pairs, text, length, data.truncate, data.join, data.drop_words), plain[1]]
+        return [Captions(pairs, text, length, self.config.data.truncate) for pairs in (self.pairs, self.held)]
 
     def pictures(self, captions: list[Captions] | list[NoCaptions], pixels: int, channels: int) -> list[Pictures]:
         """Both, read from their files."""

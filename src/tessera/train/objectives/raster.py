@@ -15,9 +15,7 @@ from tessera.models import saved
 from tessera.models.text_to_image import TextToImage
 from tessera.tokens.image import ImageTokenizer
 from tessera.tokens.text import TextTokenizer
-from tessera.train.objectives.noise import noise, vectors
 from tessera.train.objectives.protocol import Data, Models, Paired, Parts, Tokenizers, floats, resolve
-from tessera.train.objectives.vector_head import VectorHead, start_alike
 
 
 class TrainTextToImage(Paired):
@@ -31,11 +29,6 @@ class TrainTextToImage(Paired):
         assert isinstance(config.model, TextToImageConfig)
         self.text, self.image = text, image
         self.model = TextToImage(config.model)
-        self.model.read_as = noise(config.optim, image)
-        if config.optim.vector_weight:
-            self.model.second = VectorHead(config.model.transformer.dim, vectors(image), config.optim.vector_weight)
-        if config.optim.alike:
-            start_alike(self.model, vectors(image), config.optim.alike)
         captions = self.captions(text, config.model.text_len)
         if codes := data.codes:
             both = zip((data.pairs, data.held), captions, strict=True)
