@@ -56,10 +56,12 @@ def prior_config(folder: Path, out: Path, tokenizer: Path, **changes) -> TrainCo
 
 def spoil(monkeypatch, steps):
     """Make the loss NaN at some steps (None: at all)."""
-    forward, count = DiscreteVAE.forward, iter(range(1000))
+    forward, count = DiscreteVAE.forward, iter(range(1, 1000))
 
     def spoiled(self, x, t):
         loss = forward(self, x, t)
+        if x.is_meta:  # operations are counted once for each size, so whether this happens hangs on what ran before
+            return loss
         step = next(count)
         return loss._replace(total=loss.total * math.nan) if steps is None or step in steps else loss
 

@@ -37,7 +37,7 @@ DELETE = {
     "files/claim.py Lock: .truncate": "the lock's own text",
     "files/own.py remove: .unlink": "names of our own in folders of our own",
     "files/own.py remove: shutil.rmtree": "the same",
-    "store/run.py Run: .rename": "a checkpoint gets its name when it is whole",
+    "store/folder.py RunFolder: .rename": "a checkpoint gets its name when it is whole",
 }
 """What can remove or replace what is on the disk."""
 

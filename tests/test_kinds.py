@@ -16,7 +16,7 @@ from tessera.evaluate.subject import Subject
 from tessera.journeys.preview import PREVIEWS
 from tessera.models import saved
 from tessera.models.saved import NETWORKS
-from tessera.train.objectives.protocol import Paired, floats
+from tessera.train.objectives.protocol import Objective, floats
 from tessera.train.objectives.table import OBJECTIVES
 
 
@@ -47,7 +47,7 @@ class Mean(nn.Module):
         return ((pixels - self.colour[:, None, None]).square().mean(),)
 
 
-class LearnMean(Paired):
+class LearnMean(Objective):
     def __init__(self, config, data):
         super().__init__(config, data)
         self.model = Mean(config.model)
@@ -63,9 +63,6 @@ class LearnMean(Paired):
 
     def held_losses(self, models, batch):
         return {"loss": models["model"](floats(batch.pixels))[0]}
-
-    def held_codes(self):
-        return []
 
     def save(self, folder, weights):
         saved.write(folder, self.model, weights)

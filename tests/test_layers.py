@@ -50,13 +50,15 @@ def code_lines(file: Path) -> int:
 
 
 CORE = (
-    "config/ranges.py", "config/networks.py", "config/training.py", "config/drawing.py", "nn", "models/text_to_image.py",
-    "generate/choose.py", "generate/raster.py", "generate/prompts.py", "generate/pipeline.py", "store/run.py", "store/position.py",
+    "config/ranges.py", "config/network.py", "config/transformer.py", "config/text_to_image.py", "config/quantizers.py",
+    "config/training.py", "config/drawing.py", "nn", "models/text_to_image.py",
+    "generate/decoder.py", "generate/guidance.py", "generate/ahead.py", "generate/choose.py", "generate/raster.py",
+    "generate/prompts.py", "generate/pipeline.py", "store/run.py", "store/position.py",
     "train/engines/protocol.py", "train/engines/single.py", "train/objectives/protocol.py", "train/objectives/raster.py",
     "train/loop.py",
 )  # fmt: skip
 """What a number passes through from config to code: config, nn, prior, decoder, pipeline, store, engine protocol,
-objectives, loop."""
+objectives, loop. The settings of a part count where the code of that part counts."""
 
 
 def core() -> list[Path]:
@@ -66,12 +68,12 @@ def core() -> list[Path]:
 
 
 def test_the_core_is_read_in_one_sitting():
-    assert sum(map(code_lines, core())) < 2300  # 2,000 is the aim; docs/design.md says what stands above it
+    assert sum(map(code_lines, core())) < 2000
 
 
-LONG_FUNCTIONS = {"train/loop.py _train", "train/engines/deepspeed.py settings"}
-LONG_FILES = {"config/merging.py", "generate/pipeline.py", "journeys/birds.py"}
-"""What may be longer than 40 and 300 lines: tables of names may, and what stands here may until it is cut."""
+LONG_FUNCTIONS: set[str] = set()
+LONG_FILES: set[str] = set()
+"""What may be longer than 40 and 300 lines, until it is cut."""
 
 
 def modules() -> dict[str, ast.Module]:

@@ -22,7 +22,7 @@ from tessera.train import job
 from tessera.train.engines import table as engines
 from tessera.train.look import within
 from tessera.train.loop import forward_backward
-from tessera.train.objectives.protocol import Paired, floats
+from tessera.train.objectives.protocol import Objective, floats
 from tessera.train.objectives.table import OBJECTIVES
 from tessera.train.optim import optimizer_of
 
@@ -74,7 +74,7 @@ class Through(torch.autograd.Function):
         return found, None
 
 
-class LearnPainter(Paired):
+class LearnPainter(Objective):
     """The critic's loss is a hinge, whose gradient reaches the critic alone; the painter is told its score."""
 
     spoil = False
@@ -107,9 +107,6 @@ class LearnPainter(Paired):
 
     def held_losses(self, models, batch):
         return {"loss": models["model"](floats(batch.pixels))[0]}
-
-    def held_codes(self):
-        return []
 
     def save(self, folder, weights):
         saved.write(folder, self.model, weights)

@@ -8,17 +8,21 @@ import shutil
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from tessera.cli import main
-from tessera.config import EvaluateConfig
+from tessera.config import EvaluateConfig, SampleConfig
 from tessera.config.evaluation import PicturesConfig
 from tessera.errors import CheckpointError, ConfigError, DataError
-from tessera.evaluate import features, figures
+from tessera.evaluate import features, figures, search
 from tessera.evaluate.evaluation import evaluate
 from tessera.evaluate.features import Seen
 from tessera.evaluate.figures import Evaluation
+from tessera.evaluate.subject import Subject
+from tessera.generate import defaults
 from tessera.generate.pipeline import Pipeline
 from tessera.journeys import birds
 
@@ -334,3 +338,51 @@ def test_the_command_prints_the_table_and_the_verdict(tiny_run, tmp_path, capsys
     assert found.settings["guidance"] == 1
     assert found.verdict
     assert found.verdict.reason in out
+
+
+# How a run draws.
+
+
+def test_a_run_draws_as_a_race_found_it_unless_told_otherwise(tiny_run, tmp_path, monkeypatch):
+    run = Path(shutil.copytree(tiny_run, tmp_path / "run"))
+    for name in ("FEWEST", "MOST"):
+        monkeypatch.setattr(search, name, 4)
+    pipeline, subject = Pipeline.load(run, "cpu"), Subject.load(run, device="cpu")
+    assert search.search(pipeline, subject, Colours(), 0.0, 0, silent) == [], "no time"
+    found = search.search(pipeline, subject, Colours(), 1e6, 0, silent)
+    assert sorted(t.count for t in found) == [*[4] * 8, 8, 8, 16, 16]
+    way = SampleConfig(guidance=3.0, temperature=0.0)
+    defaults.keep(run, way, [t.row() for t in found])
+    caption = subject.held[0].captions[0]
+    ours, plain = (pipeline.draw([caption], [5], s)[0] for s in (way, SampleConfig()))
+    assert ours.codes != plain.codes
+    loaded = Pipeline.load(run, "cpu")
+    assert loaded(caption, seed=5)[0].codes == ours.codes
+    assert loaded(caption, seed=5, guidance=1.0, temperature=1.0)[0].codes == plain.codes
+    for name, more, wanted in (("a", [], ours), ("b", ["--guidance", "1", "--temperature", "1"], plain)):
+        main(["generate", str(run), caption, "--seed", "5", "--count", "1", "--out", str(tmp_path / name), *more])
+        (picture,) = (tmp_path / name).glob("*/5.png")
+        assert np.array_equal(np.array(Image.open(picture)), np.array(wanted.image))
+
+
+def test_a_run_is_evaluated_as_it_draws(tiny_run, tmp_path, colours):
+    run = Path(shutil.copytree(tiny_run, tmp_path / "run"))
+    defaults.keep(run, SampleConfig(guidance=3.0, top_p=0.5), [])
+    main(
+        [
+            "evaluate",
+            str(run),
+            "--count",
+            "8",
+            "--seeds",
+            "1",
+            "--features",
+            "colours",
+            "--ranked",
+            "0",
+            "--top-p",
+            "0.7",
+        ]
+    )
+    settings = told(run / "evaluation")["settings"]
+    assert (settings["guidance"], settings["top_p"]) == (3.0, 0.7)

@@ -62,6 +62,20 @@ def test_word_probes_find_out_shuffled_captions(pairs):
     assert "background" not in by_word or by_word["background"].asked < len(held)
 
 
+def test_a_tokenizer_that_darkens_hides_words_from_probes_on_photographs_alone(pairs):
+    """What the codes keep is half as bright; drawings are the held-out pictures through these codes."""
+    pytest.importorskip("sklearn")
+    learned, held = pairs[:180], pairs[180:]
+    seen, coded = looked(pixels(learned)), looked(pixels(learned) // 2)
+    look, drawn = looked(pixels(held)), looked(pixels(held) // 2)
+    wanted = asked(held, len(held), 0)
+    plain, _ = texts.words(learned, seen, wanted, drawn, held, look, look, "Coarse")
+    through = texts.words_through_codes(learned, coded, wanted, drawn, held, drawn, look, "Coarse")
+    assert through.value == through.ceiling, "these drawings are what the codes keep of the held-out pictures"
+    assert through.value.value > plain.value.value + 0.05
+    assert through.value.low > 0.55
+
+
 def test_r_precision_finds_out_shuffled_captions(pairs, monkeypatch):
     """With a judge that knows which colours a caption names, and which colours its picture was made of."""
     held = pairs[:60]

@@ -29,6 +29,13 @@ def test_only_our_names_in_our_folders_are_removed(tmp_path):
     assert not (tmp_path / "ours" / "step-000001").exists()
 
 
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="pipes")
+@pytest.mark.timeout(20)
+def test_a_pipe_in_the_place_of_the_marker_is_not_waited_for(tmp_path):
+    os.mkfifo(tmp_path / own.MARKER)
+    assert own.kind_of(tmp_path) == ""
+
+
 def test_a_link_is_removed_and_what_it_points_to_is_not(tmp_path):
     claim(tmp_path / "ours", "run")
     (tmp_path / "precious").mkdir()

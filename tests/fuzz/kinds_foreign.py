@@ -228,6 +228,8 @@ def restated(r: Random, trees: dict[str, Tree]) -> tuple[str, Changes]:
     for _ in range(r.choice((1, 1, 2))):
         options = [p for p in places(content) if p and "weights" not in p[:1]]
         tensors = [p for p in places(content) if p and "weights" in p[:1]]
+        if not options and not tensors:  # the first change took all there was
+            break
         path = r.choice(r.choice((options or tensors, tensors or options)))
         how = r.randrange(6)
 

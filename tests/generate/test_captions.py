@@ -26,11 +26,11 @@ def test_text_is_continued_as_it_was_trained(base):
     with torch.no_grad():
         whole = model.text_head.logits(model.hidden(tokens, torch.zeros(2, 0, dtype=torch.long))[:, :5])
         past = model.past(2)
-        steps = [model.continue_text(tokens[:, :0], past)]
-        steps += [model.continue_text(tokens[:, i : i + 1], past) for i in range(4)]
+        steps = [captions.continue_text(model, tokens[:, :0], past)]
+        steps += [captions.continue_text(model, tokens[:, i : i + 1], past) for i in range(4)]
         assert_close(torch.stack(steps, 1), whole, atol=1e-4, rtol=1e-4)
         past = model.past(2)
-        assert_close(model.continue_text(tokens[:, :3], past), whole[:, 3], atol=1e-4, rtol=1e-4)
+        assert_close(captions.continue_text(model, tokens[:, :3], past), whole[:, 3], atol=1e-4, rtol=1e-4)
 
 
 def test_captions_begin_as_asked_and_end():

@@ -13,6 +13,7 @@ import dataclasses
 import torch
 from tessera.config import MachineConfig, SampleConfig, TextToImageConfig, TransformerConfig
 from tessera.generate import raster
+from tessera.generate.rows import put, stand_at
 from tessera.generate.weights import compiled, prepare
 from tessera.models.text_to_image import TextToImage
 from tessera.train.engines.single import SingleEngine
@@ -49,10 +50,10 @@ for config in (CLASSIC, SPARSE):
         for i, n in enumerate((5, 1)):
             alone = model.past(1)
             model.prefill(tokens[i : i + 1], codes[i : i + 1, :n], alone)
-            past.put(i, alone)
+            put(past, i, alone)
         for k in range(4):
             at = torch.tensor([[5 + k], [1 + k]])
-            past.stand_at(at + model.layout.text)
+            stand_at(past, at + model.layout.text)
             found = decode(codes.gather(1, at), past)[:, 0]
             assert (found - whole[[0, 1], [6 + k, 2 + k]]).abs().max() < 1e-4, k
 """

@@ -20,8 +20,9 @@ from tessera.cli.generate import GenerateConfig
 from tessera.config import SampleConfig
 from tessera.errors import CheckpointError, ConfigError, DataError, TesseraError
 from tessera.generate import raster
+from tessera.generate.events import Partial, Step
 from tessera.generate.judge import CLIPJudge
-from tessera.generate.pipeline import Partial, Picture, Pipeline, Request, Step
+from tessera.generate.pipeline import Picture, Pipeline, Request
 from tessera.generate.raster import RasterDecoder
 from tessera.models.clip import CLIP
 from tessera.models.dvae import DiscreteVAE

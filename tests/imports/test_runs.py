@@ -525,7 +525,8 @@ def test_a_deepspeed_folder_that_is_none_gets_a_sentence(tmp_path, monkeypatch, 
     assert str(folder) in str(raised.value)
 
 
-@pytest.mark.parametrize("form", ["legacy", "plain pickle", "protocol 4", "two in one", "a pattern"])
+@pytest.mark.timeout(120)
+@pytest.mark.parametrize("form", ["legacy", "plain pickle", "protocol 4", "two in one", "a pattern", "a pipe"])
 def test_shards_that_cannot_be_looked_through_never_reach_deepspeeds_tool(tmp_path, monkeypatch, form):
     import pickle
 
@@ -534,6 +535,9 @@ def test_shards_that_cannot_be_looked_through_never_reach_deepspeeds_tool(tmp_pa
     bomb = {"optimizer_state_dict": Bomb(tmp_path / "it ran")}
     if form == "plain pickle":
         shard.write_bytes(pickle.dumps(bomb))
+    elif form == "a pipe":
+        shard.unlink(missing_ok=True)
+        os.mkfifo(shard)
     elif form == "a pattern":
         torch.save({}, shard)
         folder = folder.rename(tmp_path / "cp[1]")

@@ -177,7 +177,7 @@ def test_the_two_runs_of_a_choice_are_those_of_the_first_release(tmp_path):
     )  # fmt: skip
     transformer = TransformerConfig(dim=192, depth=4, heads=3, attn_dropout=0.1, ff_dropout=0.1)
     prior = TrainConfig(
-        out=str(tmp_path), budget="1152s", data=dataclasses.replace(data, codes=str(tmp_path / "codes")),
+        out=str(tmp_path), budget="1080s", data=dataclasses.replace(data, codes=str(tmp_path / "codes")),
         tokens=TokensConfig(image=str(tmp_path / "tokenizer"), vocab=4096), valid_every=100, preview_every=400, **common,
         model=TextToImageConfig(text_len=24, transformer=transformer), optim=OptimConfig(lr=8e-3, batch=32),
     )  # fmt: skip

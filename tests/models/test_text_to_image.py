@@ -10,6 +10,7 @@ from torch.testing import assert_close
 from conftest import CLASSIC, MODERN, prior
 from tessera.config import SampleConfig, TextToImageConfig, TransformerConfig
 from tessera.generate import raster
+from tessera.generate.rows import put, stand_at
 from tessera.models.text_to_image import MaxNorm, TextToImage
 from tessera.nn.cache import Nothing
 from tessera.nn.geometry import Layout
@@ -267,12 +268,12 @@ def test_a_batch_whose_rows_stand_at_different_positions_decodes_like_each_row_a
         for i, n in enumerate(given):
             alone = model.past(1)
             model.prefill(tokens[i : i + 1], codes[i : i + 1, :n], alone)
-            past.put(i, alone)
+            put(past, i, alone)
             wanted.append(torch.cat([model.step(codes[i : i + 1, n + k], alone) for k in range(steps)]))
         found = []
         for k in range(steps):
             at = torch.tensor(given)[:, None] + k
-            past.stand_at(at + model.layout.text)
+            stand_at(past, at + model.layout.text)
             found.append(model.decode(codes.gather(1, at), past)[:, 0])
     assert_close(torch.stack(found, 1), torch.stack(wanted), atol=1e-5, rtol=1e-5)
 
@@ -287,13 +288,13 @@ def test_a_row_is_taken_over_by_another_while_the_rest_of_the_batch_goes_on():
                 kept[1].fill_(math.nan)
         begun = model.past(1)
         model.prefill(TOKENS[:1], CODES[:1, :9], begun)
-        past.put(0, begun)
+        put(past, 0, begun)
         addresses = [kept.data_ptr() for slot in past.slots for kept in slot.kept]
         model.prefill(TOKENS[1:], CODES[1:, :2], other)
-        past.put(1, other)
+        put(past, 1, other)
         assert [kept.data_ptr() for slot in past.slots for kept in slot.kept] == addresses
         for k in range(3):
-            past.stand_at(torch.tensor([[9 + k], [2 + k]]) + model.layout.text)
+            stand_at(past, torch.tensor([[9 + k], [2 + k]]) + model.layout.text)
             found = model.decode(torch.stack((CODES[0, 9 + k], CODES[1, 2 + k]))[:, None], past)[:, 0]
     whole = model.image_logits(TOKENS, CODES)
     assert_close(found, torch.stack((whole[0, 12], whole[1, 5])), atol=2e-5, rtol=1e-5)
@@ -306,9 +307,9 @@ def test_rows_apart_may_read_several_codes_at_once():
         for i, n in enumerate((5, 1)):
             alone = model.past(1)
             model.prefill(TOKENS[i : i + 1], CODES[i : i + 1, :n], alone)
-            past.put(i, alone)
+            put(past, i, alone)
         at = torch.tensor([[5], [1]]) + torch.arange(4)
-        past.stand_at(at + model.layout.text)
+        stand_at(past, at + model.layout.text)
         found = model.decode(CODES.gather(1, at), past)
         whole = model.image_logits(TOKENS, CODES)
     assert_close(found, torch.stack((whole[0, 6:10], whole[1, 2:6])), atol=2e-5, rtol=1e-5)
@@ -362,7 +363,7 @@ def test_patterns_and_the_token_shift_refuse_another_order(change):
         past.advance(6, places[None, :6])
         with pytest.raises(AssertionError, match="need raster order"):
             stack(x[:, :6], past)
-        past.stand_at(torch.arange(6)[None], places[None, :6])
+        stand_at(past, torch.arange(6)[None], places[None, :6])
         with pytest.raises(AssertionError, match="need raster order"):
             stack(x[:, :6], past)
         past.rewind(0, 6)

@@ -212,6 +212,7 @@ def test_a_full_disk_is_a_sentence_when_a_run_goes_on(bird_folder, vae, tmp_path
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr("tessera.store.run.write_whole", full)
+    monkeypatch.setattr("tessera.store.metrics.write_whole", full)
     with pytest.raises(CheckpointError, match="cannot be written"):
         run.open(dvae_config(bird_folder, run.folder))
     with pytest.raises(CheckpointError, match="cannot be written"):
@@ -370,11 +371,22 @@ def test_a_newest_checkpoint_without_weights_is_told_when_drawing(vae, tmp_path)
         assert checkpoint_of(run.folder).name == "step-000003"
 
 
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="pipes")
+@pytest.mark.timeout(60)
+def test_a_pipe_in_the_place_of_best_is_not_waited_for(vae, tmp_path):
+    run = copied(vae, tmp_path / "vae")
+    (run.folder / "best").unlink(missing_ok=True)
+    os.mkfifo(run.folder / "best")
+    assert run.named_best() is None
+    assert run.best() == run.latest()
+
+
 def test_a_damaged_line_of_metrics_is_left_out(vae, tmp_path):
     run = copied(vae, tmp_path / "vae")
     rows = run.read_metrics()
     with run.metrics.open("ab") as file:
-        file.write(b'\xff\n[1]\n{"step": "x"}\n{"step": 6, "loss": 1.0}\n{"step": 7, "lo')
+        file.write(b'\xff\n[1]\n{"step": "x"}\n{"loss": 1.0}\n{"step": 6, "loss": 1' + b"0" * 400 + b"}\n")
+        file.write(b'{"step": 6, "loss": 1.0}\n{"step": 7, "lo')
     assert run.read_metrics() == [*rows, {"step": 6, "loss": 1.0}]
     run.forget_after(6)
     assert run.read_metrics() == [*rows, {"step": 6, "loss": 1.0}]
@@ -463,7 +475,7 @@ def test_an_end_in_a_spoiled_streak_says_what_is_kept(bird_folder, tmp_path, mon
 
 def losses(monkeypatch, *values: float) -> None:
     found = iter(values)
-    monkeypatch.setattr("tessera.train.loop.evaluate", lambda *_: {"loss": next(found)})
+    monkeypatch.setattr("tessera.train.look.evaluate", lambda *_: {"loss": next(found)})
 
 
 def test_the_best_loss_survives_a_resume(bird_folder, tmp_path, monkeypatch):
@@ -659,15 +671,27 @@ def test_a_spoiled_step_is_told_with_its_loss(bird_folder, tmp_path, monkeypatch
 # Single parts of a checkpoint.
 
 
-def test_optimiser_state_of_another_shape_goes_back_to_the_checkpoint_before(bird_folder, vae, tmp_path):
+NOT_ITS_MEMORY = {
+    "another shape": lambda memory: memory.update(exp_avg=torch.zeros(7, 7)),
+    "whole numbers": lambda memory: memory.update(exp_avg=memory["exp_avg"].long()),
+    "a number": lambda memory: memory.update(exp_avg=torch.tensor(0.0)),
+    "steps for each weight": lambda memory: memory.update(step=memory["exp_avg"]),
+    "one mean missing": lambda memory: memory.pop("exp_avg"),
+    "nothing": lambda memory: memory.clear(),
+}
+
+
+@pytest.mark.parametrize("damage", NOT_ITS_MEMORY.values(), ids=list(NOT_ITS_MEMORY))
+def test_what_an_optimiser_did_not_write_goes_back_to_the_checkpoint_before(bird_folder, vae, tmp_path, damage):
     run, told = aged(copied(vae, tmp_path / "vae")), Heard()
     folder = run.folder / "step-000006" / "optimizer"
     state = read_state(folder)
-    next(iter(state["moments"].values()))["exp_avg"] = torch.zeros(7, 7)
+    name, memory = next(iter(state["moments"].items()))
+    damage(memory)
     shutil.rmtree(folder)
     write_state(folder, state)
     assert newest(build(dvae_config(bird_folder, run.folder)).networks, run, told).at.step == 3
-    assert "exp_avg of" in told.notices[0]
+    assert f"of {name}" in told.notices[0]
 
 
 def test_settings_that_were_edited_in_a_checkpoint_do_not_count(bird_folder, vae, tmp_path):

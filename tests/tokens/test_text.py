@@ -1,5 +1,7 @@
 """Text tokenizers."""
 
+from types import SimpleNamespace
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -117,3 +119,16 @@ def test_numbers_are_prompts_of_models_without_a_tokenizer(tmp_path):
         numbers.encode("1 10")
     numbers.save(tmp_path)
     assert text.load(tmp_path).vocab == 10
+
+
+def test_a_panic_of_the_library_is_a_sentence(tmp_path, monkeypatch):
+    class Panic(BaseException):
+        """As pyo3's."""
+
+    def panic(path: str) -> None:
+        raise Panic("range end index 18446744073709551613 out of range")
+
+    (tmp_path / "x.json").write_text("{}")
+    monkeypatch.setattr(text, "Tokenizer", SimpleNamespace(from_file=panic))
+    with pytest.raises(ConfigError, match=r"x\.json is not a tokenizer\.json.*range end index"):
+        text.find(str(tmp_path / "x.json"))

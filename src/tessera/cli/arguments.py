@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
@@ -17,9 +19,11 @@ if TYPE_CHECKING:
 T = TypeVar("T", bound="DataclassInstance")
 
 
-def options(kind: type[T], args: list[str], command: str, dotted: bool = False) -> T:
+def options(
+    kind: type[T], args: list[str], command: str, dotted: bool = False, usual: Mapping[str, object] | None = None
+) -> T:
     """A config from words and flags, checked. Fields without a default are the words. Parts of it are named in their
-    flags where `dotted` (--data.path).
+    flags where `dotted` (--data.path). `usual` are values in place of defaults.
 
     tyro prints the help, names what is missing, and names the nearest flag for a wrong one; where a wrong one stands
     before the words, it would take its value for a word.
@@ -33,9 +37,16 @@ def options(kind: type[T], args: list[str], command: str, dotted: bool = False) 
         raise ConfigError(f"{usage}; the names come before the options. Try: tessera {command} --help")
     names = tyro.conf.AvoidSubcommands if dotted else tyro.conf.OmitArgPrefixes
     marks = (tyro.conf.PositionalRequiredArgs, tyro.conf.PositionalMetavarFromFieldName, names)
-    config = tyro.cli(kind, args=args, prog=f"tessera {command}", config=marks)
+    parse = partial(tyro.cli, kind, args=args, prog=f"tessera {command}", config=marks)
+    missing = {f.name: tyro.MISSING for f in fields if f.name.upper() in words}
+    config: T = parse(default=kind(**missing, **usual)) if usual else parse()
     check(config)
     return config
+
+
+def run_of(args: list[str]) -> str:
+    """The run folder, which is the first word; nothing where there is none yet."""
+    return "" if not args or args[0].startswith("-") else args[0]
 
 
 STARTS = "--config FILE reads settings from a TOML file; --dry-run only shows them; --profile profiles 8 steps."

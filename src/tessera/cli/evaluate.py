@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from tessera.cli.arguments import options
+from tessera.cli.arguments import options, run_of
 from tessera.cli.screen import bar, say
 from tessera.config import CompareConfig, EvaluateConfig
 from tessera.errors import ConfigError
+from tessera.generate.defaults import kept
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,7 +35,8 @@ class CompareRunsConfig(CompareConfig):
 
 def evaluate(args: list[str]) -> None:
     """RUN  How good a run is, and whether it copies: figures, intervals, a page. The same command goes on."""
-    config = options(EvaluateRunConfig, args, "evaluate", dotted=True)
+    found = kept(run) if (run := run_of(args)) else None
+    config = options(EvaluateRunConfig, args, "evaluate", True, usual=asdict(found.sampling) if found else None)
     from tessera.evaluate.evaluation import evaluate as work
     from tessera.evaluate.telling import summary
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 from annotated_types import Ge, Le
 
-from tessera.cli.arguments import options, read_text
+from tessera.cli.arguments import options, read_text, run_of
 from tessera.cli.screen import drawing, say
 from tessera.cli.stopping import stoppable
 from tessera.config import DrawingConfig, Request
@@ -19,10 +19,12 @@ from tessera.config.ranges import Pictures
 from tessera.errors import ConfigError
 from tessera.files.claim import claim
 from tessera.files.own import sweep
+from tessera.generate.defaults import usual
 
 if TYPE_CHECKING:
+    from tessera.generate.judge import Judge
     from tessera.generate.picture import Picture
-    from tessera.generate.pipeline import Judge, Pipeline
+    from tessera.generate.pipeline import Pipeline
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,7 +70,7 @@ class GenerateConfig(DrawingConfig):
 
 def generate(args: list[str]) -> None:
     """RUN "PROMPT" ...  Draw pictures from a trained run."""
-    config = options(GenerateConfig, args, "generate")
+    config = options(GenerateConfig, args, "generate", usual={"sampling": usual(run_of(args))})
     prompts = asked(config)
     made: list[Picture] = []
     out = Path(config.out)
@@ -118,9 +120,9 @@ def requested(prompt: str, config: GenerateConfig) -> Request:
 
 def ready(config: GenerateConfig) -> Judge | None:
     """Refuse what cannot be drawn or written before the run's weights are read. Returns the judge for --best-of."""
+    from tessera.generate.defaults import find
     from tessera.generate.judge import CLIPJudge
     from tessera.generate.picture import prime_picture
-    from tessera.generate.pipeline import find
     from tessera.generate.sheet import began
     from tessera.machine.device import choose_device
 

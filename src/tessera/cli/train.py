@@ -203,7 +203,7 @@ def show(args: list[str]) -> None:
     run = Run(name)
     config = run.config() if run.exists() or "/" in name else preset(name)
     say(json.dumps(to_dict(config), indent=1))
-    model, note = config.model.assumed()
+    model, note = plan.assumed(config.model)
     if note:
         say(note)
     count = plan.parameters(model)

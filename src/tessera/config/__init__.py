@@ -1,35 +1,27 @@
 """Every setting, as frozen dataclasses: one table per part of the house. It knows no torch."""
 
-from tessera.config.drawing import DrawingConfig, Request, SampleConfig, request
+from tessera.config.casting import seconds
+from tessera.config.clip import CLIPConfig
+from tessera.config.data import DataConfig, TokensConfig
+from tessera.config.drawing import PLAIN, DrawingConfig, Request, SampleConfig
+from tessera.config.dvae import DVAEConfig
 from tessera.config.evaluation import CompareConfig, EvaluateConfig, PicturesConfig
 from tessera.config.learning import LearnConfig
 from tessera.config.merging import kind_of, to_dict
-from tessera.config.networks import (
-    MODELS,
-    CLIPConfig,
-    DVAEConfig,
-    NetworkConfig,
-    PatternName,
-    TextToImageConfig,
-    TransformerConfig,
-)
+from tessera.config.network import MODELS, NetworkConfig
+from tessera.config.plain import request, train_config
 from tessera.config.quantizers import EMA, FSQ, LFQ, QUANTIZERS, Gumbel, Lookup, Quantizer, SimVQ
-from tessera.config.ranges import seconds
-from tessera.config.training import (
-    DataConfig,
-    MachineConfig,
-    OptimConfig,
-    TokensConfig,
-    TrackConfig,
-    TrainConfig,
-    train_config,
-)
+from tessera.config.text_to_image import TextToImageConfig
+from tessera.config.tracking import TrackConfig
+from tessera.config.training import MachineConfig, OptimConfig, TrainConfig
+from tessera.config.transformer import PatternName, TransformerConfig
 
 __all__ = [
     "EMA",
     "FSQ",
     "LFQ",
     "MODELS",
+    "PLAIN",
     "QUANTIZERS",
     "CLIPConfig",
     "CompareConfig",

@@ -6,6 +6,7 @@ import dataclasses
 import difflib
 import math
 import numbers
+import re
 import reprlib
 import types
 import typing
@@ -213,3 +214,14 @@ def _words(kind: Any) -> str:
     if origin is dict or kind is dict or dataclasses.is_dataclass(kind):
         return "a table of names and values"
     return WORDS.get(kind, getattr(kind, "__name__", str(kind)))
+
+
+def seconds(text: str) -> float:
+    """A duration in seconds, from 90s, 20m, 1.5h, 2d, or a number of seconds; infinite where empty."""
+    if not text:
+        return float("inf")
+    match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([smhd]?)\s*", text.lower())
+    found = float(match[1]) * {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400}[match[2]] if match else 0.0
+    if not 0 < found < 1e9:
+        raise ConfigError(f"{short(text)} is not a duration; write for example 90s, 20m or 1.5h.")
+    return found

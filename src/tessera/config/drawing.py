@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 from annotated_types import Ge, Le
 
-from tessera.config.merging import Checked, merge, nearest, short
+from tessera.config.merging import Checked, short
 from tessera.config.ranges import Batch, Guidance, NotNegative, Pictures, Seed, Share, ShareAboveZero
 from tessera.errors import ConfigError
 
@@ -34,6 +34,10 @@ class SampleConfig(Checked):
             raise ConfigError(f"temperature is {self.temperature}; give 0 for the most likely code, or at least 1e-6.")
         if self.top_k > 1 and self.top_k != int(self.top_k):
             raise ConfigError(f"top-k is {self.top_k}; give a count (50) or a share of the codebook (0.1).")
+
+
+PLAIN = SampleConfig()
+"""Each code as likely as the model says."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,16 +78,3 @@ def refuse_bytes(text: str) -> None:
         text.encode("utf-8")
     except UnicodeEncodeError as error:
         raise ConfigError(f"The prompt {short(text)} is not text in UTF-8; write it in UTF-8.") from error
-
-
-def request(prompt: str, **options: Any) -> Request:
-    """A Request; `options` are its fields and those of SampleConfig. Raises ConfigError that names a wrong one."""
-    own = {f.name for f in fields(Request)} - {"prompt", "sampling"}
-    sampling = {f.name for f in fields(SampleConfig)}
-    for name in options:
-        if name not in own | sampling:
-            near = nearest(name, own | sampling) or "."
-            raise ConfigError(f"There is no option '{name}'{near} Known: {', '.join(sorted(own | sampling))}.")
-    chosen = merge(SampleConfig(), {name: value for name, value in options.items() if name in sampling})
-    own_options = {name: value for name, value in options.items() if name in own}
-    return merge(Request(prompt, sampling=chosen), own_options)

@@ -7,8 +7,9 @@ from typing import Annotated, Literal
 
 from annotated_types import Ge, Le
 
+from tessera.config.casting import seconds
 from tessera.config.merging import Checked
-from tessera.config.ranges import Count, Guidance, Seed, ShareAboveZero, seconds
+from tessera.config.ranges import Count, Guidance, Seed, ShareAboveZero
 from tessera.errors import ConfigError
 
 
@@ -36,8 +37,10 @@ class LearnConfig(Checked):
     """auto, cpu, cuda, cuda:1 or mps."""
     samples: Count = 16
     """How many held-out captions to draw for the report."""
+    search: bool = True
+    """Try a dozen ways of drawing on captions that were never learned, and keep the best with the run."""
     guidance: Guidance = 2.0
-    """Guidance scale of these drawings."""
+    """Guidance scale that is kept with the run where nothing is tried."""
 
     def rules(self) -> None:
         if not self.pictures:

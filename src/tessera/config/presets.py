@@ -7,10 +7,13 @@ import math
 from collections.abc import Callable
 from typing import NamedTuple
 
+from tessera.config.clip import CLIPConfig
+from tessera.config.dvae import DVAEConfig
 from tessera.config.merging import nearest
-from tessera.config.networks import CLIPConfig, DVAEConfig, TextToImageConfig, TransformerConfig
 from tessera.config.quantizers import FSQ, Gumbel
+from tessera.config.text_to_image import TextToImageConfig
 from tessera.config.training import OptimConfig, TrainConfig
+from tessera.config.transformer import TransformerConfig
 from tessera.errors import ConfigError
 
 # name: pixels, layers, hidden, resblocks, levels, batch, steps

@@ -1,14 +1,10 @@
-"""Types of settings that carry their range, and durations. It knows no setting."""
+"""Types of settings that carry their range. It knows no setting."""
 
 from __future__ import annotations
 
-import re
 from typing import Annotated
 
 from annotated_types import Ge, Gt, Le, Lt
-
-from tessera.config.merging import short
-from tessera.errors import ConfigError
 
 # Upper bounds lie far above what anybody trains, and far below what makes a machine hang.
 Count = Annotated[int, Ge(1), Le(1_000_000_000)]
@@ -31,14 +27,3 @@ ShareAboveZero = Annotated[float, Gt(0), Le(1)]
 Positive = Annotated[float, Gt(0), Le(1e30)]
 NotNegative = Annotated[float, Ge(0), Le(1e30)]
 Guidance = Annotated[float, Ge(-1_000), Le(1_000)]
-
-
-def seconds(text: str) -> float:
-    """A duration in seconds, from 90s, 20m, 1.5h, 2d, or a number of seconds; infinite where empty."""
-    if not text:
-        return float("inf")
-    match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([smhd]?)\s*", text.lower())
-    found = float(match[1]) * {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400}[match[2]] if match else 0.0
-    if not 0 < found < 1e9:
-        raise ConfigError(f"{short(text)} is not a duration; write for example 90s, 20m or 1.5h.")
-    return found

@@ -1,15 +1,15 @@
-"""One training run: its data, tokenizers, optimiser and machine."""
+"""One training run: its optimiser, its machine, and all that is set for it."""
 
 from __future__ import annotations
 
-import typing
 from dataclasses import dataclass, field
-from typing import Annotated, Any, Literal
+from typing import Literal
 
-from annotated_types import Ge, Le
-
-from tessera.config.merging import Checked, merge
-from tessera.config.networks import DVAEConfig, NetworkConfig
+from tessera.config.casting import seconds
+from tessera.config.data import DataConfig, TokensConfig
+from tessera.config.dvae import DVAEConfig
+from tessera.config.merging import Checked
+from tessera.config.network import NetworkConfig
 from tessera.config.ranges import (
     Batch,
     Count,
@@ -19,49 +19,10 @@ from tessera.config.ranges import (
     Processes,
     Seed,
     Share,
-    ShareAboveZero,
     ShareBelowOne,
-    seconds,
 )
+from tessera.config.tracking import TrackConfig
 from tessera.errors import ConfigError
-
-
-@dataclass(frozen=True, kw_only=True)
-class DataConfig(Checked):
-    """Where the captioned pictures are, and how they are prepared."""
-
-    path: str = ""
-    """Folder of pictures with captions: same-name .txt, two trees, metadata.{csv,jsonl,parquet} or COCO JSON; or
-    webdataset shards: a .tar, a folder of them, train-{000..099}.tar, http(s)://, gs://, s3://, pipe:COMMAND; or
-    hf:NAME, a Hugging Face dataset."""
-    captions: str = ""
-    """A second folder (or COCO JSON file) with the captions, where they are not beside the pictures; for shards and
-    datasets the column: txt, json.caption."""
-    codes: str = ""
-    """Folder of packed codes that `tessera data encode` wrote; training then does not run the image tokenizer."""
-    holdout: ShareBelowOne = 0.05
-    """Share of the pairs held out to measure the loss, chosen by a stable hash of their names."""
-    crop: ShareAboveZero = 0.75
-    """Smallest share of the area that a random crop keeps; 1 always takes the largest centred square."""
-    flip: bool = False
-    """Mirror half of the pictures."""
-    truncate: bool = False
-    """Cut captions that are longer than model.text-len instead of refusing them."""
-    workers: Processes = 1
-    """Processes that read pictures; 0 reads them in the training process."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class TokensConfig(Checked):
-    """Which tokenizers the prior uses."""
-
-    image: str = ""
-    """A run folder with a trained image tokenizer."""
-    text: str = "bpe"
-    """bpe trains one on your captions; clip is CLIP's (49,408 entries); chinese is bert-base-chinese; or a file: a
-    tokenizer.json, a YouTokenToMe .model, a BERT vocab.txt, CLIP's merges."""
-    vocab: Annotated[int, Ge(257), Le(1_048_576)] = 4096
-    """Largest vocabulary of a trained bpe."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -132,19 +93,6 @@ class MachineConfig(Checked):
 
 
 @dataclass(frozen=True, kw_only=True)
-class TrackConfig(Checked):
-    """Where else a run's numbers and pictures go, besides its own folder."""
-
-    use: tuple[Literal["wandb", "tensorboard", "trackio"], ...] = ()
-    """Any of wandb (WANDB_MODE=offline works too), tensorboard, trackio."""
-    project: str = "tessera"
-    entity: str = ""
-    """wandb: the team."""
-    name: str = ""
-    """Name of the run there; by default that of the run folder."""
-
-
-@dataclass(frozen=True, kw_only=True)
 class TrainConfig(Checked):
     """One training run. The same command, given again, resumes it."""
 
@@ -190,8 +138,3 @@ class TrainConfig(Checked):
         if not (self.data.path or self.data.codes):
             raise ConfigError("data.path is empty: name the folder with your captioned pictures.")
         seconds(self.budget)
-
-
-def train_config(plain: object) -> TrainConfig:
-    """The TrainConfig that `to_dict` wrote, now or in an earlier release. Raises ConfigError on anything unknown."""
-    return merge(TrainConfig(), typing.cast("dict[str, Any]", plain))

@@ -10,10 +10,10 @@ from pathlib import Path
 from tessera.data import captions as texts
 from tessera.data import tables
 from tessera.data.pictures import OTHERS, SUFFIXES
-from tessera.data.regular import read_regular
 from tessera.data.sources import Folder, Pair, Skip
 from tessera.data.tables import Row
 from tessera.errors import ConfigError, DataError
+from tessera.files.regular import read_regular
 
 SINGLY = 3
 """Up to this number, unused files of a kind are named one by one; more are counted."""

@@ -1,11 +1,26 @@
-"""Which pairs are held out. It reads nothing."""
+"""What a run learns from, and which pairs are held out. It reads nothing."""
 
 from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
+from dataclasses import dataclass
 
+from tessera.data.codes import Codes
 from tessera.data.sources import Pair
+
+
+@dataclass(frozen=True)
+class Data:
+    """What a run learns from."""
+
+    pairs: list[Pair]
+    held: list[Pair]
+    """Never learned from; their loss is the held-out loss."""
+    skipped: int
+    """How many pictures were left out."""
+    codes: Codes | None = None
+    """Where the pictures were encoded beforehand."""
 
 
 def split(pairs: Sequence[Pair], share: float) -> tuple[list[Pair], list[Pair]]:

@@ -17,8 +17,8 @@ from pathlib import Path
 
 from tessera.data.captions import COLUMNS, MARKS, clean, decoded
 from tessera.data.pictures import SUFFIXES
-from tessera.data.regular import open_regular, read_regular
 from tessera.errors import ConfigError, DataError
+from tessera.files.regular import open_regular, read_regular
 
 
 @dataclass(frozen=True)

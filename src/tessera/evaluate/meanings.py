@@ -25,6 +25,7 @@ MEANINGS = {
     "photographs' own likeliest ones.",
     "r_precision": "Share of drawings whose own caption fits best, by the judge. The ceiling is what the judge finds "
     "in held-out photographs.",
+    "words through codes": "The same, with probes trained on what the codes keep of photographs.",
     "words": "How well linear probes find the words of a caption in its drawing: 0.5 is chance.",
     "near": "Share of drawings as near to a training picture as 1 % of the training pictures are to each other.",
     "authentic": "Share of drawings farther from their nearest training picture than that one is from the next.",

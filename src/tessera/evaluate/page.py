@@ -29,8 +29,8 @@ MORE = """
 .verdict{padding:1rem 1.4rem;border-radius:10px;background:#eef4ee;border-left:8px solid #4a8f4f;margin:1.2rem 0}
 .verdict.leans{background:#fbf4e3;border-color:#d19a1c}.verdict.copies{background:#fbeaea;border-color:#c23b3b}
 .verdict b{font-size:1.35rem;display:block}
-table.figures{width:100%}.lines{table-layout:fixed}.lines th:nth-child(n+4){width:3.9rem}
-.lines th:nth-child(2){width:11.5rem}.lines th:nth-child(3){width:15.5rem}
+table.figures{width:100%}.lines{table-layout:fixed}.lines th:nth-child(n+4){width:4.8rem}
+.lines th:nth-child(2){width:12rem}.lines th:nth-child(3){width:14.5rem}
 .figures td{border-bottom:1px solid #eee;padding:.45rem .8rem .45rem 0;vertical-align:middle}
 .figures th{text-align:left;font-weight:600;font-size:.8rem;color:#555}
 .figures small{color:#777;display:block;max-width:24rem;line-height:1.3}

@@ -186,11 +186,14 @@ def _texts(config: EvaluateConfig, ground: Ground, drawn: Drawn, judge: CLIPJudg
         found.notes.append("R-precision needs a judge that had no part in this run: --judge RUN.")
     if ground.name and ground.seen is not None:
         try:
-            figure, found.words = texts.words(
-                ground.learned, ground.seen, drawn.asked, drawn.look, ground.held, ground.look, ground.senseless_look,
-                ground.name,
-            )  # fmt: skip
+            wanted, look, held, learned = drawn.asked, drawn.look, ground.held, ground.learned
+            senseless, name = ground.senseless_look, ground.name
+            figure, found.words = texts.words(learned, ground.seen, wanted, look, held, ground.look, senseless, name)
             found.figures.append(figure)
+            if coded := ground.coded:
+                again = ground.again_look
+                through = texts.words_through_codes(learned, coded, wanted, look, held, again, senseless, name)
+                found.figures.append(through)
         except (ConfigError, DataError) as error:  # scikit-learn is not here; captions without common words
             found.notes.append(str(error))
 

@@ -77,8 +77,7 @@ def words(
     senseless: Look, name: str,
 ) -> tuple[Figure, list[Word]]:  # fmt: skip
     """Linear probes on photographs' features, asked of drawings, of held-out photographs, and of the floor."""
-    rows = spread(range(len(learned)), REFERENCE)
-    probes = WordProbes.fit(seen.features[torch.tensor(rows)], ["\n".join(learned[i].captions) for i in rows])
+    probes = _probes(learned, seen)
     prompts, firsts = [a.caption for a in asked], [p.captions[0] for p in held]  # one caption each, to be fair
     by_drawing, by_photograph = probes.score(drawn.features, prompts), probes.score(look.features, firsts)
     found = [
@@ -97,3 +96,24 @@ def words(
         about=MEANINGS["words"],
     )  # fmt: skip
     return figure, found
+
+
+def words_through_codes(
+    learned: Sequence[Pair], coded: Look, asked: Sequence[Asked], drawn: Look, held: Sequence[Pair], again: Look,
+    senseless: Look, name: str,
+) -> Figure:  # fmt: skip
+    """The same with probes on what the codes keep of photographs, so that what the image tokenizer loses does not count
+    against the drawings; the ceiling is what the codes keep of held-out photographs."""
+    probes = _probes(learned, coded)
+    prompts, firsts = [a.caption for a in asked], [p.captions[0] for p in held]
+    return Figure(
+        name=named("words through the codes, AUC", name), group="text",
+        value=probes.overall(drawn.features, prompts), ceiling=probes.overall(again.features, firsts),
+        floor=probes.overall(senseless.features, firsts),
+        about=MEANINGS["words through codes"],
+    )  # fmt: skip
+
+
+def _probes(learned: Sequence[Pair], look: Look) -> WordProbes:
+    rows = spread(range(len(learned)), REFERENCE)
+    return WordProbes.fit(look.features[torch.tensor(rows)], ["\n".join(learned[i].captions) for i in rows])

@@ -13,8 +13,14 @@ import shutil
 import socket
 from pathlib import Path
 
+from tessera.errors import DataError
+from tessera.files.regular import read_regular
+
 MARKER = ".tessera"
 """In every folder that this program created: one JSON object, {"kind": "run"}."""
+
+LONGEST = 10_000
+"""Bytes of a marker, at most."""
 
 HOST = re.sub(r"\W", "", socket.gethostname())[:16] or "host"
 
@@ -33,8 +39,8 @@ def temporary(name: str) -> str:
 def kind_of(folder: Path) -> str:
     """The kind of thing for which this program created the folder; empty if it did not."""
     try:
-        found = json.loads((folder / MARKER).read_text("utf-8"))
-    except (OSError, ValueError, RecursionError):
+        found = json.loads(read_regular(folder / MARKER, LONGEST))
+    except (DataError, ValueError, RecursionError):
         return ""
     kind = found.get("kind") if isinstance(found, dict) else ""
     return kind if isinstance(kind, str) else ""

@@ -1,10 +1,13 @@
-"""A trained CLIP that judges drawn pictures. It does not draw."""
+"""What judges drawn pictures: the protocol, the best by it, and a trained CLIP. It does not draw."""
 
 from __future__ import annotations
 
+import math
 import warnings
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -12,13 +15,29 @@ from torch import Tensor
 
 from tessera.data.pictures import MODES, middle_square, resized
 from tessera.errors import CheckpointError
-from tessera.generate.pipeline import Picture
+from tessera.generate.picture import Picture
 from tessera.machine.device import choose_device
 from tessera.models import saved
 from tessera.models.clip import CLIP
 from tessera.store.run import checkpoint_of
 from tessera.tokens import text as text_tokens
 from tessera.tokens.text import TextTokenizer
+
+
+class Judge(Protocol):
+    """Says how well pictures fit their prompts: a score for each, higher is better."""
+
+    def scores(self, pictures: Sequence[Picture]) -> Tensor: ...
+
+
+def best(pictures: Sequence[Picture], judge: Judge, count: int) -> list[Picture]:
+    """The `count` pictures that the judge finds to fit best, the best first. Raises CheckpointError where its scores
+    are not numbers."""
+    scores = judge.scores(pictures).tolist()
+    if not all(map(math.isfinite, scores)):
+        raise CheckpointError("The judge's scores are not numbers: its weights are damaged. Name another judge.")
+    scored = [replace(picture, score=score) for picture, score in zip(pictures, scores, strict=True)]
+    return sorted(scored, key=lambda p: -(p.score or 0.0))[:count]
 
 
 class CLIPJudge:

@@ -6,12 +6,14 @@ import io
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from jaxtyping import Int
 from PIL import Image, PngImagePlugin
 from torch import Tensor
 
-from tessera.data.pictures import read
+from tessera.data.pictures import middle_square, read, resized
 from tessera.errors import DataError
 from tessera.files.atomic import whole
+from tessera.tokens.image import ImageTokenizer
 
 
 @dataclass(frozen=True)
@@ -54,3 +56,10 @@ def prime_picture(path: str | Path, channels: int = 3) -> Tensor:
         return read(Path(path).expanduser(), channels)
     except DataError as error:
         raise DataError(f"{error} The drawn pictures were to begin with it.") from error
+
+
+def prime_codes(path: str | Path, share: float, image: ImageTokenizer) -> Int[Tensor, "1 n"]:
+    """The codes of a share of the rows of the picture that others begin with."""
+    picture = prime_picture(path, image.channels)
+    small = resized(picture, middle_square(*picture.shape[1:]), image.pixels)
+    return image.encode(small[None].float() / 255)[:, : round(share * image.grid) * image.grid]

@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.serialization import get_unsafe_globals_in_checkpoint
 
 from tessera.errors import CheckpointError
+from tessera.files.regular import open_regular
 from tessera.imports.reader import guarded, read, told
 
 MAY_NAME = frozenset(
@@ -98,6 +99,7 @@ def _vet(file: Path) -> None:
     """Raises CheckpointError if a file names code that the tool would run, or cannot be searched for it: the old
     format, newer protocols of pickle, TorchScript, two formats in one file."""
     try:
+        open_regular(file).close()  # torch would wait for a pipe
         names = get_unsafe_globals_in_checkpoint(str(file))
     except Exception as error:  # a file that cannot be searched must not be opened
         raise CheckpointError(

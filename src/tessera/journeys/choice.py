@@ -32,8 +32,8 @@ from tessera.files.atomic import write_whole
 from tessera.machine.device import choose_device
 from tessera.tokens import text as text_tokens
 
-TOKENIZER_SHARE, PRIOR_SHARE = 0.25, 0.64
-"""Of the budget; the rest is for checking, encoding, drawing and the report."""
+TOKENIZER_SHARE, PRIOR_SHARE, SEARCH_SHARE = 0.25, 0.6, 0.05
+"""Of the budget: training either model, and finding how to draw; the rest is for checking, encoding and the report."""
 CAPTION_SHARE = 0.995
 """The text length fits this share of the captions; the others are cut."""
 VOCAB = 4096

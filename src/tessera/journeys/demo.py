@@ -7,7 +7,7 @@ import re
 from collections.abc import Callable
 from pathlib import Path
 
-from tessera.config import LearnConfig, SampleConfig
+from tessera.config import LearnConfig
 from tessera.files.atomic import whole, write_whole
 from tessera.files.claim import claim
 from tessera.generate.pipeline import Pipeline
@@ -17,8 +17,6 @@ from tessera.journeys.bird_reader import colours_right
 from tessera.journeys.learn import Progress, learn
 from tessera.machine.device import choose_device
 from tessera.store.run import Run
-
-SAMPLING = SampleConfig(guidance=2.0, top_p=0.6)
 
 
 def run(
@@ -42,7 +40,7 @@ def run(
         drawn += pipeline.draw(
             [c for c, _ in part],
             [config.seed + 40 * i + j for j in range(len(part))],
-            SAMPLING,
+            pipeline.sampling,
             batch=40,
             truncate=True,
         )

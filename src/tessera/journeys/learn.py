@@ -7,6 +7,7 @@ It knows the order of the work and no details of any stage.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from dataclasses import asdict
 from pathlib import Path
 
 from tessera.config import (
@@ -14,21 +15,21 @@ from tessera.config import (
     LearnConfig,
     MachineConfig,
     PicturesConfig,
-    SampleConfig,
     TrainConfig,
     seconds,
 )
 from tessera.config.merging import read_json
 from tessera.data.check import Health, check, show
 from tessera.data.codes import encode
-from tessera.errors import ConfigError, DataError, TesseraError
+from tessera.errors import ConfigError, DataError
 from tessera.evaluate import page, report
 from tessera.evaluate.evaluation import evaluate
-from tessera.evaluate.features import load as load_features
 from tessera.evaluate.telling import summary
 from tessera.files.atomic import whole
+from tessera.generate.defaults import usual
 from tessera.generate.pipeline import Picture, Pipeline
 from tessera.generate.sheet import contact_sheet
+from tessera.journeys import ways
 from tessera.journeys.choice import Choice, choose, remembered, stages
 from tessera.journeys.preview import preview
 from tessera.journeys.training import codes_of, judged
@@ -71,6 +72,7 @@ def _learn(config: LearnConfig, run: Run, tokenizer_run: Run, progress: Progress
         ahead = progress("Encoding the pictures")
         encode(health.pairs, tokenizer, out / "codes", chosen.views, prior_config.data, config.seed, ahead)
     objective = run_stage("Prior", prior_config, run, health)
+    ways.choose(config, run, progress, say)
     draw_and_report(config, run, objective, health, progress, say)
     return run
 
@@ -106,9 +108,8 @@ def draw_and_report(
     held = objective.held or objective.pairs
     asked = held[:: max(1, len(held) // config.samples)][: config.samples]
     drawn: list[Picture] = []
-    sampling = SampleConfig(guidance=config.guidance)
     for i, pair in enumerate(progress("Drawing held-out captions")(asked, len(asked))):
-        drawn += pipeline.draw([pair.captions[0]], [config.seed + i], sampling, truncate=True)
+        drawn += pipeline.draw([pair.captions[0]], [config.seed + i], pipeline.sampling, truncate=True)
     with whole(run.folder / "contact-sheet.png") as fresh:
         contact_sheet(drawn).save(fresh)
     more = measured(config, run, progress, say)
@@ -126,8 +127,8 @@ def measured(config: LearnConfig, run: Run, progress: Progress, say: Callable[[s
     count = int(min(SHORT, max(8, seconds(config.budget) / 10)))
     short = EvaluateConfig(
         data=PicturesConfig(path=config.pictures), captions=config.captions, count=count, seeds=1, seed=config.seed,
-        features=looking(config.device), guidance=config.guidance, photographs=2 * count, ranked=count // 8,
-        out=str(run.folder / "evaluation-short"), device=config.device,
+        features=ways.looking("lite2", config.device), photographs=2 * count, ranked=count // 8,
+        out=str(run.folder / "evaluation-short"), device=config.device, **asdict(usual(run.folder)),
     )  # fmt: skip
     try:
         shown = evaluate(str(run.folder), short, progress)
@@ -137,11 +138,3 @@ def measured(config: LearnConfig, run: Run, progress: Progress, say: Callable[[s
     for line in ["", *summary(shown.evaluation)]:
         say(line)
     return page.brief(shown)
-
-
-def looking(device: str) -> str:
-    """The features that the short form can have here."""
-    try:
-        return "lite2" if load_features("lite2", device) else "none"
-    except TesseraError:  # its packages are not installed, or not whole
-        return "none"

@@ -57,6 +57,13 @@ class Measured:
             self.choose()
 
 
+def choose_threads(asked: int, adapts: bool) -> Fixed | Measured:
+    """As many as are asked for; where none are, torch's own count, or what is fastest where a run `adapts`."""
+    if asked:
+        torch.set_num_threads(asked)
+    return Measured() if adapts and not asked else Fixed()
+
+
 def candidates(most: int) -> list[int]:
     """Every count worth trying: all, half as many, ... one."""
     counts = [most]

@@ -10,7 +10,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from tessera.config import CLIPConfig, TransformerConfig
-from tessera.nn.cache import Readable
+from tessera.nn.cache import Nothing, Sight
 from tessera.nn.geometry import Layout
 from tessera.nn.stack import Transformer
 
@@ -20,6 +20,17 @@ class CLIPLoss(NamedTuple):
 
     total: Tensor
     accuracy: Tensor
+
+
+class Readable(Nothing):
+    """The memory of an encoder, which reads a whole sequence at once: the mask [B, T] says which positions count."""
+
+    def __init__(self, mask: Tensor):
+        super().__init__(mask.shape[1])
+        self.mask = mask[:, None, None]  # [B, 1, 1, T]
+
+    def attend(self, sight: Sight, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        return F.scaled_dot_product_attention(q, k, v, self.mask)
 
 
 class CLIP(nn.Module):

@@ -105,7 +105,7 @@ class TextToImage(nn.Module):
     def hidden(self, tokens: Int[Tensor, "B T"], codes: Int[Tensor, "B n"]) -> Float[Tensor, "B L D"]:
         """Final states at <bos>, every token, and every code but a last one that nothing follows."""
         codes = codes[:, : self.layout.codes - 1]
-        return self._finish(self.transformer(self.embed(tokens, codes)))
+        return self.finish(self.transformer(self.embed(tokens, codes)))
 
     def embed(self, tokens: Int[Tensor, "B T"], codes: Int[Tensor, "B n"]) -> Float[Tensor, "B L D"]:
         begin = torch.full_like(tokens[:, :1], BOS)
@@ -122,7 +122,7 @@ class TextToImage(nn.Module):
         # CogView's embedding-gradient shrink: the value is x, the slope 0.1 when `stable`.
         return x if self.embedding_slope == 1.0 else x * self.embedding_slope + x.detach() * (1 - self.embedding_slope)
 
-    def _finish(self, x: Tensor) -> Tensor:
+    def finish(self, x: Tensor) -> Tensor:
         return self.norm(self.limit(x))
 
     # Drawing: the text at once, then code by code.
@@ -134,7 +134,7 @@ class TextToImage(nn.Module):
         """Read the text and the codes that are given into an empty past; logits of the code that follows."""
         x = self.embed(tokens, codes)
         past.advance(x.shape[1])
-        return self.image_head.logits(self._finish(self.transformer(x, past)[:, -1]))
+        return self.image_head.logits(self.finish(self.transformer(x, past)[:, -1]))
 
     def step(self, code: Int[Tensor, " B"], past: Past) -> Float[Tensor, "B K"]:
         """Read one code; logits of the code that follows."""
@@ -146,15 +146,7 @@ class TextToImage(nn.Module):
         together or each on its own: tensors alone change, so it can be compiled."""
         x = self.image_embedding(codes)
         x = x + F.embedding(past.places - self.layout.text, self._code_position(x))
-        return self.image_head.logits(self._finish(self.transformer(x, past)))
-
-    def continue_text(self, tokens: Int[Tensor, "B t"], past: Past) -> Float[Tensor, "B V"]:
-        """Read <bos> if nothing was read yet, then `tokens`; logits of the token that follows."""
-        if not past.seen:
-            tokens = torch.cat((tokens.new_full((len(tokens), 1), BOS), tokens), 1)
-        past.advance(tokens.shape[1])
-        x = self.text_embedding(tokens) + F.embedding(past.places, self.text_position)
-        return self.text_head.logits(self._finish(self.transformer(x, past)[:, -1]))
+        return self.image_head.logits(self.finish(self.transformer(x, past)))
 
     # Whole logits, for reading, testing and parity; training never makes them.
 

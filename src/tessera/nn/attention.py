@@ -13,12 +13,8 @@ from tessera.nn.geometry import BANDS, Layout, band_mask, dense, listed, pattern
 from tessera.nn.rotary import Turn
 
 
-class HeadNorm(nn.Module):
+class HeadNorm(nn.RMSNorm):
     """RMSNorm over a head's channels, in the type of its input."""
-
-    def __init__(self, head_dim: int):
-        super().__init__()
-        self.weight = nn.Parameter(torch.ones(head_dim))
 
     def forward(self, u: Float[Tensor, "B H T E"]) -> Float[Tensor, "B H T E"]:
         return F.rms_norm(u, self.weight.shape, self.weight.to(u.dtype))
@@ -55,21 +51,13 @@ class Visibility(nn.Module):
         banded = self.band and layout.codes >= FEW_CODES
         self.whole = self._causal if name == "full" else self._banded if banded else self._dense
         self.one = self._last if name == "full" else self._listed if self.band else self._rows
-        self.one_each = self._listed_each if self.band else self._rows_each
 
     def together(self, q: Tensor, k: Tensor, v: Tensor, rows: Tensor) -> Tensor:
         """Queries at `rows` [T] of the sequence. Keys end at the last of these, or every key of the layout is there."""
         return (self.one if q.shape[2] == 1 else self._rows)(q, k, v, rows)
 
-    def apart(self, q: Tensor, k: Tensor, v: Tensor, rows: Tensor) -> Tensor:
-        """Queries at `rows` [B, T]; every key of the layout is there."""
-        return (self.one_each if q.shape[2] == 1 else self._rows_each)(q, k, v, rows)
-
     def _rows(self, q: Tensor, k: Tensor, v: Tensor, rows: Tensor) -> Tensor:
         return attention(q, k, v, self.mask[rows, : k.shape[2]])
-
-    def _rows_each(self, q: Tensor, k: Tensor, v: Tensor, rows: Tensor) -> Tensor:
-        return attention(q, k, v, self.mask[rows][:, None])  # [B, 1, T, L]
 
     def _last(self, q: Tensor, k: Tensor, v: Tensor, rows: Tensor) -> Tensor:
         """One query that sees all before it: where the keys end at it, it needs no mask."""
@@ -80,12 +68,6 @@ class Visibility(nn.Module):
         keys = self.seen.index_select(0, rows)[0]
         k, v = k.index_select(2, keys), v.index_select(2, keys)
         return attention(q, k, v, self.seen_mask[rows])
-
-    def _listed_each(self, q: Tensor, k: Tensor, v: Tensor, rows: Tensor) -> Tensor:
-        """One query of each row of the batch and the few keys that it may see."""
-        keys = self.seen[rows].long().unsqueeze(-1)  # [B, 1, M, 1]
-        k, v = k.take_along_dim(keys, 2), v.take_along_dim(keys, 2)
-        return attention(q, k, v, self.seen_mask[rows][:, None])
 
     def _banded(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         """Text on its own; then each row (or column) of codes with all of the text and the rows it may see."""
@@ -112,8 +94,7 @@ class Visibility(nn.Module):
         return F.scaled_dot_product_attention(q, k, v, is_causal=True)
 
     def _dense(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-        t = q.shape[2]
-        return F.scaled_dot_product_attention(q, k, v, self.mask[:t, :t])
+        return F.scaled_dot_product_attention(q, k, v, self.mask[: q.shape[2], : k.shape[2]])
 
 
 def attention(
@@ -137,10 +118,6 @@ def _above(rows: Float[Tensor, "B G Q E"], up: int) -> Float[Tensor, "B G K E"]:
     grid = rows.shape[1]
     padded = F.pad(rows, (0, 0, 0, 0, up, 0))
     return torch.cat([padded[:, i : i + grid] for i in range(up + 1)], 2)
-
-
-def sight(name: str, layout: Layout) -> Visibility:
-    return Visibility(name, layout)
 
 
 class Attention(nn.Module):

@@ -26,17 +26,6 @@ class Sight(Protocol):
 
     def whole(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor: ...
     def together(self, q: Tensor, k: Tensor, v: Tensor, rows: Tensor) -> Tensor: ...
-    def apart(self, q: Tensor, k: Tensor, v: Tensor, rows: Tensor) -> Tensor: ...
-
-
-@runtime_checkable
-class Memory(Protocol):
-    """What one branch remembers of earlier rows, and how it looks at them."""
-
-    @property
-    def places(self) -> Index: ...
-    def attend(self, sight: Sight, q: Tensor, k: Tensor, v: Tensor) -> Tensor: ...
-    def recall(self, x: Tensor, sources: Tensor, spans: Sequence[tuple[int, int]]) -> list[Tensor]: ...
 
 
 class Nothing:
@@ -60,17 +49,6 @@ class Nothing:
         return [seen[..., a:b].index_select(1, sources[i]) for i, (a, b) in enumerate(spans)]
 
 
-class Readable(Nothing):
-    """The memory of an encoder, which reads a whole sequence at once: the mask [B, T] says which positions count."""
-
-    def __init__(self, mask: Tensor):
-        super().__init__(mask.shape[1])
-        self.mask = mask[:, None, None]  # [B, 1, 1, T]
-
-    def attend(self, sight: Sight, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-        return F.scaled_dot_product_attention(q, k, v, self.mask)
-
-
 class Together:
     """Every row of the batch stands at the same `rows` [T] of the sequence. Keys up to the limit may be read.
 
@@ -92,35 +70,13 @@ class Together:
         return sight.together(q, keys[:, :, : self.limit], values[:, :, : self.limit], self.rows)
 
 
-class Apart:
-    """Each row of the batch stands at `rows` [B, T] of its own, as in a server whose requests come and go.
-
-    sequence  0 1 2 3 4 5 6
-    batch     . . . x          T = 1; shapes and addresses never change,
-              . . . . . x      and what a row has not reached is masked
-    """
-
-    def __init__(self, rows: Tensor, places: Tensor):
-        self.rows, self.places = rows, places
-        self.batch = torch.arange(len(rows), device=rows.device)[:, None]
-
-    def store(self, kept: Tensor, fresh: Tensor, index: Tensor, dim: int) -> None:
-        kept.movedim(dim, 1)[self.batch, index] = fresh.movedim(dim, 1).to(kept.dtype)
-
-    def fetch(self, kept: Tensor, index: Tensor) -> Tensor:
-        return kept[self.batch, index]
-
-    def attend(self, sight: Sight, q: Tensor, keys: Tensor, values: Tensor) -> Tensor:
-        return sight.apart(q, keys, values, self.rows)
-
-
 class Slot:
     """One branch's memory: keys and values [B, H, L, E] by row, inputs [B, L + 1, D] by place for the token shift,
     whose last one, -1, stays zero."""
 
     def __init__(self, keys: Tensor, values: Tensor, history: Tensor):
         self.keys, self.values, self.history = keys, values, history
-        self.stand: Together | Apart  # set by Past for each step
+        self.stand: Together  # set by Past for each step
 
     @property
     def kept(self) -> tuple[Tensor, Tensor, Tensor]:
@@ -146,7 +102,8 @@ class Slot:
 class Past:
     """What earlier rows left behind, one Slot per branch.
 
-    The batch moves through the sequence together (`advance`, `rewind`), or each row of it on its own (`stand_at`).
+    The batch moves through the sequence together (`advance`, `rewind`); `generate/rows.py` lets each row of it stand
+    at rows of its own.
     Where steps are compiled, `fix` keeps every shape the same; else only the keys seen so far are read.
     """
 
@@ -167,14 +124,10 @@ class Past:
         rows = self.every[seen : self.seen]
         assert len(rows) == count, "a past holds no more than its layout"
         limit = len(self.every) if self.fixed else self.seen
-        self._stand(Together(rows, rows if places is None else places, limit), places is None)
+        self.move(Together(rows, rows if places is None else places, limit), places is None)
 
-    def stand_at(self, rows: Int[Tensor, "B T"], places: Int[Tensor, "B T"] | None = None) -> None:
-        """Each row of the batch at rows of its own, which the caller counts, so that the device is never waited for.
-        The caller must not go beyond the layout."""
-        self._stand(Apart(rows, rows if places is None else places), places is None)
-
-    def _stand(self, stand: Together | Apart, raster: bool) -> None:
+    def move(self, stand: Together, raster: bool) -> None:
+        """Where the rows that follow stand, and whether that is raster order."""
         self.places, self.raster = stand.places, raster
         for slot in self.slots:
             slot.stand = stand
@@ -184,16 +137,13 @@ class Past:
         for slot in self.slots:
             slot.keys, slot.values, slot.history = (kept.index_select(0, rows) for kept in slot.kept)
 
-    def put(self, row: int, other: Past) -> None:
-        """Row `row` of the batch becomes the only row of `other`, in place, so that addresses stay."""
-        for own, new in zip(self.slots, other.slots, strict=True):
-            for kept, fresh in zip(own.kept, new.kept, strict=True):
-                assert len(fresh) == 1, "one row is put at a time"
-                kept[row : row + 1].copy_(fresh)
-
     def fix(self) -> None:
         """Every shape and every address stays as it is, which compilers and CUDA graphs ask for."""
         self.fixed = True
         for slot in self.slots:
             for kept in slot.kept:
                 torch._dynamo.mark_static_address(kept, guard=False)
+
+
+Memory = Nothing | Slot
+"""What one branch remembers of earlier rows, and how it looks at them."""

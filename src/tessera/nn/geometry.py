@@ -7,7 +7,6 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
-from torch.nn.attention.flex_attention import BlockMask, create_block_mask
 
 Predicate = Callable[[Tensor, Tensor], Tensor]
 """(query positions, key positions), broadcast -> may the query see the key. The one definition behind every mask."""
@@ -122,8 +121,3 @@ def listed(mask: Tensor) -> tuple[Tensor, Tensor]:
     positions = torch.zeros(len(mask), int(counts.max()), dtype=torch.int32)
     positions[row, place] = position.int()
     return positions, torch.arange(positions.shape[1]) < counts[:, None]
-
-
-def block(allowed: Predicate, length: int, device: str | torch.device = "cpu") -> BlockMask:
-    """The same predicate for FlexAttention, which skips blocks that are masked."""
-    return create_block_mask(lambda b, h, q, k: allowed(q, k), None, None, length, length, device=str(device))

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 from tessera.config import TransformerConfig
-from tessera.nn.attention import Attention, sight
+from tessera.nn.attention import Attention, Visibility
 from tessera.nn.cache import Memory, Nothing, Past, Slot
 from tessera.nn.geometry import Layout
 from tessera.nn.rotary import rotaries
@@ -183,23 +183,6 @@ def reversible_streams(
     return y1, y2
 
 
-KEEPING = {reversible: reversible_kept}
-"""Wirings that compute activations again, and the same ones without."""
-
-
-def economise(model: nn.Module, recompute: str) -> None:
-    """Memory for time. "on": reversible stacks compute activations again, residual ones keep only what enters each
-    branch (Chen et al. 2016); "off" keeps everything; "auto" is on for reversible stacks alone. No number changes."""
-    stacks = [m for m in model.modules() if isinstance(m, Transformer)]
-    if recompute == "off":
-        for stack in stacks:
-            stack.wiring = KEEPING.get(stack.wiring, stack.wiring)
-    elif recompute == "on" and not all(stack.wiring in KEEPING for stack in stacks):
-        from torch.distributed.algorithms._checkpoint.checkpoint_wrapper import apply_activation_checkpointing
-
-        apply_activation_checkpointing(model, check_fn=lambda module: isinstance(module, Branch))
-
-
 class _Reversible(torch.autograd.Function):
     """Keeps only the outputs; the backward pass recomputes each branch from them, with the same dropout.
 
@@ -257,7 +240,7 @@ class Transformer(nn.Module):
         self.wiring = reversible if config.reversible else residual
         self.any_order = set(config.patterns) <= {"full", "all"} and not config.shift
         turn, turn_values = rotaries(config, layout)
-        sights = {name: sight(name, layout) for name in config.patterns}
+        sights = {name: Visibility(name, layout) for name in config.patterns}
         attentions: dict[Any, nn.Module] = {}
         feeds: dict[Any, nn.Module] = {}
         self.pairs = nn.ModuleList()

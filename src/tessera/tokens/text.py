@@ -226,7 +226,9 @@ KINDS: dict[str, Callable[[Path, dict], TextTokenizer]] = {
 def _read(path: Path) -> Tokenizer:
     try:
         return Tokenizer.from_file(str(path))
-    except Exception as error:  # the library raises bare Exception
+    except (KeyboardInterrupt, SystemExit):
+        raise
+    except BaseException as error:  # the library raises bare Exception, and its panics are none
         raise ConfigError(f"{path} is not a tokenizer.json of HuggingFace tokenizers: {error}") from error
 
 

@@ -12,7 +12,7 @@ from tessera.config import TrainConfig, kind_of
 from tessera.data.check import Health, check
 from tessera.data.codes import Codes
 from tessera.data.sources import Pair
-from tessera.data.split import split
+from tessera.data.split import Data, split
 from tessera.errors import CheckpointError, ConfigError, DataError
 from tessera.machine import paths
 from tessera.machine.memory import free_memory
@@ -26,10 +26,10 @@ from tessera.tokens.text import TextTokenizer
 from tessera.train import loop, plan, track, trackers
 from tessera.train.engines import table as engines
 from tessera.train.engines.protocol import Engine
-from tessera.train.keep import together
 from tessera.train.look import Preview
-from tessera.train.objectives.protocol import Data, Objective
+from tessera.train.objectives.protocol import Objective
 from tessera.train.objectives.table import OBJECTIVES
+from tessera.train.replicas import together
 
 Progress = Callable[[Iterable, int], Iterable]
 """Something that shows how far an iteration has come, given its length."""

@@ -1,16 +1,15 @@
-"""Where a run stands: saving by all ranks, beginning again, whether ranks still agree. It trains nothing."""
+"""Where a run stands: saving by all ranks, beginning again. It trains nothing."""
 
 from __future__ import annotations
 
-import hashlib
 import math
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import Future
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Protocol, TypeVar
+from typing import Protocol
 
-from torch import Tensor, nn
+from torch import nn
 
 from tessera.config import TrainConfig
 from tessera.config.merging import cast
@@ -21,29 +20,18 @@ from tessera.store.position import Position, State
 from tessera.store.run import Run
 from tessera.store.state import Tree, read_state, write_state
 from tessera.train.engines.protocol import Engine, Trainee
+from tessera.train.moments import check
 from tessera.train.objectives.protocol import Objective
 from tessera.train.optim import Schedule
+from tessera.train.replicas import together
 from tessera.train.sharded import read_optimizer
 from tessera.train.track import Tracker
 
-T = TypeVar("T")
 Networks = Mapping[str, nn.Module]
 Schedules = Mapping[str, Schedule]
 
 SPOILED = 20
 """Steps in a row whose loss or gradient is not finite, after which a run gives up."""
-
-
-def together(engine: Engine, work: Callable[[], T]) -> T:
-    """Work on every rank; where one fails with a sentence all of them end, and it alone speaks."""
-    made, failed = None, None
-    try:
-        made = work()
-    except TesseraError as error:
-        failed = error
-    if engine.least(0.0 if failed else 1.0) < 1:
-        raise failed or SystemExit(2)
-    return made  # type: ignore[return-value]
 
 
 def begin(
@@ -124,9 +112,7 @@ def memory_fits(model: nn.Module, folder: Path) -> None:
     try:
         shapes = {name: p.shape for name, p in model.named_parameters()}
         for name, memory in read_optimizer(folder)["moments"].items():
-            for key, value in memory.items():
-                if not isinstance(value, Tensor) or (value.ndim and value.shape != shapes[name]):
-                    raise ValueError(f"{key} of {name} does not fit")
+            check(memory, name, shapes[name])
     except saved.UNREADABLE as error:
         raise CheckpointError(f"{folder} holds no readable optimiser state: {error}") from error
     except BaseException as error:  # what is raised for shards does not derive from Exception
@@ -196,6 +182,16 @@ class Keeper:
         self.writing: list[Future] = []
         self.commit: Callable[[], None] | None = None
 
+    def begin(self, latest: Path | None) -> None:
+        """Go on from the newest checkpoint, or make the first one, and forget what was told of later steps."""
+        if latest:
+            self.restore(latest)
+        else:
+            self.save()  # before the first step, so that a run that cannot save fails now
+            self.finish()
+        if self.engine.rank == 0:
+            self.run.forget_after(self.at.step)
+
     def restore(self, checkpoint: Path) -> None:
         """What the networks did not need before they were placed."""
         for folder, part in self.parts.items():
@@ -242,6 +238,17 @@ class Keeper:
             self.good = self.last
             self.close()
 
+    def end(self) -> int:
+        """Save what is not saved, where it is good, and wait until it is there; returns the last step saved."""
+        if self.last != self.at.step and not self.at.spoiled:
+            self.save()
+        self.finish()
+        if spoiled := self.at.spoiled:
+            self.tracker.notice(
+                f"The last {spoiled} steps were not taken; step-{self.last:06d} is the last checkpoint."
+            )
+        return self.last
+
     def close(self) -> None:
         """Leave as many checkpoints as are wanted."""
         self.finish()
@@ -280,20 +287,3 @@ def note_spoiled(at: Position, loss: float, norm: float, tracker: Tracker, keepe
             f"{newest if keeper.good < 0 else f'The last good checkpoint is {good}.'} Begin anew in another --out with "
             "a lower --optim.lr, a longer --optim.warmup, a smaller --optim.clip, or --machine.precision float32."
         )
-
-
-def fingerprint(objective: Objective) -> float:
-    """The same number for the same pairs in the same order."""
-    digest = hashlib.blake2b(digest_size=6)
-    for pair in objective.pairs:
-        digest.update("\n".join((pair.key, *pair.captions)).encode("utf-8", "surrogateescape"))
-    return float(int.from_bytes(digest.digest(), "big"))
-
-
-def checksum(engine: Engine, objective: Objective) -> float:
-    """A number that replicas share to the last bit; where weights are cut up there is nothing to compare."""
-    if engine.world == 1 or not engine.replicated:
-        return 0.0
-    return float(
-        sum(p.detach().double().sum() for network in objective.networks.values() for p in network.parameters())
-    )

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import AbstractContextManager, ExitStack
 from pathlib import Path
 
 import torch
 
 from tessera.data.batches import Batch
+from tessera.store.position import Position
 from tessera.store.run import Run
 from tessera.train.engines.protocol import Engine
 from tessera.train.objectives.protocol import Models, Objective
+from tessera.train.optim import Schedule
 from tessera.train.track import Tracker
 
 Preview = Callable[[Objective, Path], str]
@@ -44,6 +46,19 @@ def evaluate(objective: Objective, engine: Engine) -> dict[str, float]:
         model.train()
     *sums, number = engine.all_reduce_mean(torch.tensor([*totals.values(), count], dtype=torch.float64)).tolist()
     return {k: s / number for k, s in zip(totals, sums, strict=True)}
+
+
+def held_out(
+    objective: Objective, engine: Engine, at: Position, schedules: Mapping[str, Schedule], tracker: Tracker
+) -> bool:
+    """Measure the held-out loss and tell the schedules; returns whether it is the best so far."""
+    values = evaluate(objective, engine)
+    tracker.log({"step": at.step, "elapsed": at.elapsed, **{f"held_{k}": v for k, v in values.items()}})
+    for schedule in schedules.values():
+        schedule.observe(values["loss"])
+    improved = values["loss"] < at.best and not at.spoiled
+    at.best, at.stale = (values["loss"], 0) if improved else (at.best, at.stale + 1)
+    return improved
 
 
 @torch.no_grad()

@@ -14,11 +14,12 @@ from tessera.data.batches import Batch, WorkerDied
 from tessera.store.position import Position
 from tessera.store.run import Run
 from tessera.train.engines.protocol import Engine
-from tessera.train.keep import Keeper, begin, checksum, fingerprint, note_spoiled
-from tessera.train.look import Preview, evaluate, models, move, show, within
+from tessera.train.keep import Keeper, begin, note_spoiled
+from tessera.train.look import Preview, held_out, models, move, show, within
 from tessera.train.memory import in_memory
 from tessera.train.objectives.protocol import Objective, Parts
 from tessera.train.optim import Schedule, optimizer_of
+from tessera.train.replicas import checksum, fingerprint
 from tessera.train.signals import Interrupted, interruptible
 from tessera.train.track import Tracker, Window
 from tessera.train.work import matrix_rate, training_flops
@@ -64,13 +65,7 @@ class Training:
             optim = objective.optim(name)
             engine.add(network, optimizer_of(optim), optim.clip, optim.ema, name)
         self.keeper = Keeper(self.config, objective, engine, self.run, self.schedules, at, self.tracker)
-        if latest:
-            self.keeper.restore(latest)
-        else:
-            self.keeper.save()  # before the first step, so that a run that cannot save fails now
-            self.keeper.finish()
-        if engine.rank == 0:
-            self.run.forget_after(at.step)
+        self.keeper.begin(latest)
         engine.assert_replicas_equal(fingerprint(objective), "the data")
         engine.barrier()
         counts = {"pairs": len(objective.pairs), "held": len(objective.held), "skipped": objective.skipped}
@@ -131,7 +126,9 @@ class Training:
         if now(config.log_every):
             engine.assert_replicas_equal(checksum(engine, objective), "the weights")
             self.tracker.log(self.window.row(at, self.rate, self.done(), config.optim.batch))
-        improved = bool(objective.held and now(config.valid_every)) and self.held_out()
+        improved = bool(objective.held and now(config.valid_every)) and held_out(
+            objective, engine, at, self.schedules, self.tracker
+        )
         if now(config.preview_every):
             show(self.preview, objective, engine, self.run, at.step, self.tracker)
         self.due = self.due or improved or bool(now(config.save_every))
@@ -139,31 +136,14 @@ class Training:
             self.keeper.save(best=improved)
             self.due = False
 
-    def held_out(self) -> bool:
-        """Measure the held-out loss; returns whether it is the best so far."""
-        at = self.at
-        values = evaluate(self.objective, self.engine)
-        self.tracker.log({"step": at.step, "elapsed": at.elapsed, **{f"held_{k}": v for k, v in values.items()}})
-        for schedule in self.schedules.values():
-            schedule.observe(values["loss"])
-        improved = values["loss"] < at.best and not at.spoiled
-        at.best, at.stale = (values["loss"], 0) if improved else (at.best, at.stale + 1)
-        return improved
-
     # 5. End: save what is not saved, and say how to go on.
 
     def end(self) -> None:
-        at, keeper = self.at, self.keeper
-        if keeper.last != at.step and not at.spoiled:
-            keeper.save()
-        keeper.finish()
-        last = keeper.last
-        if at.spoiled:
-            self.tracker.notice(f"The last {at.spoiled} steps were not taken; step-{last:06d} is the last checkpoint.")
+        last = self.keeper.end()
         if self.stopped or self.interrupted():
             raise Interrupted(f"Interrupted at step {last}; everything is saved. The same command goes on from there.")
-        if not at.spoiled:
-            keeper.close()
+        if not self.at.spoiled:
+            self.keeper.close()
 
 
 def forward_backward(

@@ -20,6 +20,19 @@ def whole(x: Tensor) -> Tensor:
 
 Moments = dict[str, dict[str, Any]]
 
+REMEMBERED = ({"step", "exp_avg", "exp_avg_sq"}, {"momentum_buffer"})
+"""What the optimisers keep of a parameter: Adam and AdamW, and Muon."""
+
+
+def check(memory: dict[str, Any], name: str, shape: torch.Size) -> None:
+    """Raise ValueError where this cannot be what an optimiser remembers of a parameter of this name and shape."""
+    if set(memory) not in REMEMBERED:
+        raise ValueError(f"of {name} it has {', '.join(sorted(memory)) or 'nothing'}")
+    for key, value in memory.items():
+        wanted = torch.Size() if key == "step" else shape
+        if not isinstance(value, Tensor) or value.shape != wanted or not value.is_floating_point():
+            raise ValueError(f"{key} of {name} does not fit")
+
 
 def moments(optimizer: torch.optim.Optimizer, model: nn.Module) -> Moments:
     """What the optimiser remembers of each parameter, whole: {"pairs.0...": {"step": ..., "exp_avg": ...}}."""
@@ -40,7 +53,9 @@ def set_moments(optimizer: torch.optim.Optimizer, model: nn.Module, saved: Momen
         # same order, because fused optimisers walk through memory.
         counts_on = p.device if group.get("fused") else torch.device("cpu")
         part.state[p] = {
-            k: torch.empty_like(p, requires_grad=False).copy_(v) if v.ndim else v.to(counts_on, copy=True)
+            k: torch.empty_like(p, requires_grad=False).copy_(v)
+            if v.ndim
+            else v.to(counts_on, torch.float32, copy=True)
             for k, v in memory.items()
         }
 

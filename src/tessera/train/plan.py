@@ -15,12 +15,13 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from tessera.config import MachineConfig, TrainConfig
+from tessera.config import MachineConfig, NetworkConfig, TrainConfig
 from tessera.errors import ConfigError
 from tessera.machine.device import choose_device, compiles, computes_bf16, keep_freed_memory, return_freed_memory
 from tessera.models import saved
 from tessera.nn.loss import Head
-from tessera.nn.stack import Branch, economise
+from tessera.nn.stack import Branch
+from tessera.train.recompute import economise
 
 MOMENTS = {"adam": 2, "adamw": 2, "muon": 2}
 """Numbers that an optimiser keeps for each weight; Muon keeps one for matrices, which is not subtracted."""
@@ -175,9 +176,18 @@ def parameters(model: Any) -> int:
         return saved.parameters(saved.network(model))
 
 
+def assumed(model: NetworkConfig) -> tuple[NetworkConfig, str]:
+    """The settings with usual values for what a run would take from its data, and a sentence about that."""
+    open_ = {name: value for name, value in model.usual.items() if not getattr(model, name)}
+    if not open_:
+        return model, ""
+    sizes = ", ".join(f"{name.replace('_', '-')} {value:,}" for name, value in open_.items())
+    return dataclasses.replace(model, **open_), f"(with {sizes}, which the run would choose)"
+
+
 def refuse_too_large(model: Any, free: float) -> None:
     """Raise ConfigError where the weights alone are more than there is room for, before anything is built or read."""
-    count = parameters(model.assumed()[0])
+    count = parameters(assumed(model)[0])
     if 4 * count > free:
         raise ConfigError(
             f"The model has {count:,} parameters: {4 * count / 1e9:,.1f} GB of weights alone, and {free / 1e9:,.1f} GB "

@@ -103,7 +103,7 @@ class DALLE(JointPrior):
             x, begin = prior.embed(tokens, codes[:, : self.image_seq_len - 1])[:, past.seen :], past.seen
             past.advance(x.shape[1])
             cache["offset"] = past.seen
-            hidden = prior._finish(prior.transformer(x, past))
+            hidden = prior.finish(prior.transformer(x, past))
         cut = max(self.text_seq_len - begin, 0)
         text, image = prior.text_head.logits(hidden[:, :cut]), prior.image_head.logits(hidden[:, cut:])
         never = -torch.finfo(text.dtype).max

@@ -17,7 +17,7 @@ from tessera.compat.dalle_pytorch.face import Face, Seat, widen_scales
 from tessera.imports.dalle_pytorch.names import centred, dalle_names
 from tessera.imports.dalle_pytorch.writing import rotary_table
 from tessera.models.text_to_image import TextToImage
-from tessera.nn.attention import Attention, sight
+from tessera.nn.attention import Attention, Visibility
 from tessera.nn.rotary import Rotary
 
 Slice = tuple[nn.Module, str, nn.Module, str, slice | int]
@@ -111,7 +111,7 @@ class JointPrior(Face):
         if centred(state_dict, self.prior.config.transformer.shift):
             for layer in self.prior.modules():
                 if isinstance(layer, Attention) and getattr(layer.sight, "name", "") == "conv_like":
-                    layer.sight = sight("conv_centred", self.prior.layout).to(self.joint.weight.device)
+                    layer.sight = Visibility("conv_centred", self.prior.layout).to(self.joint.weight.device)
         if (table := state_dict.get("transformer.pos_emb")) is not None:
             self._take_angles(table.float().reshape(-1, table.shape[-1])[:, ::2])
         return super().load_state_dict(state_dict, strict, assign)

@@ -13,13 +13,13 @@ from torch import Tensor, nn
 
 from tessera.config import MachineConfig
 from tessera.machine.device import choose_device, compiles, computes_bf16, tune
-from tessera.machine.threads import Fixed, Measured
+from tessera.machine.threads import choose_threads
 from tessera.nn.loss import Head, slopes
-from tessera.nn.stack import economise
 from tessera.store.state import write_state
 from tessera.train.engines.protocol import MakeOptimizer
 from tessera.train.moments import moments, set_moments, whole
 from tessera.train.optim import Average
+from tessera.train.recompute import economise
 from tessera.train.sharded import read_optimizer
 
 
@@ -109,10 +109,8 @@ class SingleEngine:
 
     def __init__(self, machine: MachineConfig, adapts: bool = False):
         """`adapts`: the run depends on the clock anyhow, so that its threads may follow how busy the machine is."""
-        if machine.threads:
-            torch.set_num_threads(machine.threads)
         self.machine, self.device = machine, choose_device(machine.device)
-        self.threads = Measured() if adapts and not machine.threads and self.device.type == "cpu" else Fixed()
+        self.threads = choose_threads(machine.threads, adapts and self.device.type == "cpu")
         tune(self.device)
         wanted = machine.precision == "bf16" or (machine.precision == "auto" and computes_bf16(self.device))
         self.dtype = torch.bfloat16 if wanted else torch.float16 if machine.precision == "fp16" else torch.float32

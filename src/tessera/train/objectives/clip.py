@@ -10,14 +10,16 @@ from torch import Tensor
 
 from tessera.config import CLIPConfig, TrainConfig
 from tessera.data.batches import Batch
+from tessera.data.split import Data
 from tessera.models import saved
 from tessera.models.clip import CLIP
 from tessera.tokens.image import ImageTokenizer
 from tessera.tokens.text import TextTokenizer
-from tessera.train.objectives.protocol import Data, Models, Paired, Parts, Tokenizers, floats, resolve
+from tessera.train.objectives.protocol import Models, Objective, Parts, Tokenizers, floats
+from tessera.train.objectives.sizes import resolve
 
 
-class TrainCLIP(Paired):
+class TrainCLIP(Objective):
     """Tell a picture's caption from those of the others in its batch. Held-out batches are as large."""
 
     text: TextTokenizer
@@ -42,9 +44,6 @@ class TrainCLIP(Paired):
     def held_losses(self, models: Models, batch: Batch) -> Parts:
         total, accuracy = models["model"](batch.tokens, floats(batch.pixels))
         return {"loss": total, "accuracy": accuracy}
-
-    def held_codes(self) -> list[Tensor]:
-        return []
 
     def save(self, folder: Path, weights: Mapping[str, Tensor]) -> None:
         saved.write(folder, self.model, weights)

@@ -11,13 +11,14 @@ from torch import Tensor
 
 from tessera.config import DVAEConfig, TrainConfig
 from tessera.data.batches import Batch, NoCaptions
+from tessera.data.split import Data
 from tessera.models import saved
 from tessera.models.dvae import DiscreteVAE
 from tessera.tokens.image import Frozen, ImageTokenizer
-from tessera.train.objectives.protocol import Data, Models, Paired, Parts, Tokenizers, floats
+from tessera.train.objectives.protocol import Models, Objective, Parts, Tokenizers, floats
 
 
-class TrainDVAE(Paired):
+class TrainDVAE(Objective):
     """Reconstruct pictures through their codes. The held-out "loss" is that of the hard codes, without noise."""
 
     def __init__(self, config: TrainConfig, data: Data):

