@@ -26,11 +26,12 @@ import numpy as np
 import torch
 
 from common import RESULTS, row
+from ideas import Telling, Told, values, with_vectors
 from tessera.config import LearnConfig, MachineConfig, SampleConfig, TrainConfig
 from tessera.config.merging import merge, read_json
 from tessera.data.check import check
 from tessera.data.codes import Codes, encode
-from tessera.data.split import split
+from tessera.data.split import Data, split
 from tessera.evaluate import likelihood
 from tessera.evaluate.distances import kid, subject_rate
 from tessera.evaluate.features import load, seen
@@ -46,10 +47,9 @@ from tessera.tokens import text as text_tokens
 from tessera.train import job
 from tessera.train.engines.single import SingleEngine
 from tessera.train.loop import forward_backward, step_seed
-from tessera.train.objectives.protocol import Data, resolve
 from tessera.train.objectives.raster import TrainTextToImage
+from tessera.train.objectives.sizes import resolve
 from tessera.train.optim import Schedule, optimizer_of
-from told import Telling, Told, values
 
 Changes = Mapping[str, Any]
 
@@ -58,8 +58,8 @@ def optim(**changes: Any) -> Changes:
     return {"optim": changes}
 
 
-def data(**changes: Any) -> Changes:
-    return {"data": changes}
+def noise(**changes: Any) -> Changes:
+    return {"noise": changes}
 
 
 def stack(**changes: Any) -> Changes:
@@ -101,30 +101,37 @@ VARIANTS: dict[str, Changes] = {
     "views 1": {"views": 1},
     "views 4": {"views": 4},
     "told crops": {"told": True},
-    "codes replaced 0.1": optim(replace_codes=0.1),
-    "codes replaced 0.2": optim(replace_codes=0.2),
-    "near codes 0.1": optim(replace_codes=0.1, replace_by="near"),
-    "near codes 0.2": optim(replace_codes=0.2, replace_by="near"),
-    "near codes 0.4": optim(replace_codes=0.4, replace_by="near"),
-    "codes masked 0.1": optim(replace_codes=0.1, replace_by="nothing"),
-    "codes masked 0.2": optim(replace_codes=0.2, replace_by="nothing"),
-    "vector 0.1": optim(vector_weight=0.1),
-    "vector 0.5": optim(vector_weight=0.5),
-    "alike 0.5": optim(alike=0.5),
-    "alike 0.9": optim(alike=0.9),
-    "captions joined 2": data(join=2),
-    "captions joined 3": data(join=3),
-    "words dropped 0.1": data(drop_words=0.1),
+    "codes replaced 0.1": noise(codes=0.1),
+    "codes replaced 0.2": noise(codes=0.2),
+    "near codes 0.1": noise(codes=0.1, by="near"),
+    "near codes 0.2": noise(codes=0.2, by="near"),
+    "near codes 0.4": noise(codes=0.4, by="near"),
+    "codes masked 0.1": noise(codes=0.1, by="nothing"),
+    "codes masked 0.2": noise(codes=0.2, by="nothing"),
+    "vector 0.1": {"vector": 0.1},
+    "vector 0.5": {"vector": 0.5},
+    "alike 0.5": {"alike": 0.5},
+    "alike 0.9": {"alike": 0.9},
+    "captions joined 2": noise(join=2),
+    "captions joined 3": noise(join=3),
+    "words dropped 0.1": noise(drop_words=0.1),
 }
 """What each puts over the base. `views` is how many encodings of a picture there are; 1 / `warm` of the steps warm up;
-`told` says which part of a picture an encoding shows."""
+`told` says which part of a picture an encoding shows; `vector` weighs a second task, `alike` how much near codes begin
+alike."""
 SMALL: Changes = {"model": {"text_len": 24, "transformer": {"dim": 96, "depth": 3, "heads": 3, "head_dim": 32}}}
 """A base whose steps cost a quarter, to look at more ideas for more epochs."""
+IDEAS = ("views", "warm", "told", "vector", "alike")
+"""Changes that are not settings of the house."""
 FREE = {
     "lr", "warmup", "lr_end", "weight_decay", "betas", "drop_condition", "image_weight", "views", "warm", "told",
-    "replace_codes", "replace_by", "alike", "join", "drop_words",
+    "codes", "by", "alike", "join", "drop_words",
 }  # fmt: skip
 """Settings that change a step's cost by no more than the measurement's own spread."""
+
+
+def only(changes: Changes, *names: str) -> Changes:
+    return {name: changes[name] for name in names if name in changes}
 
 
 def prepare(pictures: str, folder: Path, steps: int) -> None:
@@ -165,11 +172,11 @@ class Ground:
         codes = self.codes.only(self.codes.pairs)
         codes.parts = [part[:, :views] for part in codes.parts]
         config: TrainConfig = merge(self.config, optim(warmup=steps // changes.get("warm", 10)))
-        config = merge(config, {k: v for k, v in changes.items() if k not in ("views", "warm")})
+        config = merge(config, {k: v for k, v in changes.items() if k not in IDEAS})
         data = Data(self.learned, self.held, 0, codes)
         sizes = {"image_vocab": self.image.vocab, "grid": self.image.grid}
         config = resolve(dataclasses.replace(config, seed=seed), data, sizes, self.text)
-        return TrainTextToImage(config, data, self.text, self.image)
+        return with_vectors(TrainTextToImage(config, data, self.text, self.image), **only(changes, "vector", "alike"))
 
     def telling(self, changes: Changes, seed: int, steps: int) -> TrainTextToImage:
         """The variant, told what crop it learns."""

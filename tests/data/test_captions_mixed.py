@@ -5,7 +5,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tessera.data.batches import Captions, MixedCaptions
+from tessera.config import NoiseConfig
+from tessera.data.batches import MixedCaptions, captions_of
 from tessera.data.sources import Pair
 from tessera.tokens.text import train_bpe
 
@@ -18,7 +19,7 @@ INDEX, CHANCE = np.zeros(300, dtype=np.int64), np.random.default_rng(0).integers
 
 
 def drawn(join: int, dropped: float, index: np.ndarray = INDEX) -> list[str]:
-    captions = MixedCaptions(PAIRS, TEXT, 24, True, join, dropped)
+    captions = MixedCaptions(PAIRS, TEXT, 24, True, NoiseConfig(join=join, drop_words=dropped))
     return [TEXT.decode(row.tolist()) for row in captions.some(index, CHANCE[: len(index)])]
 
 
@@ -41,7 +42,7 @@ def test_a_share_of_the_words_is_left_out():
 
 
 def test_it_follows_from_chance_and_reads_the_same_from_files():
-    captions = MixedCaptions(PAIRS, TEXT, 24, True, 2, 0.1)
+    captions = MixedCaptions(PAIRS, TEXT, 24, True, NoiseConfig(join=2, drop_words=0.1))
     assert drawn(2, 0.1) == drawn(2, 0.1)
     rows = captions.some(INDEX[:5], CHANCE[:5])
     for row, chance in zip(rows, CHANCE, strict=False):
@@ -49,10 +50,14 @@ def test_it_follows_from_chance_and_reads_the_same_from_files():
 
 
 def test_joined_captions_are_cut_where_they_are_too_long():
-    captions = MixedCaptions(PAIRS, TEXT, 4, True, 3, 0.0)
+    captions = MixedCaptions(PAIRS, TEXT, 4, True, NoiseConfig(join=3))
     assert captions.some(INDEX[:9], CHANCE[:9]).shape == (9, 4)
 
 
 def test_nothing_asked_for_is_one_caption():
-    plain = Captions(PAIRS, TEXT, 24, True)
+    plain = captions_of((PAIRS, PAIRS), TEXT, 24, True, NoiseConfig())[0]
+    mixed, held = captions_of((PAIRS, PAIRS), TEXT, 24, True, NoiseConfig(join=2))
+    assert isinstance(mixed, MixedCaptions)
+    assert not isinstance(held, MixedCaptions)
+    assert not isinstance(plain, MixedCaptions)
     assert set(drawn(1, 0.0)) == {TEXT.decode(r.tolist()) for r in plain.rows(0)}

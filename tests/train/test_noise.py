@@ -1,18 +1,15 @@
 """What a prior reads in the place of codes: how many are replaced and by what, and that it predicts the true ones."""
 
-import dataclasses
-
 import pytest
 import torch
 from torch.testing import assert_close
 
 from conftest import MODERN, TINY_DVAE, prior
-from tessera.config import OptimConfig
+from tessera.config import NoiseConfig
 from tessera.errors import ConfigError
 from tessera.models.dvae import DiscreteVAE
-from tessera.models.text_to_image import MASKED
 from tessera.tokens.image import Frozen
-from tessera.train.objectives.noise import Replaced, neighbours, noise, vectors
+from tessera.train.objectives.noise import MASKED, Replaced, neighbours, read_as, vectors
 
 TOKENS = torch.tensor([[3, 4, 7, 23, 24]])
 CODES = torch.randint(0, 11, (1, 16), generator=torch.Generator().manual_seed(5))
@@ -27,11 +24,11 @@ def image() -> Frozen:
 def read(by: str, share: float) -> torch.Tensor:
     """What training reads in the place of `MANY`."""
     torch.manual_seed(1)
-    return noise(OptimConfig(replace_codes=share, replace_by=by), image())(MANY)
+    return read_as(NoiseConfig(codes=share, by=by), image())(MANY)
 
 
 def test_no_noise_is_the_codes_themselves_and_takes_no_chance():
-    layer = noise(OptimConfig(), image())
+    layer = read_as(NoiseConfig(), image())
     before = torch.get_rng_state()
     assert layer(MANY) is MANY
     assert torch.equal(torch.get_rng_state(), before)
@@ -42,7 +39,7 @@ def test_a_share_is_replaced_in_training_alone(by):
     found = read(by, 0.3)
     assert float((found != MANY).float().mean()) == pytest.approx(0.3, abs=0.03)
     assert torch.equal(found, read(by, 0.3)), "it follows from the seed of the step"
-    layer = noise(OptimConfig(replace_codes=0.3, replace_by=by), image()).eval()
+    layer = read_as(NoiseConfig(codes=0.3, by=by), image()).eval()
     assert torch.equal(layer(MANY), MANY)
 
 
@@ -95,5 +92,5 @@ def test_a_tokenizer_without_vectors_is_named():
     class Other:
         vocab = 4
 
-    with pytest.raises(ConfigError, match="replace-by any"):
-        noise(dataclasses.replace(OptimConfig(), replace_codes=0.1, replace_by="near"), Other())  # type: ignore[arg-type]
+    with pytest.raises(ConfigError, match=r"noise\.by any"):
+        read_as(NoiseConfig(codes=0.1, by="near"), Other())  # type: ignore[arg-type]

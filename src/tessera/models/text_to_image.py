@@ -73,6 +73,7 @@ class TextToImage(nn.Module):
                 self.register_buffer(f"{name}_position", torch.zeros(*rows, 1), persistent=False)
         self.embedding_slope = 0.1 if t.stable else 1.0
         self.limit = MaxNorm() if t.stable else nn.Identity()
+        self.read_as: nn.Module = nn.Identity()  # of codes, in training; an objective may put noise here
         self.norm = NORMS[t.norm](t.dim)
         self.text_head = Head(t.dim, vocab, bias=t.bias)
         self.image_head = Head(t.dim, c.image_vocab, bias=t.bias)
@@ -89,7 +90,7 @@ class TextToImage(nn.Module):
 
     def forward(self, tokens: Int[Tensor, "B T"], codes: Int[Tensor, "B N"]) -> Loss:
         """The training loss; targets of the text head are the tokens, those of the image head the codes."""
-        hidden = self.hidden(tokens, codes)
+        hidden = self.hidden(tokens, self.read_as(codes))
         text = self.text_head(hidden[:, : tokens.shape[1]], self._text_targets(tokens))
         image = self.image_head(hidden[:, tokens.shape[1] :], codes)
         weight = self.config.image_weight
@@ -110,7 +111,7 @@ class TextToImage(nn.Module):
     def embed(self, tokens: Int[Tensor, "B T"], codes: Int[Tensor, "B n"]) -> Float[Tensor, "B L D"]:
         begin = torch.full_like(tokens[:, :1], BOS)
         text = self.text_embedding(torch.cat((begin, tokens), 1))
-        image = self.image_embedding(codes)
+        image = self.image_embedding(codes.clamp(min=0)) * (codes >= 0).unsqueeze(-1)  # below 0: masked
         text, image = text + self.text_position.to(text.dtype), image + self._code_position(image)[: codes.shape[1]]
         return self._damp(torch.cat((text, image), 1))
 

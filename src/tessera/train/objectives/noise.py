@@ -9,13 +9,15 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from tessera.config import OptimConfig
+from tessera.config import NoiseConfig, TextToImageConfig
 from tessera.errors import ConfigError
-from tessera.models.text_to_image import MASKED
+from tessera.models.text_to_image import TextToImage
 from tessera.tokens.image import ImageTokenizer
 
 NEAREST = 6
 """Neighbours of a code, of which one is taken."""
+MASKED = -1
+"""In the place of a code that is not read."""
 
 
 class Replaced(nn.Module):
@@ -32,11 +34,18 @@ class Replaced(nn.Module):
         return torch.where(torch.rand(codes.shape, device=codes.device) < self.share, self.other(codes), codes)
 
 
-def noise(config: OptimConfig, image: ImageTokenizer) -> nn.Module:
-    """What the settings ask for; the codes themselves where they ask for nothing."""
-    if not config.replace_codes:
+def prior(config: TextToImageConfig, noise: NoiseConfig, image: ImageTokenizer) -> TextToImage:
+    """A fresh prior that reads in training what `noise` asks for."""
+    model = TextToImage(config)
+    model.read_as = read_as(noise, image)
+    return model
+
+
+def read_as(config: NoiseConfig, image: ImageTokenizer) -> nn.Module:
+    """Codes -> what is read in their place."""
+    if not config.codes:
         return nn.Identity()
-    return Replaced(config.replace_codes, OTHERS[config.replace_by](image))
+    return Replaced(config.codes, OTHERS[config.by](image))
 
 
 def _any(image: ImageTokenizer) -> Callable[[Tensor], Tensor]:
@@ -56,7 +65,7 @@ def _nothing(image: ImageTokenizer) -> Callable[[Tensor], Tensor]:
 
 
 OTHERS = {"any": _any, "near": _near, "nothing": _nothing}
-"""The names are those of `optim.replace_by`."""
+"""The names are those of `noise.by`."""
 
 
 def neighbours(vectors: Float[Tensor, "K D"], count: int) -> Int[Tensor, "K M"]:
@@ -69,6 +78,6 @@ def vectors(image: ImageTokenizer) -> Float[Tensor, "K D"]:
     """The vector of every code. Raises ConfigError where the tokenizer's codes have none that say how near they are."""
     quantizer = getattr(getattr(image, "model", None), "quantize", None)
     if quantizer is None or not hasattr(quantizer, "vectors"):
-        raise ConfigError("This image tokenizer does not tell which codes are near each other: --optim.replace-by any.")
+        raise ConfigError("This image tokenizer does not tell which codes are near each other: --noise.by any.")
     with torch.no_grad():
         return quantizer.vectors(torch.arange(image.vocab)[None])[0].float().cpu()

@@ -1,20 +1,69 @@
-"""Crops and flips told to the prior as coarse values before the caption; held-out and drawn captions say "whole"."""
+"""Ideas that are measured before the house takes them: crops and flips told to the prior, and vectors of codes as a
+second task or as a beginning."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from PIL import Image
-from torch import Tensor
+from torch import Tensor, nn
 
 from tessera.data.batches import Packed, Place, scrambled
 from tessera.data.codes import Codes
 from tessera.data.pictures import middle_square, random_square
 from tessera.data.sources import Pair
 from tessera.tokens.text import pad
+from tessera.train.objectives.noise import vectors
+from tessera.train.objectives.raster import TrainTextToImage
+
+# Vectors of codes.
+
+
+def with_vectors(objective: TrainTextToImage, vector: float = 0.0, alike: float = 0.0) -> TrainTextToImage:
+    """`vector` weighs a linear map from the last state to the next code's vector, and its squared error (after reAR);
+    codes with near vectors have a share `alike` of their first weights in common."""
+    if alike:
+        start_alike(objective.model, vectors(objective.image), alike)
+    return SecondTask(objective, vector).objective if vector else objective
+
+
+class SecondTask:
+    """The squared error of the next code's vector, added to an objective's loss."""
+
+    def __init__(self, objective: TrainTextToImage, weight: float):
+        self.objective, self.plain, model = objective, objective.losses, objective.model
+        found = vectors(objective.image)
+        self.table = (found - found.mean(0)) / found.std(0)
+        self.weight = weight * model.config.image_weight / (1 + model.config.image_weight)
+        model.second = self.linear = nn.Linear(model.config.transformer.dim, found.shape[1])
+        model.image_head.register_forward_pre_hook(self.keep)
+        objective.losses = self.losses  # type: ignore[method-assign]
+
+    def keep(self, head: nn.Module, inputs: tuple[Tensor, Tensor]) -> None:
+        self.hidden, self.codes = inputs
+
+    def losses(self, *arguments: Any) -> Any:
+        losses, parts = self.plain(*arguments)
+        error = F.mse_loss(self.linear(self.hidden).float(), self.table[self.codes])
+        return {"model": losses["model"] + self.weight * error}, {**parts, "vector": error}
+
+
+@torch.no_grad()
+def start_alike(model: Any, vectors: Tensor, share: float) -> None:
+    """Give codes with near vectors [K, D] near embeddings and near rows of the head: random Fourier features of the
+    vectors (Rahimi & Recht 2007), whose spread is that of the fresh weights."""
+    for table in (model.image_embedding.weight, model.image_head.weight):
+        waves = vectors @ torch.randn(vectors.shape[1], table.shape[1]) * 1.5
+        smooth = math.sqrt(2) * torch.cos(waves + 2 * math.pi * torch.rand(table.shape[1])) * table.std()
+        table.mul_(math.sqrt(1 - share)).add_(smooth, alpha=math.sqrt(share))
+
+
+# Crops and flips.
 
 WHOLE = (0, 2, 6, 9)
 """Not mirrored, as large as can be, in the middle across and down: where each of the four begins."""
