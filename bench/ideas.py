@@ -12,6 +12,7 @@ import torch
 import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor, nn
+from torch.nn.utils import parametrize
 
 from tessera.data.batches import Packed, Place, scrambled
 from tessera.data.codes import Codes
@@ -24,11 +25,19 @@ from tessera.train.objectives.raster import TrainTextToImage
 # Vectors of codes.
 
 
-def with_vectors(objective: TrainTextToImage, vector: float = 0.0, alike: float = 0.0) -> TrainTextToImage:
+def with_vectors(
+    objective: TrainTextToImage, vector: float = 0.0, alike: float = 0.0, shared: float = 0.0
+) -> TrainTextToImage:
     """`vector` weighs a linear map from the last state to the next code's vector, and its squared error (after reAR);
-    codes with near vectors have a share `alike` of their first weights in common."""
+    codes with near vectors have a share `alike` of their first weights in common, or a share `shared` that is learned
+    in common too."""
     if alike:
         start_alike(objective.model, vectors(objective.image), alike)
+    if shared:
+        for module in (objective.model.image_embedding, objective.model.image_head):
+            parametrize.register_parametrization(
+                module, "weight", Shared(module.weight, vectors(objective.image), shared)
+            )
     return SecondTask(objective, vector).objective if vector else objective
 
 
@@ -61,6 +70,23 @@ def start_alike(model: Any, vectors: Tensor, share: float) -> None:
         waves = vectors @ torch.randn(vectors.shape[1], table.shape[1]) * 1.5
         smooth = math.sqrt(2) * torch.cos(waves + 2 * math.pi * torch.rand(table.shape[1])) * table.std()
         table.mul_(math.sqrt(1 - share)).add_(smooth, alpha=math.sqrt(share))
+
+
+class Shared(nn.Module):
+    """A table of codes as the sum of its own rows and of a linear map of 64 waves of their vectors."""
+
+    waves: Tensor
+
+    def __init__(self, table: Tensor, vectors: Tensor, share: float, count: int = 64):
+        super().__init__()
+        angles = vectors @ torch.randn(vectors.shape[1], count) * 1.5 + 2 * math.pi * torch.rand(count)
+        self.register_buffer("waves", math.sqrt(2 / count) * angles.cos(), persistent=False)
+        self.map = nn.Parameter(torch.randn(count, table.shape[1]) * table.detach().std() * math.sqrt(share))
+        with torch.no_grad():
+            table.mul_(math.sqrt(1 - share))
+
+    def forward(self, table: Tensor) -> Tensor:
+        return table + self.waves @ self.map
 
 
 # Crops and flips.

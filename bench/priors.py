@@ -112,16 +112,21 @@ VARIANTS: dict[str, Changes] = {
     "vector 0.5": {"vector": 0.5},
     "alike 0.5": {"alike": 0.5},
     "alike 0.9": {"alike": 0.9},
+    "shared 0.5": {"shared": 0.5},
+    "shared 0.9": {"shared": 0.9},
+    "alike 0.5, near codes 0.1": {"alike": 0.5, **noise(codes=0.1, by="near")},
+    "alike 0.9, muon 8e-3": {"alike": 0.9, **optim(name="muon", lr=8e-3)},
     "captions joined 2": noise(join=2),
     "captions joined 3": noise(join=3),
     "words dropped 0.1": noise(drop_words=0.1),
 }
 """What each puts over the base. `views` is how many encodings of a picture there are; 1 / `warm` of the steps warm up;
-`told` says which part of a picture an encoding shows; `vector` weighs a second task, `alike` how much near codes begin
-alike."""
+`told` says which part of a picture an encoding shows; `vector` weighs a second task, `alike` and `shared` how
+much codes with near vectors have in common."""
 SMALL: Changes = {"model": {"text_len": 24, "transformer": {"dim": 96, "depth": 3, "heads": 3, "head_dim": 32}}}
 """A base whose steps cost a quarter, to look at more ideas for more epochs."""
-IDEAS = ("views", "warm", "told", "vector", "alike")
+VECTORS = ("vector", "alike", "shared")
+IDEAS = ("views", "warm", "told", *VECTORS)
 """Changes that are not settings of the house."""
 FREE = {
     "lr", "warmup", "lr_end", "weight_decay", "betas", "drop_condition", "image_weight", "views", "warm", "told",
@@ -176,7 +181,7 @@ class Ground:
         data = Data(self.learned, self.held, 0, codes)
         sizes = {"image_vocab": self.image.vocab, "grid": self.image.grid}
         config = resolve(dataclasses.replace(config, seed=seed), data, sizes, self.text)
-        return with_vectors(TrainTextToImage(config, data, self.text, self.image), **only(changes, "vector", "alike"))
+        return with_vectors(TrainTextToImage(config, data, self.text, self.image), **only(changes, *VECTORS))
 
     def telling(self, changes: Changes, seed: int, steps: int) -> TrainTextToImage:
         """The variant, told what crop it learns."""
