@@ -3,8 +3,6 @@ pictures."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
@@ -24,7 +22,7 @@ class Replaced(nn.Module):
     """In training, a share of codes is replaced by others, each place for itself; what learns reads its own kind of
     mistakes (noisy context, as in reAR, He et al. 2025)."""
 
-    def __init__(self, share: float, other: Callable[[Tensor], Tensor]):
+    def __init__(self, share: float, other: nn.Module):
         super().__init__()
         self.share, self.other = share, other
 
@@ -32,6 +30,44 @@ class Replaced(nn.Module):
         if not self.training:
             return codes
         return torch.where(torch.rand(codes.shape, device=codes.device) < self.share, self.other(codes), codes)
+
+
+class AnyOther(nn.Module):
+    """Any other code, all equally likely."""
+
+    def __init__(self, image: ImageTokenizer):
+        super().__init__()
+        self.vocab = image.vocab
+
+    def forward(self, codes: Int[Tensor, "B N"]) -> Int[Tensor, "B N"]:
+        return (codes + torch.randint_like(codes, 1, self.vocab)) % self.vocab
+
+
+class Near(nn.Module):
+    """One of the nearest codes, by their vectors."""
+
+    table: Tensor
+
+    def __init__(self, image: ImageTokenizer):
+        super().__init__()
+        self.register_buffer("table", neighbours(vectors(image), NEAREST), persistent=False)
+
+    def forward(self, codes: Int[Tensor, "B N"]) -> Int[Tensor, "B N"]:
+        return self.table[codes, torch.randint_like(codes, self.table.shape[1])]
+
+
+class Masked(nn.Module):
+    """No code at all."""
+
+    def __init__(self, image: ImageTokenizer):
+        super().__init__()
+
+    def forward(self, codes: Int[Tensor, "B N"]) -> Int[Tensor, "B N"]:
+        return torch.full_like(codes, MASKED)
+
+
+OTHERS = {"any": AnyOther, "near": Near, "nothing": Masked}
+"""The names are those of `noise.by`."""
 
 
 def prior(config: TextToImageConfig, noise: NoiseConfig, image: ImageTokenizer) -> TextToImage:
@@ -43,35 +79,17 @@ def prior(config: TextToImageConfig, noise: NoiseConfig, image: ImageTokenizer) 
 
 def read_as(config: NoiseConfig, image: ImageTokenizer) -> nn.Module:
     """Codes -> what is read in their place."""
-    if not config.codes:
-        return nn.Identity()
-    return Replaced(config.codes, OTHERS[config.by](image))
-
-
-def _any(image: ImageTokenizer) -> Callable[[Tensor], Tensor]:
-    """Any other code, all equally likely."""
-    return lambda codes: (codes + torch.randint_like(codes, 1, image.vocab)) % image.vocab
-
-
-def _near(image: ImageTokenizer) -> Callable[[Tensor], Tensor]:
-    """One of the nearest codes, by their vectors."""
-    table = neighbours(vectors(image), NEAREST)
-    return lambda codes: table.to(codes.device)[codes, torch.randint_like(codes, table.shape[1])]
-
-
-def _nothing(image: ImageTokenizer) -> Callable[[Tensor], Tensor]:
-    """No code at all: a masked place."""
-    return lambda codes: torch.full_like(codes, MASKED)
-
-
-OTHERS = {"any": _any, "near": _near, "nothing": _nothing}
-"""The names are those of `noise.by`."""
+    return Replaced(config.codes, OTHERS[config.by](image)) if config.codes else nn.Identity()
 
 
 def neighbours(vectors: Float[Tensor, "K D"], count: int) -> Int[Tensor, "K M"]:
     """The nearest other codes of each code, the nearest first."""
-    distances = torch.cdist(vectors, vectors).fill_diagonal_(torch.inf)
-    return distances.topk(min(count, len(vectors) - 1), largest=False).indices
+    found = []
+    for rows in torch.arange(len(vectors)).split(1024):  # 65,536 codes have 4 billion distances
+        distances = torch.cdist(vectors[rows], vectors)
+        distances[torch.arange(len(rows)), rows] = torch.inf
+        found.append(distances.topk(min(count, len(vectors) - 1), largest=False).indices)
+    return torch.cat(found)
 
 
 def vectors(image: ImageTokenizer) -> Float[Tensor, "K D"]:
