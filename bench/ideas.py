@@ -19,20 +19,15 @@ from tessera.data.codes import Codes
 from tessera.data.pictures import middle_square, random_square
 from tessera.data.sources import Pair
 from tessera.tokens.text import pad
-from tessera.train.objectives.noise import vectors
 from tessera.train.objectives.raster import TrainTextToImage
+from tessera.train.objectives.vectors import vectors
 
 # Vectors of codes.
 
 
-def with_vectors(
-    objective: TrainTextToImage, vector: float = 0.0, alike: float = 0.0, shared: float = 0.0
-) -> TrainTextToImage:
+def with_vectors(objective: TrainTextToImage, vector: float = 0.0, shared: float = 0.0) -> TrainTextToImage:
     """`vector` weighs a linear map from the last state to the next code's vector, and its squared error (after reAR);
-    codes with near vectors have a share `alike` of their first weights in common, or a share `shared` that is learned
-    in common too."""
-    if alike:
-        start_alike(objective.model, vectors(objective.image), alike)
+    codes with near vectors have a share `shared` of their weights in common, which is learned in common too."""
     if shared:
         for module in (objective.model.image_embedding, objective.model.image_head):
             parametrize.register_parametrization(
@@ -60,16 +55,6 @@ class SecondTask:
         losses, parts = self.plain(*arguments)
         error = F.mse_loss(self.linear(self.hidden).float(), self.table[self.codes])
         return {"model": losses["model"] + self.weight * error}, {**parts, "vector": error}
-
-
-@torch.no_grad()
-def start_alike(model: Any, vectors: Tensor, share: float) -> None:
-    """Give codes with near vectors [K, D] near embeddings and near rows of the head: random Fourier features of the
-    vectors (Rahimi & Recht 2007), whose spread is that of the fresh weights."""
-    for table in (model.image_embedding.weight, model.image_head.weight):
-        waves = vectors @ torch.randn(vectors.shape[1], table.shape[1]) * 1.5
-        smooth = math.sqrt(2) * torch.cos(waves + 2 * math.pi * torch.rand(table.shape[1])) * table.std()
-        table.mul_(math.sqrt(1 - share)).add_(smooth, alpha=math.sqrt(share))
 
 
 class Shared(nn.Module):

@@ -58,6 +58,10 @@ def optim(**changes: Any) -> Changes:
     return {"optim": changes}
 
 
+def alike(share: float) -> Changes:
+    return {"tokens": {"alike": share}}
+
+
 def noise(**changes: Any) -> Changes:
     return {"noise": changes}
 
@@ -110,22 +114,22 @@ VARIANTS: dict[str, Changes] = {
     "codes masked 0.2": noise(codes=0.2, by="nothing"),
     "vector 0.1": {"vector": 0.1},
     "vector 0.5": {"vector": 0.5},
-    "alike 0.5": {"alike": 0.5},
-    "alike 0.9": {"alike": 0.9},
+    "alike 0.5": alike(0.5),
+    "alike 0.9": alike(0.9),
     "shared 0.5": {"shared": 0.5},
     "shared 0.9": {"shared": 0.9},
-    "alike 0.5, near codes 0.1": {"alike": 0.5, **noise(codes=0.1, by="near")},
-    "alike 0.9, muon 8e-3": {"alike": 0.9, **optim(name="muon", lr=8e-3)},
+    "alike 0.5, near codes 0.1": {**alike(0.5), **noise(codes=0.1, by="near")},
+    "alike 0.9, muon 8e-3": {**alike(0.9), **optim(name="muon", lr=8e-3)},
     "captions joined 2": noise(join=2),
     "captions joined 3": noise(join=3),
     "words dropped 0.1": noise(drop_words=0.1),
 }
 """What each puts over the base. `views` is how many encodings of a picture there are; 1 / `warm` of the steps warm up;
-`told` says which part of a picture an encoding shows; `vector` weighs a second task, `alike` and `shared` how
-much codes with near vectors have in common."""
+`told` says which part of a picture an encoding shows; `vector` weighs a second task; `shared` is how much codes
+with near vectors have in common for good."""
 SMALL: Changes = {"model": {"text_len": 24, "transformer": {"dim": 96, "depth": 3, "heads": 3, "head_dim": 32}}}
 """A base whose steps cost a quarter, to look at more ideas for more epochs."""
-VECTORS = ("vector", "alike", "shared")
+VECTORS = ("vector", "shared")
 IDEAS = ("views", "warm", "told", *VECTORS)
 """Changes that are not settings of the house."""
 FREE = {

@@ -9,7 +9,8 @@ from tessera.config import NoiseConfig
 from tessera.errors import ConfigError
 from tessera.models.dvae import DiscreteVAE
 from tessera.tokens.image import Frozen
-from tessera.train.objectives.noise import MASKED, Replaced, neighbours, read_as, vectors
+from tessera.train.objectives.noise import MASKED, Replaced, read_as
+from tessera.train.objectives.vectors import neighbours, vectors
 
 TOKENS = torch.tensor([[3, 4, 7, 23, 24]])
 CODES = torch.randint(0, 11, (1, 16), generator=torch.Generator().manual_seed(5))

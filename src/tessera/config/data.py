@@ -47,6 +47,8 @@ class TokensConfig(Checked):
     tokenizer.json, a YouTokenToMe .model, a BERT vocab.txt, CLIP's merges."""
     vocab: Annotated[int, Ge(257), Le(1_048_576)] = 4096
     """Largest vocabulary of a trained bpe."""
+    alike: Share = 0.0
+    """How much of a prior's fresh weights codes with near vectors have in common: a share of their variance."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -4,13 +4,12 @@ pictures."""
 from __future__ import annotations
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Int
 from torch import Tensor, nn
 
-from tessera.config import NoiseConfig, TextToImageConfig
-from tessera.errors import ConfigError
-from tessera.models.text_to_image import TextToImage
+from tessera.config import NoiseConfig
 from tessera.tokens.image import ImageTokenizer
+from tessera.train.objectives.vectors import neighbours, vectors
 
 NEAREST = 6
 """Neighbours of a code, of which one is taken."""
@@ -70,32 +69,6 @@ OTHERS = {"any": AnyOther, "near": Near, "nothing": Masked}
 """The names are those of `noise.by`."""
 
 
-def prior(config: TextToImageConfig, noise: NoiseConfig, image: ImageTokenizer) -> TextToImage:
-    """A fresh prior that reads in training what `noise` asks for."""
-    model = TextToImage(config)
-    model.read_as = read_as(noise, image)
-    return model
-
-
 def read_as(config: NoiseConfig, image: ImageTokenizer) -> nn.Module:
     """Codes -> what is read in their place."""
     return Replaced(config.codes, OTHERS[config.by](image)) if config.codes else nn.Identity()
-
-
-def neighbours(vectors: Float[Tensor, "K D"], count: int) -> Int[Tensor, "K M"]:
-    """The nearest other codes of each code, the nearest first."""
-    found = []
-    for rows in torch.arange(len(vectors)).split(1024):  # 65,536 codes have 4 billion distances
-        distances = torch.cdist(vectors[rows], vectors)
-        distances[torch.arange(len(rows)), rows] = torch.inf
-        found.append(distances.topk(min(count, len(vectors) - 1), largest=False).indices)
-    return torch.cat(found)
-
-
-def vectors(image: ImageTokenizer) -> Float[Tensor, "K D"]:
-    """The vector of every code. Raises ConfigError where the tokenizer's codes have none that say how near they are."""
-    quantizer = getattr(getattr(image, "model", None), "quantize", None)
-    if quantizer is None or not hasattr(quantizer, "vectors"):
-        raise ConfigError("This image tokenizer does not tell which codes are near each other: --noise.by any.")
-    with torch.no_grad():
-        return quantizer.vectors(torch.arange(image.vocab)[None])[0].float().cpu()
