@@ -98,5 +98,5 @@ def test_a_tokenizer_without_vectors_is_named():
     class Other:
         vocab = 4
 
-    with pytest.raises(ConfigError, match=r"noise\.by any"):
+    with pytest.raises(ConfigError, match="which codes are near"):
         read_as(NoiseConfig(codes=0.1, by="near"), Other())  # type: ignore[arg-type]

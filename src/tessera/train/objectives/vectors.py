@@ -47,4 +47,5 @@ def begin_alike(model: TextToImage, vectors: Float[Tensor, "K D"], share: float)
     for table in tables.values():
         count = table.shape[1]
         angles = spread @ torch.randn(spread.shape[1], count) + 2 * math.pi * torch.rand(count)
-        table.mul_(math.sqrt(1 - share)).add_(angles.cos() * table.std(), alpha=math.sqrt(2 * share))
+        common = angles.cos() * table.std() * math.sqrt(2)
+        table.mul_(math.sqrt(1 - share)).add_(common, alpha=math.sqrt(share))
