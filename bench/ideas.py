@@ -1,28 +1,17 @@
-"""Ideas that are measured before the house takes them: crops and flips told to the prior, and vectors of codes as a
-second task or as a beginning."""
+"""Ideas that are measured before the house takes them: vectors of codes as a second task and in the tables of codes."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from typing import Any
 
-import numpy as np
 import torch
 import torch.nn.functional as F
-from PIL import Image
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
-from tessera.data.batches import Packed, Place, scrambled
-from tessera.data.codes import Codes
-from tessera.data.pictures import middle_square, random_square
-from tessera.data.sources import Pair
-from tessera.tokens.text import pad
 from tessera.train.objectives.raster import TrainTextToImage
 from tessera.train.objectives.vectors import vectors
-
-# Vectors of codes.
 
 
 def with_vectors(objective: TrainTextToImage, vector: float = 0.0, shared: float = 0.0) -> TrainTextToImage:
@@ -72,71 +61,3 @@ class Shared(nn.Module):
 
     def forward(self, table: Tensor) -> Tensor:
         return table + self.waves @ self.map
-
-
-# Crops and flips.
-
-WHOLE = (0, 2, 6, 9)
-"""Not mirrored, as large as can be, in the middle across and down: where each of the four begins."""
-VALUES = 12
-"""Mirrored or not; size in 4 steps; place across in 3 and down in 3."""
-
-
-class Telling:
-    """A text tokenizer with ids for the values above its own; a caption by itself is of a whole picture."""
-
-    def __init__(self, inner: Any):
-        self.inner, self.vocab = inner, inner.vocab + VALUES
-
-    def encode(self, text: str) -> list[int]:
-        return self.ids(WHOLE, self.inner.encode(text))
-
-    def ids(self, values: Sequence[int], caption: list[int]) -> list[int]:
-        return [*(self.inner.vocab + int(v) for v in values), *caption]
-
-
-def values(codes: Codes) -> np.ndarray:
-    """What each encoding of each pair shows, [pairs, V, 4]: the crops that `encode` took, drawn again."""
-    index, found = codes.index, []
-    crop, flip = float(str(index.data["crop"])), bool(index.data["flip"])
-    for i, pair in enumerate(codes.pairs):
-        width, height = Image.open(str(pair.image)).size
-        noise = np.random.default_rng([index.seed, 2, i])
-        squares = [middle_square(height, width)]
-        squares += [random_square(height, width, crop, noise) for _ in range(index.views - 1)]
-        found.append([_coarse(s, height, width, flip and v % 2 == 1) for v, s in enumerate(squares)])
-    return np.array(found)
-
-
-def _coarse(square: tuple[int, int, int], height: int, width: int, flipped: bool) -> tuple[int, int, int, int]:
-    top, left, side = square
-    whole = min(height, width)
-    small = min(3, int((1 - side / whole) * 30))  # sides are 0.866 ... 1 of the largest
-    across, down = (_third(at + side / 2 - size / 2, whole) for at, size in ((left, width), (top, height)))
-    return int(flipped), 2 + small, 6 + across, 9 + down
-
-
-def _third(off: float, whole: int) -> int:
-    """0 in the middle, 1 and 2 on either side."""
-    return 0 if abs(off) < 0.05 * whole else 1 if off < 0 else 2
-
-
-class Told(Packed):
-    """Packed codes whose captions begin with what the encoding shows."""
-
-    def __init__(self, source: Packed, pairs: Sequence[Pair], text: Telling, told: np.ndarray, length: int):
-        super().__init__(source.codes, source.captions, source.seed)
-        self.ids = [[text.inner.encode(c) for c in p.captions] for p in pairs]
-        self.text, self.told, self.length = text, told[source.codes.rows], length
-
-    def __getitems__(self, places: Sequence[Place]) -> list[tuple[Tensor, Tensor]]:
-        codes = [codes for _, codes in super().__getitems__(places)]
-        index, epoch = np.array(places, dtype=np.int64).T
-        views = scrambled(self.seed + 1, epoch, index) % np.uint64(self.told.shape[1])
-        captions = scrambled(self.seed, epoch, index)
-        ids = [
-            self.text.ids(self.told[i, int(v)], self.ids[i][int(c) % len(self.ids[i])])
-            for i, v, c in zip(index.tolist(), views, captions, strict=True)
-        ]
-        tokens = pad(ids, self.length, self.text.vocab, True, [""] * len(ids))
-        return list(zip(torch.unbind(tokens), codes, strict=True))

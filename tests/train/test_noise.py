@@ -9,7 +9,7 @@ from tessera.config import NoiseConfig
 from tessera.errors import ConfigError
 from tessera.models.dvae import DiscreteVAE
 from tessera.tokens.image import Frozen
-from tessera.train.objectives.noise import MASKED, Replaced, read_as
+from tessera.train.objectives.noise import Replaced, read_as
 from tessera.train.objectives.vectors import neighbours, vectors
 
 TOKENS = torch.tensor([[3, 4, 7, 23, 24]])
@@ -35,7 +35,7 @@ def test_no_noise_is_the_codes_themselves_and_takes_no_chance():
     assert torch.equal(torch.get_rng_state(), before)
 
 
-@pytest.mark.parametrize("by", ["any", "near", "nothing"])
+@pytest.mark.parametrize("by", ["any", "near"])
 def test_a_share_is_replaced_in_training_alone(by):
     found = read(by, 0.3)
     assert float((found != MANY).float().mean()) == pytest.approx(0.3, abs=0.03)
@@ -64,19 +64,6 @@ def test_neighbours_are_the_smallest_distances():
     for i, row in enumerate(neighbours(points, 3)):
         others = sorted((float((points[i] - points[j]).norm()), j) for j in range(9) if j != i)
         assert row.tolist() == [j for _, j in others[:3]]
-
-
-def test_nothing_hides_a_code_from_all_that_follows():
-    model = prior(MODERN)
-    hidden = CODES.clone()
-    hidden[:, 4] = MASKED
-    other = CODES.clone()
-    other[:, 4] = (CODES[:, 4] + 1) % 11
-    with torch.no_grad():
-        assert not torch.equal(model.image_logits(TOKENS, hidden), model.image_logits(TOKENS, CODES))
-        model.image_embedding.weight[:] = torch.randn(11, model.config.transformer.dim)
-        masked = model.embed(TOKENS, hidden)
-        assert_close(masked[:, 6 + 4], torch.zeros_like(masked[:, 0]))  # positions are rotary: nothing is left
 
 
 class Later(torch.nn.Module):

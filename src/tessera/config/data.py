@@ -57,8 +57,8 @@ class NoiseConfig(Checked):
 
     codes: Share = 0.0
     """Share of the codes that are replaced where they are read; the true ones are predicted all the same."""
-    by: Literal["any", "near", "nothing"] = "any"
-    """What stands in their place: any other code, one of the nearest, or nothing."""
+    by: Literal["any", "near"] = "near"
+    """What stands in their place: any other code, or one of the nearest."""
     join: Annotated[int, Ge(1), Le(16)] = 1
     """One to so many captions of a picture are read one after the other, each time others."""
     drop_words: ShareBelowOne = 0.0

@@ -111,7 +111,7 @@ class TextToImage(nn.Module):
     def embed(self, tokens: Int[Tensor, "B T"], codes: Int[Tensor, "B n"]) -> Float[Tensor, "B L D"]:
         begin = torch.full_like(tokens[:, :1], BOS)
         text = self.text_embedding(torch.cat((begin, tokens), 1))
-        image = self.image_embedding(codes.clamp(min=0)) * (codes >= 0).unsqueeze(-1)  # below 0: masked
+        image = self.image_embedding(codes)
         text, image = text + self.text_position.to(text.dtype), image + self._code_position(image)[: codes.shape[1]]
         return self._damp(torch.cat((text, image), 1))
 

@@ -13,8 +13,6 @@ from tessera.train.objectives.vectors import neighbours, vectors
 
 NEAREST = 6
 """Neighbours of a code, of which one is taken."""
-MASKED = -1
-"""In the place of a code that is not read."""
 
 
 class Replaced(nn.Module):
@@ -55,17 +53,7 @@ class Near(nn.Module):
         return self.table[codes, torch.randint_like(codes, self.table.shape[1])]
 
 
-class Masked(nn.Module):
-    """No code at all."""
-
-    def __init__(self, image: ImageTokenizer):
-        super().__init__()
-
-    def forward(self, codes: Int[Tensor, "B N"]) -> Int[Tensor, "B N"]:
-        return torch.full_like(codes, MASKED)
-
-
-OTHERS = {"any": AnyOther, "near": Near, "nothing": Masked}
+OTHERS = {"any": AnyOther, "near": Near}
 """The names are those of `noise.by`."""
 
 
