@@ -2,7 +2,7 @@
 
 from tessera.config.casting import seconds
 from tessera.config.clip import CLIPConfig
-from tessera.config.data import DataConfig, TokensConfig
+from tessera.config.data import DataConfig, NoiseConfig, TokensConfig
 from tessera.config.drawing import PLAIN, DrawingConfig, Request, SampleConfig
 from tessera.config.dvae import DVAEConfig
 from tessera.config.evaluation import CompareConfig, EvaluateConfig, PicturesConfig
@@ -39,6 +39,7 @@ __all__ = [
     "MachineConfig",
     "NetworkConfig",
     "NoPerceptual",
+    "NoiseConfig",
     "OptimConfig",
     "PatternName",
     "Perceptual",

@@ -1,14 +1,14 @@
-"""What a run learns from: its pictures with their captions, and what makes tokens and codes of them."""
+"""What a run learns from: its pictures with their captions, what makes tokens and codes of them, and noise in these."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Annotated
+from typing import Annotated, Literal
 
 from annotated_types import Ge, Le
 
 from tessera.config.merging import Checked
-from tessera.config.ranges import Processes, ShareAboveZero, ShareBelowOne
+from tessera.config.ranges import Processes, Share, ShareAboveZero, ShareBelowOne
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,3 +47,19 @@ class TokensConfig(Checked):
     tokenizer.json, a YouTokenToMe .model, a BERT vocab.txt, CLIP's merges."""
     vocab: Annotated[int, Ge(257), Le(1_048_576)] = 4096
     """Largest vocabulary of a trained bpe."""
+    alike: Share = 0.0
+    """How much of a prior's fresh weights codes with near vectors have in common: a share of their variance."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class NoiseConfig(Checked):
+    """What a prior reads in training in place of the captions and the codes as they are."""
+
+    codes: Share = 0.0
+    """Share of the codes that are replaced where they are read; the true ones are predicted all the same."""
+    by: Literal["any", "near"] = "near"
+    """What stands in their place: any other code, or one of the nearest."""
+    join: Annotated[int, Ge(1), Le(16)] = 1
+    """One to so many captions of a picture are read one after the other, each time others."""
+    drop_words: ShareBelowOne = 0.0
+    """Share of the words of a caption that are left out, each time others."""

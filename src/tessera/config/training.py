@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from tessera.config.casting import seconds
-from tessera.config.data import DataConfig, TokensConfig
+from tessera.config.data import DataConfig, NoiseConfig, TokensConfig
 from tessera.config.dvae import DVAEConfig
 from tessera.config.merging import Checked
 from tessera.config.network import NetworkConfig
@@ -122,6 +122,7 @@ class TrainConfig(Checked):
     data: DataConfig = field(default_factory=DataConfig)
     tokens: TokensConfig = field(default_factory=TokensConfig)
     optim: OptimConfig = field(default_factory=OptimConfig)
+    noise: NoiseConfig = field(default_factory=NoiseConfig)
     machine: MachineConfig = field(default_factory=MachineConfig)
     track: TrackConfig = field(default_factory=TrackConfig)
 

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from tessera.config import DataConfig
+from tessera.config import DataConfig, NoiseConfig
 from tessera.data.codes import Codes
 from tessera.data.pictures import middle_square, random_square, read, resized
 from tessera.data.sources import Pair
@@ -141,6 +141,42 @@ class Captions:
     def pick(self, index: int, noise: np.random.Generator) -> Tensor:
         ids = self.ids[index]
         return pad([ids[int(noise.integers(len(ids)))]], self.length, self.vocab, True, [""])[0]
+
+
+class MixedCaptions(Captions):
+    """Each time one to `noise.join` captions of a picture, in any order, one after the other, without a share of their
+    words; every choice is a function of `chance`. What is too long is cut."""
+
+    def __init__(
+        self, pairs: Sequence[Pair], tokenizer: TextTokenizer, length: int, truncate: bool, noise: NoiseConfig
+    ):
+        super().__init__(pairs, tokenizer, length, truncate)
+        self.pairs, self.tokenizer, self.noise = pairs, tokenizer, noise
+
+    def some(self, index: np.ndarray, chance: np.ndarray) -> Tensor:
+        mixed = [self._mixed(int(i), np.random.default_rng(int(c))) for i, c in zip(index, chance, strict=True)]
+        return pad(mixed, self.length, self.vocab, True, [""] * len(mixed))
+
+    def pick(self, index: int, noise: np.random.Generator) -> Tensor:
+        return pad([self._mixed(index, noise)], self.length, self.vocab, True, [""])[0]
+
+    def _mixed(self, index: int, noise: np.random.Generator) -> list[int]:
+        captions = self.pairs[index].captions
+        count = min(len(captions), int(noise.integers(1, self.noise.join + 1)))
+        words = [word for i in noise.permutation(len(captions))[:count] for word in captions[i].split()]
+        kept = [w for w, chance in zip(words, noise.random(len(words)), strict=True) if chance >= self.noise.drop_words]
+        return self.tokenizer.encode(" ".join(kept))
+
+
+def captions_of(
+    pairs: tuple[Sequence[Pair], Sequence[Pair]], tokenizer: TextTokenizer, length: int, truncate: bool,
+    noise: NoiseConfig,
+) -> list[Captions]:  # fmt: skip
+    """Of the pairs that are learned, mixed where the settings ask for it, and of those held out."""
+    learned, held = (Captions(part, tokenizer, length, truncate) for part in pairs)
+    if noise.join > 1 or noise.drop_words:
+        learned = MixedCaptions(pairs[0], tokenizer, length, truncate, noise)
+    return [learned, held]
 
 
 class NoCaptions(Captions):

@@ -73,6 +73,7 @@ class TextToImage(nn.Module):
                 self.register_buffer(f"{name}_position", torch.zeros(*rows, 1), persistent=False)
         self.embedding_slope = 0.1 if t.stable else 1.0
         self.limit = MaxNorm() if t.stable else nn.Identity()
+        self.read_as: nn.Module = nn.Identity()  # of codes, in training; an objective may put noise here
         self.norm = NORMS[t.norm](t.dim)
         self.text_head = Head(t.dim, vocab, bias=t.bias)
         self.image_head = Head(t.dim, c.image_vocab, bias=t.bias)
@@ -89,7 +90,7 @@ class TextToImage(nn.Module):
 
     def forward(self, tokens: Int[Tensor, "B T"], codes: Int[Tensor, "B N"]) -> Loss:
         """The training loss; targets of the text head are the tokens, those of the image head the codes."""
-        hidden = self.hidden(tokens, codes)
+        hidden = self.hidden(tokens, self.read_as(codes))
         text = self.text_head(hidden[:, : tokens.shape[1]], self._text_targets(tokens))
         image = self.image_head(hidden[:, tokens.shape[1] :], codes)
         weight = self.config.image_weight

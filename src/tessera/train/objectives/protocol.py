@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from tessera.config import OptimConfig, TrainConfig
-from tessera.data.batches import Batch, Captions, NoCaptions, Packed, Pictures, plain_batches, stream
+from tessera.data.batches import Batch, Captions, NoCaptions, Packed, Pictures, captions_of, plain_batches, stream
 from tessera.data.sources import Pair
 from tessera.data.split import Data
 from tessera.tokens.image import ImageTokenizer
@@ -97,7 +97,7 @@ class Objective(ABC):
 
     def captions(self, text: TextTokenizer, length: int) -> list[Captions]:
         """Of the pairs that are learned and those that are held out."""
-        return [Captions(pairs, text, length, self.config.data.truncate) for pairs in (self.pairs, self.held)]
+        return captions_of((self.pairs, self.held), text, length, self.config.data.truncate, self.config.noise)
 
     def pictures(self, captions: list[Captions] | list[NoCaptions], pixels: int, channels: int) -> list[Pictures]:
         """Both, read from their files."""

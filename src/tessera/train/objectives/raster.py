@@ -13,9 +13,9 @@ from tessera.config import TextToImageConfig, TrainConfig
 from tessera.data.batches import Batch, Packed
 from tessera.data.split import Data
 from tessera.models import saved
-from tessera.models.text_to_image import TextToImage
 from tessera.tokens.image import ImageTokenizer
 from tessera.tokens.text import TextTokenizer
+from tessera.train.objectives.fresh import prior
 from tessera.train.objectives.protocol import Models, Objective, Parts, Tokenizers, floats
 from tessera.train.objectives.sizes import resolve
 
@@ -30,7 +30,7 @@ class TrainTextToImage(Objective):
         super().__init__(config, data)
         assert isinstance(config.model, TextToImageConfig)
         self.text, self.image = text, image
-        self.model = TextToImage(config.model)
+        self.model = prior(config, image)
         captions = self.captions(text, config.model.text_len)
         if codes := data.codes:
             both = zip((data.pairs, data.held), captions, strict=True)

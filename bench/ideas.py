@@ -1,0 +1,63 @@
+"""Ideas that are measured before the house takes them: vectors of codes as a second task and in the tables of codes."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.nn.utils import parametrize
+
+from tessera.train.objectives.raster import TrainTextToImage
+from tessera.train.objectives.vectors import vectors
+
+
+def with_vectors(objective: TrainTextToImage, vector: float = 0.0, shared: float = 0.0) -> TrainTextToImage:
+    """`vector` weighs a linear map from the last state to the next code's vector, and its squared error (after reAR);
+    codes with near vectors have a share `shared` of their weights in common, which is learned in common too."""
+    if shared:
+        for module in (objective.model.image_embedding, objective.model.image_head):
+            parametrize.register_parametrization(
+                module, "weight", Shared(module.weight, vectors(objective.image), shared)
+            )
+    return SecondTask(objective, vector).objective if vector else objective
+
+
+class SecondTask:
+    """The squared error of the next code's vector, added to an objective's loss."""
+
+    def __init__(self, objective: TrainTextToImage, weight: float):
+        self.objective, self.plain, model = objective, objective.losses, objective.model
+        found = vectors(objective.image)
+        self.table = (found - found.mean(0)) / found.std(0)
+        self.weight = weight * model.config.image_weight / (1 + model.config.image_weight)
+        model.second = self.linear = nn.Linear(model.config.transformer.dim, found.shape[1])
+        model.image_head.register_forward_pre_hook(self.keep)
+        objective.losses = self.losses  # type: ignore[method-assign]
+
+    def keep(self, head: nn.Module, inputs: tuple[Tensor, Tensor]) -> None:
+        self.hidden, self.codes = inputs
+
+    def losses(self, *arguments: Any) -> Any:
+        losses, parts = self.plain(*arguments)
+        error = F.mse_loss(self.linear(self.hidden).float(), self.table[self.codes])
+        return {"model": losses["model"] + self.weight * error}, {**parts, "vector": error}
+
+
+class Shared(nn.Module):
+    """A table of codes as the sum of its own rows and of a linear map of 64 waves of their vectors."""
+
+    waves: Tensor
+
+    def __init__(self, table: Tensor, vectors: Tensor, share: float, count: int = 64):
+        super().__init__()
+        angles = vectors @ torch.randn(vectors.shape[1], count) * 1.5 + 2 * math.pi * torch.rand(count)
+        self.register_buffer("waves", math.sqrt(2 / count) * angles.cos(), persistent=False)
+        self.map = nn.Parameter(torch.randn(count, table.shape[1]) * table.detach().std() * math.sqrt(share))
+        with torch.no_grad():
+            table.mul_(math.sqrt(1 - share))
+
+    def forward(self, table: Tensor) -> Tensor:
+        return table + self.waves @ self.map
