@@ -132,7 +132,7 @@ def resolved(capsys, *args: str) -> dict:
 
 
 def test_the_command_line_resolves_quantizers(capsys, tmp_path):
-    assert resolved(capsys) == {"kind": "fsq", "levels": [8, 8, 8]}
+    assert resolved(capsys) == {"kind": "fsq", "levels": [8, 8, 8], "bound": "tanh"}
     assert resolved(capsys, "--model.quantizer.levels", "8", "5", "5", "5")["levels"] == [8, 5, 5, 5]
     found = resolved(capsys, "--model.quantizer", "gumbel", "--model.quantizer.codes", "99")
     assert (found["kind"], found["codes"], found["code_dim"]) == ("gumbel", 99, 256)
