@@ -158,10 +158,6 @@ class Pipeline:
         """[B, T]. Raises ConfigError where a prompt is empty, DataError where it is too long, unless `truncate`."""
         return self.prompts.tokens(prompts, truncate).to(self.model.image_embedding.weight.device)
 
-    def beyond(self, prompt: str) -> str:
-        """The end of a prompt that the model does not read, because it is too long."""
-        return self.prompts.beyond(prompt)
-
     def pictures(self, drawn: Tensor, prompts: Sequence[str], seeds: Sequence[int]) -> list[Picture]:
         """What the image tokenizer makes of codes [B, N]."""
         decoded = self.image.decode(drawn)
