@@ -349,7 +349,7 @@ def test_a_run_draws_as_a_race_found_it_unless_told_otherwise(tiny_run, tmp_path
         monkeypatch.setattr(search, name, 4)
     pipeline, subject = Pipeline.load(run, "cpu"), Subject.load(run, device="cpu")
     assert search.search(pipeline, subject, Colours(), 0.0, 0, silent) == [], "no time"
-    found = search.search(pipeline, subject, Colours(), 1e6, 0, silent)
+    found = search.search(pipeline, subject, Colours(), 1e6, 2**63 - 20, silent)
     assert sorted(t.count for t in found) == [*[4] * 8, 8, 8, 16, 16]
     way = SampleConfig(guidance=3.0, temperature=0.0)
     defaults.keep(run, way, [t.row() for t in found])

@@ -148,7 +148,7 @@ def search(
     began = time.monotonic()
     held = subject.held or subject.learned
     course = Course(subject, features, progress)
-    wanted = asked(held, ROUNDS[-1][1] * MOST, FIRST_SEED + seed)
+    wanted = asked(held, ROUNDS[-1][1] * MOST, FIRST_SEED + seed % 2**62)  # no seed goes beyond 2^63 - 1
 
     def draw(sampling: SampleConfig, first: int, count: int) -> tuple[Tensor, list[str]]:
         part = wanted[first : first + count]

@@ -138,7 +138,7 @@ def measured(config: LearnConfig, run: Run, progress: Progress, say: Callable[[s
     count = int(min(SHORT, max(8, seconds(config.budget) / 10)))
     short = EvaluateConfig(
         data=PicturesConfig(path=config.pictures), captions=config.captions, count=count, seeds=1, seed=config.seed,
-        features=ways.looking("lite2", config.device), photographs=2 * count, ranked=count // 8,
+        features="lite2" if ways.looking("lite2", config.device) else "none", photographs=2 * count, ranked=count // 8,
         out=str(run.folder / "evaluation-short"), device=config.device, **asdict(usual(run.folder)),
     )  # fmt: skip
     try:

