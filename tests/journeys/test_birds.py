@@ -1,6 +1,7 @@
 """The built-in birds: the reader names what was drawn, and no question was ever an exercise."""
 
 import numpy as np
+import pytest
 import torch
 from PIL import Image
 
@@ -28,6 +29,19 @@ def test_the_reader_survives_blur_and_noise():
         found = bird_reader.measure(Image.fromarray(rough.clip(0, 255).astype(np.uint8)))
         right += sum(found[part] == getattr(bird, part) for part in birds.PALETTES)
     assert right >= 0.9 * 40 * 5
+
+
+@pytest.mark.parametrize("pixels", [16, 32])
+def test_the_reader_reads_parts_that_fill_no_pixel(pixels):
+    """A small bird's beak covers no whole pixel of a small picture; its colour is read where it covers most."""
+    masks, sizes = bird_reader._poses(pixels)
+    assert (masks.sum(-1) > 0).all() and (sizes == masks.sum(-1)).all()
+    for pose in range(0, len(masks), 7):  # pictures in which each pose would be the best
+        flat = np.zeros((pixels * pixels, 3))
+        for i, colour in enumerate([(200, 30, 30), (30, 200, 30), (30, 30, 200), (200, 200, 30), (90, 90, 90)]):
+            flat[masks[pose, i] > 0] = colour
+        picture = Image.fromarray(flat.reshape(pixels, pixels, 3).astype(np.uint8))
+        assert set(bird_reader.measure(picture)) == set(birds.PALETTES)
 
 
 def test_the_reader_does_not_find_what_is_not_there():

@@ -34,7 +34,8 @@ def _poses(pixels: int) -> tuple[np.ndarray, np.ndarray]:
             pen.polygon(placed(shape, bird, pixels * 4), fill=PART_NAMES.index(PART_OF.get(name, name)))
         pen.polygon(placed(ellipse(0.185, -0.215, 0.055, 0.055), bird, pixels * 4), fill=255)
         fine = np.asarray(index).reshape(pixels, 4, pixels, 4)
-        masks.append([(fine == part).all((1, 3)).ravel() for part in range(len(PART_NAMES) + 1)])
+        shares = [(fine == part).mean((1, 3)).ravel() for part in range(len(PART_NAMES) + 1)]
+        masks.append([share == share.max() for share in shares])  # the pixels it fills, or most nearly fills
     stacked = np.array(masks, dtype=np.float32)
     return stacked, stacked.sum(-1).clip(1)
 
