@@ -80,6 +80,15 @@ VARIANTS: dict[str, Variant] = {
     "deep 2": looks(deep=2.0),
     "pixels 4": model(pixel_weight=4.0),
     "deep 1, pixels 4": model(perceptual=Lite0(deep=1.0), pixel_weight=4.0),
+    "deep 1, pixels 10": model(perceptual=Lite0(deep=1.0), pixel_weight=10.0),
+    "deep 1, pixels 20": model(perceptual=Lite0(deep=1.0), pixel_weight=20.0),
+    "deep 1, pixels 10, sigmoid": model(
+        perceptual=Lite0(deep=1.0), pixel_weight=10.0, quantizer=FSQ(bound="sigmoid")
+    ),
+    "deep 1, pixels 10, lr 4e-3": (
+        dataclasses.replace(BASE, perceptual=Lite0(deep=1.0), pixel_weight=10.0),
+        dataclasses.replace(OPTIM, lr=4e-3),
+    ),
     "no shift": looks(shift=0),
     "half weight": looks(weight=0.5),
     "all taps": looks(taps=(0, 2, 4, 10, 15)),

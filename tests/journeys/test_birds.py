@@ -35,7 +35,8 @@ def test_the_reader_survives_blur_and_noise():
 def test_the_reader_reads_parts_that_fill_no_pixel(pixels):
     """A small bird's beak covers no whole pixel of a small picture; its colour is read where it covers most."""
     masks, sizes = bird_reader._poses(pixels)
-    assert (masks.sum(-1) > 0).all() and (sizes == masks.sum(-1)).all()
+    assert (masks.sum(-1) > 0).all()
+    assert (sizes == masks.sum(-1)).all()
     for pose in range(0, len(masks), 7):  # pictures in which each pose would be the best
         flat = np.zeros((pixels * pixels, 3))
         for i, colour in enumerate([(200, 30, 30), (30, 200, 30), (30, 30, 200), (200, 200, 30), (90, 90, 90)]):

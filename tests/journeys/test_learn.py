@@ -1,7 +1,6 @@
 """The main journey on a toy: a folder in, a model, pictures and a report out; killed on the way, it goes on."""
 
 import dataclasses
-import itertools
 import json
 import re
 import shutil
@@ -19,16 +18,18 @@ from tessera.config import (
     DVAEConfig,
     LearnConfig,
     MachineConfig,
+    NoPerceptual,
     OptimConfig,
     TextToImageConfig,
     TokensConfig,
     TrainConfig,
     TransformerConfig,
 )
-from tessera.config.presets import RECIPES, preset, recipes
+from tessera.config.presets import RECIPES, REPEATS, preset, recipes
 from tessera.data.check import Checked, Health
 from tessera.data.codes import Codes
 from tessera.data.sources import Pair
+from tessera.errors import ConfigError
 from tessera.generate import defaults
 from tessera.journeys import birds, choice
 from tessera.journeys import learn as learning
@@ -175,37 +176,77 @@ def health(count: int, side: int, caption: str = "a bird") -> Health:
     return Health("folder", (one,) * count, ())
 
 
-def as_a_ladder(config: LearnConfig, found: Health, gpu: bool, hours: float) -> dict[str, object]:
-    """What release 0.1 chose, by branches."""
-    said = found.settings()
-    pixels = config.pixels or (said["pixels"] if gpu else min(said["pixels"], 64 if hours < 6 else 128))
-    dim, depth, hidden, batch = (512, 12, 160, 64) if gpu else (192, 4, 64, 32) if hours < 2 else (256, 6, 64, 32)
-    few = len(found.good) < 3000
-    return {
-        "pixels": pixels,
-        "layers": max(1, (pixels // (config.grid or 16)).bit_length() - 1),
-        "hidden": hidden,
-        "levels": (6, 6, 6) if not gpu and config.grid != 8 else (8, 5, 5, 5),
-        "dim": dim,
-        "depth": depth,
-        "batch": batch,
-        "views": (16 if few else 4) if config.crop < 1 else 2 if said["flip"] else 1,
-        "dropout": 0.1 if few else 0.0,
-    }
-
-
-@pytest.mark.parametrize("gpu", [False, True])
-def test_the_recipes_choose_what_the_first_release_chose(gpu, monkeypatch):
+def chosen_for(found: Health, monkeypatch, pace: float = 50.0, gpu: bool = False, **more) -> choice.Choice:
+    """What `learn` chooses on a machine that learns from `pace` pictures a second."""
     monkeypatch.setattr(choice, "_text_length", lambda captions: 16)
     monkeypatch.setattr(choice, "choose_device", lambda name: torch.device("cuda" if gpu else "cpu"))
-    times = {"1m": 1 / 60, "119m": 119 / 60, "2h": 2, "359m": 359 / 60, "6h": 6, "3d": 72}
-    data = [health(*case) for case in ((40, 300), (2999, 100), (3000, 64), (9000, 40), (50, 512, "left of a bird"))]
-    settings = ({}, {"grid": 8}, {"grid": 32, "pixels": 128}, {"crop": 1.0}, {"crop": 1.0, "grid": 8, "pixels": 32})
-    for (budget, hours), found, more in itertools.product(times.items(), data, settings):
-        config = LearnConfig(pictures="x", budget=budget, **more)
-        chosen = dataclasses.asdict(choice.choose(config, found, MachineConfig()))
-        wanted = as_a_ladder(config, found, gpu, hours)
-        assert {name: chosen[name] for name in wanted} == wanted, (budget, len(found.good), more)
+    config = LearnConfig(**{"pictures": "x", "perceptual": "none", **more})
+    return choice.choose(config, found, MachineConfig(), lambda model, machine, batch: pace)
+
+
+def test_sizes_follow_the_machine_and_the_budget(monkeypatch):
+    sizes = lambda c: (c.tokenizer, c.pixels, c.grid, c.dim, c.depth)
+    found = health(40, 300)
+    assert sizes(chosen_for(found, monkeypatch, budget="119m")) == ("pyramid-xs-64", 64, 8, 192, 4)
+    assert sizes(chosen_for(found, monkeypatch, budget="2h")) == ("pyramid-xs-64", 64, 8, 256, 6)
+    assert sizes(chosen_for(found, monkeypatch, budget="6h")) == ("pyramid-s-128", 128, 8, 256, 6)
+    assert sizes(chosen_for(found, monkeypatch, budget="1m", gpu=True)) == ("pyramid-m-256", 256, 16, 512, 12)
+    assert sizes(chosen_for(health(40, 100), monkeypatch, budget="6h")) == ("pyramid-s-128", 64, 8, 256, 6)
+    assert sizes(chosen_for(found, monkeypatch, grid=16, pixels=32)) == ("pyramid-xs-64", 32, 16, 192, 4)
+
+
+def test_regularisation_follows_how_often_each_picture_is_seen(monkeypatch):
+    """10 pictures a second for 60 % of 1,000 seconds are 6,000 pictures; 90 % of them are learned, 95 % from 1,000 on."""
+    own = lambda c: (c.dropout, c.weight_decay, c.noise)
+    often = chosen_for(health(100, 64), monkeypatch, pace=10, budget="1000s")
+    assert often.epochs == 66.7
+    assert own(often) == (0.2, 1.0, 0.2)
+    rarely = chosen_for(health(1000, 64), monkeypatch, pace=10, budget="1000s")
+    assert rarely.epochs == 6.3
+    assert own(rarely) == (0.1, 0.05, 0.0)
+    assert (often.views, chosen_for(health(3000, 64), monkeypatch).views) == (16, 4)
+    assert chosen_for(health(50, 512, "left of a bird"), monkeypatch, crop=1.0).views == 1
+    assert chosen_for(health(50, 512), monkeypatch, crop=1.0).views == 2
+
+
+def test_what_looks_is_what_is_installed_unless_asked_for(monkeypatch):
+    for there, asked, taken in ((True, "auto", "lite0"), (False, "auto", "none"), (True, "none", "none"),
+                                (False, "lite0", "lite0")):  # fmt: skip
+        monkeypatch.setattr(choice, "installed", lambda name, there=there: there)
+        chosen = chosen_for(health(40, 64), monkeypatch, perceptual=asked)
+        model = choice.tokenizer_model(chosen)
+        assert chosen.perceptual == taken
+        assert model.perceptual == (preset("pyramid-xs-64").model.perceptual if taken == "lite0" else NoPerceptual())
+
+
+@pytest.mark.parametrize("preset_name", ["pyramid-xs-64", "pyramid-s-128", "pyramid-m-256"])
+@pytest.mark.parametrize(
+    ("pixels", "grid"), [(16, 8), (32, 8), (32, 16), (64, 8), (64, 16), (64, 32), (128, 8), (256, 8)]
+)
+def test_a_pyramid_is_cut_to_any_grid(preset_name, pixels, grid, monkeypatch):
+    found = dataclasses.replace(
+        chosen_for(health(40, 512), monkeypatch, pixels=pixels, grid=grid), tokenizer=preset_name
+    )
+    model = choice.tokenizer_model(found)
+    model.check()
+    assert (model.pixels, model.grid) == (pixels, grid)
+    assert model.widths == preset(preset_name).model.widths[-len(model.widths) :]
+
+
+def test_a_choice_that_was_written_down_is_kept(tmp_path, monkeypatch):
+    """And one that an earlier release wrote means what it meant."""
+    first = chosen_for(health(40, 64), monkeypatch)
+    config, path = LearnConfig(pictures="x"), tmp_path / "learn.json"
+    assert choice.remembered(path, config, lambda: first) == first
+    assert choice.remembered(path, config, lambda: pytest.fail("it was chosen before")) == first
+    with pytest.raises(ConfigError, match="--perceptual none, not lite0"):
+        choice.remembered(path, dataclasses.replace(config, perceptual="lite0"), lambda: first)
+    old = {
+        "pixels": 64, "layers": 2, "channels": 3, "hidden": 64, "levels": [6, 6, 6], "dim": 192, "depth": 4, "batch": 32,
+        "text_len": 24, "vocab": 4096, "views": 4, "flip": True, "crop": 0.75, "holdout": 0.05, "dropout": 0.1,
+    }  # fmt: skip
+    path.write_text(json.dumps(old))
+    assert isinstance(choice.tokenizer_model(choice.remembered(path, config, lambda: first)), DVAEConfig)
 
 
 def test_the_two_runs_of_a_choice_are_those_of_the_first_release(tmp_path):
@@ -237,17 +278,16 @@ def test_the_two_runs_of_a_choice_are_those_of_the_first_release(tmp_path):
 
 def test_every_recipe_names_presets_that_agree():
     for r in RECIPES:
-        assert isinstance(preset(r.tokenizer).model, DVAEConfig)
         assert isinstance(preset(r.prior).model, TextToImageConfig)
-        assert preset(r.tokenizer).optim.batch == preset(r.prior).optim.batch
-    assert len(recipes()) == len(RECIPES) + 1
+        assert preset(r.tokenizer).model.pixels == r.pixels
+    assert len(recipes()) == len(RECIPES) + 1 + 1 + len(REPEATS) + 1
 
 
 def test_show_learn_prints_the_recipes_and_the_choice_with_its_reason(bird_folder, capsys, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     main(["show", "learn"])
     table = capsys.readouterr().out
-    assert [line.split()[3] for line in table.splitlines()[1:]] == [r.tokenizer for r in RECIPES]
+    assert [line.split()[2] for line in table.splitlines()[1 : 1 + len(RECIPES)]] == [r.tokenizer for r in RECIPES]
     main(["show", "learn", str(bird_folder), "--budget", "3h", "--device", "cpu"])
     out = capsys.readouterr().out
     assert out.startswith(table)

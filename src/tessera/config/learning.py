@@ -30,7 +30,11 @@ class LearnConfig(Checked):
     pixels: Annotated[int, Ge(0), Le(4_096)] = 0
     """Side of the pictures in pixels; 0 chooses: up to 64 on a CPU (128 with 6 hours or more), up to 256 on a GPU."""
     grid: Literal[0, 8, 16, 32] = 0
-    """Side of the grid of codes; 0 chooses 16. A smaller grid trains faster and keeps less detail."""
+    """Side of the grid of codes; 0 chooses 8 on a CPU and 16 on a GPU. A smaller grid trains faster and keeps less
+    detail."""
+    perceptual: Literal["auto", "lite0", "none"] = "auto"
+    """What the image tokenizer's training compares besides pixels: lite0 is what a network sees that others trained on
+    ImageNet, none is nothing that you do not own; auto is lite0 where its packages are installed."""
     crop: ShareAboveZero = 0.75
     """Smallest share of the area that a random crop keeps; 1 takes the pictures whole."""
     device: str = "auto"

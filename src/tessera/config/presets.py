@@ -4,7 +4,7 @@ release."""
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 from tessera.config.clip import CLIPConfig
@@ -128,49 +128,68 @@ def preset(name: str) -> TrainConfig:
 
 
 class Recipe(NamedTuple):
-    """What `learn` takes on a machine, in a time, for a number of pictures: two presets, and what it puts over them."""
+    """What `learn` takes on a machine and in a time: two presets, and what it puts over them."""
 
     machine: str
     """cuda, or cpu for every other device."""
     hours: float
     """The budget is below this."""
-    pictures: float
-    """There are fewer than this."""
     tokenizer: str
-    """The preset that gives the image tokenizer its width."""
+    """The preset that gives the image tokenizer its widths."""
     prior: str
-    """The preset that gives the prior its width and depth, and both of them their batch."""
+    """The preset that gives the prior its width, depth and batch."""
     pixels: int
     """Largest side of the pictures, where the user names none."""
-    levels: tuple[int, ...]
-    """Levels of the tokenizer's FSQ; a grid of 8 x 8 takes (8, 5, 5, 5), since few codes must say more each."""
+    grid: int
+    """Side of the grid of codes, where the user names none."""
+
+
+class Repeats(NamedTuple):
+    """How a prior is kept from learning its pictures by heart, by how often it will see each of them."""
+
+    epochs: float
+    """The prior will see each picture fewer times than this."""
     dropout: float
-    """Of the prior."""
-    views: int
-    """How often each picture is encoded, each time with another crop."""
+    weight_decay: float
+    noise: float
+    """Share of the codes that near ones replace where they are read."""
 
 
 ANY = math.inf
 RECIPES = (
-    Recipe("cpu",    2, 3_000, "dvae-s-64",  "t2i-xs-64",  64, (6, 6, 6),    0.1, 16),
-    Recipe("cpu",    2,   ANY, "dvae-s-64",  "t2i-xs-64",  64, (6, 6, 6),    0.0,  4),
-    Recipe("cpu",    6, 3_000, "dvae-s-64",  "t2i-s-64",   64, (6, 6, 6),    0.1, 16),
-    Recipe("cpu",    6,   ANY, "dvae-s-64",  "t2i-s-64",   64, (6, 6, 6),    0.0,  4),
-    Recipe("cpu",  ANY, 3_000, "dvae-s-64",  "t2i-s-64",  128, (6, 6, 6),    0.1, 16),
-    Recipe("cpu",  ANY,   ANY, "dvae-s-64",  "t2i-s-64",  128, (6, 6, 6),    0.0,  4),
-    Recipe("cuda", ANY, 3_000, "dvae-m-128", "t2i-m-128", 256, (8, 5, 5, 5), 0.1, 16),
-    Recipe("cuda", ANY,   ANY, "dvae-m-128", "t2i-m-128", 256, (8, 5, 5, 5), 0.0,  4),
+    Recipe("cpu",    2, "pyramid-xs-64", "t2i-xs-64",  64,  8),
+    Recipe("cpu",    6, "pyramid-xs-64", "t2i-s-64",   64,  8),
+    Recipe("cpu",  ANY, "pyramid-s-128", "t2i-s-64",  128,  8),
+    Recipe("cuda", ANY, "pyramid-m-256", "t2i-m-128", 256, 16),
 )  # fmt: skip
-"""The first that fits is taken. Small data gets dropout and more views of each picture."""
+"""The first that fits is taken."""
+
+REPEATS = (
+    Repeats( 40, 0.1, 0.05, 0.0),
+    Repeats(ANY, 0.2, 1.0,  0.2),
+)  # fmt: skip
+"""The first that fits is taken (docs/ablation.md)."""
+
+VIEWS = ((3_000, 16), (ANY, 4))
+"""How often each picture is encoded, each time with another crop, where there are fewer pictures than this."""
 
 RATES = ((192, 8e-3), (256, 3e-3), (ANY, 1.5e-3))
 """Peak learning rate of the prior by its width: that of the first row that is at least as wide."""
 
 
-def recipe(machine: str, hours: float, pictures: int) -> Recipe:
-    """The recipe for a machine (cuda or cpu), a budget in hours and a number of pictures."""
-    fits = (r for r in RECIPES if r.machine == machine and hours < r.hours and pictures < r.pictures)
-    return next(fits)
+def recipe(machine: str, hours: float) -> Recipe:
+    """The recipe for a machine (cuda or cpu) and a budget in hours."""
+    return next(r for r in RECIPES if r.machine == machine and hours < r.hours)
+
+
+def repeats(epochs: float) -> Repeats:
+    """What is done against learning by heart, for a prior that will see each picture so many times."""
+    return next(r for r in REPEATS if epochs < r.epochs)
+
+
+def views(pictures: int) -> int:
+    """How often each of so many pictures is encoded."""
+    return next(count for bound, count in VIEWS if pictures < bound)
 
 
 def rate(dim: int) -> float:
@@ -179,12 +198,23 @@ def rate(dim: int) -> float:
 
 
 def recipes() -> list[str]:
-    """The table of recipes, in lines."""
+    """The tables of recipes, in lines."""
     bound: Callable[[float], str] = lambda x: "any" if x == ANY else f"{x:,}"
-    rows = [
-        ("machine", "hours <", "pictures <", "tokenizer", "prior", "pixels <=", "levels", "dropout", "views"),
-        *((r.machine, bound(r.hours), bound(r.pictures), *map(str, r[3:6]), "x".join(map(str, r.levels)),
-           str(r.dropout), str(r.views)) for r in RECIPES),
-    ]  # fmt: skip
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    return ["  ".join(word.ljust(width) for word, width in zip(row, widths, strict=True)).rstrip() for row in rows]
+    return [
+        *_aligned(
+            ("machine", "hours <", "tokenizer", "prior", "pixels <=", "grid"),
+            [(r.machine, bound(r.hours), *map(str, r[2:])) for r in RECIPES],
+        ),
+        "",
+        *_aligned(
+            ("epochs <", "dropout", "weight decay", "codes replaced"),
+            [(bound(r.epochs), *map(str, r[1:])) for r in REPEATS],
+        ),
+    ]
+
+
+def _aligned(head: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> list[str]:
+    widths = [max(map(len, column)) for column in zip(head, *rows, strict=True)]
+    return [
+        "  ".join(word.ljust(width) for word, width in zip(row, widths, strict=True)).rstrip() for row in (head, *rows)
+    ]

