@@ -8,7 +8,7 @@ It knows the order of the work and no details of any stage.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict
 from pathlib import Path
 
@@ -32,8 +32,18 @@ from tessera.generate.defaults import usual
 from tessera.generate.pipeline import Picture, Pipeline
 from tessera.generate.sheet import contact_sheet
 from tessera.journeys import ways
-from tessera.journeys.choice import Choice, choose, prior_budget, remembered, stages
+from tessera.journeys.choice import (
+    PRIOR_SHARE,
+    SEARCH_SHARE,
+    TOKENIZER_SHARE,
+    Choice,
+    choose,
+    prior_budget,
+    remembered,
+    stages,
+)
 from tessera.journeys.preview import preview
+from tessera.journeys.strip import strip
 from tessera.journeys.training import codes_of, judged
 from tessera.machine import paths
 from tessera.machine.device import choose_device
@@ -42,6 +52,7 @@ from tessera.tokens import image as image_tokens
 from tessera.tokens.image import ImageTokenizer
 from tessera.train import job
 from tessera.train.objectives.protocol import Objective
+from tessera.train.track import clock
 
 Progress = Callable[[str], Callable[[Iterable, int], Iterable]]
 """A title -> something that shows how far an iteration has come."""
@@ -60,6 +71,17 @@ def learn(config: LearnConfig, progress: Progress, say: Callable[[str], None]) -
         return _learn(config, run, tokenizer, progress, say)
 
 
+def planned(config: LearnConfig, chosen: Choice, health: Health) -> Iterator[str]:
+    """What will be done, and for how long, in lines."""
+    budget = seconds(config.budget)
+    time = lambda share: clock(share * budget)
+    seen = f": {chosen.epochs:,.0f} times each of {len(health.good):,} pictures" if chosen.epochs else ""
+    looks = "and what Lite0 sees" if chosen.perceptual == "lite0" else "alone"
+    yield f"Plan: image tokenizer {time(TOKENIZER_SHARE)} (pixels {looks}), prior {time(PRIOR_SHARE)}{seen},"
+    yield f"      how to draw {time(SEARCH_SHARE)}, the rest for encoding, measuring and the report. Stopped at any time,"
+    yield "      the same command goes on; with a --budget a tenth above what was spent it comes to a good end soon."
+
+
 def _learn(config: LearnConfig, run: Run, tokenizer_run: Run, progress: Progress, say: Callable[[str], None]) -> Run:
     out = run.folder
     machine = MachineConfig(device=config.device)
@@ -67,6 +89,8 @@ def _learn(config: LearnConfig, run: Run, tokenizer_run: Run, progress: Progress
     say_what_was_found(config, health, say)
     chosen = remembered(out / "learn.json", config, lambda: choose(config, health, machine))
     say(f"Chosen: {chosen}; {config.budget} in all. {paths.summary()}")
+    for line in planned(config, chosen, health):
+        say(line)
     tokenizer_config, prior_config = stages(config, chosen, machine, out)
     if not (out / "codes" / "index.json").is_file():
         run_stage("Image tokenizer", tokenizer_config, tokenizer_run, health)
@@ -123,7 +147,7 @@ def draw_and_report(
         drawn += pipeline.draw([pair.captions[0]], [config.seed + i], pipeline.sampling, truncate=True)
     with whole(run.folder / "contact-sheet.png") as fresh:
         contact_sheet(drawn).save(fresh)
-    more = measured(config, run, progress, say)
+    more = [*strip(run), *measured(config, run, progress, say)]
     say("")
     subject = judged(objective, run)
     for name, value in report.write(run, subject, drawn, health.skipped, codes_of(objective), more).items():
