@@ -89,6 +89,16 @@ VARIANTS: dict[str, Variant] = {
         dataclasses.replace(BASE, perceptual=Lite0(deep=1.0), pixel_weight=10.0),
         dataclasses.replace(OPTIM, lr=4e-3),
     ),
+    "deep 1, pixels 40": model(perceptual=Lite0(deep=1.0), pixel_weight=40.0),
+    "deep 2, pixels 20": model(perceptual=Lite0(deep=2.0), pixel_weight=20.0),
+    "deep 1, pixels 20, mean of weights": (
+        dataclasses.replace(BASE, perceptual=Lite0(deep=1.0), pixel_weight=20.0),
+        dataclasses.replace(OPTIM, ema=0.995),
+    ),
+    "deep 1, pixels 20, batch 8": (
+        dataclasses.replace(BASE, perceptual=Lite0(deep=1.0), pixel_weight=20.0),
+        dataclasses.replace(OPTIM, batch=8),
+    ),
     "no shift": looks(shift=0),
     "half weight": looks(weight=0.5),
     "all taps": looks(taps=(0, 2, 4, 10, 15)),
