@@ -78,7 +78,7 @@ def planned(config: LearnConfig, chosen: Choice, health: Health) -> Iterator[str
     seen = f": {chosen.epochs:,.0f} times each of {len(health.good):,} pictures" if chosen.epochs else ""
     looks = "and what Lite0 sees" if chosen.perceptual == "lite0" else "alone"
     yield f"Plan: image tokenizer {time(TOKENIZER_SHARE)} (pixels {looks}), prior {time(PRIOR_SHARE)}{seen},"
-    yield f"      how to draw {time(SEARCH_SHARE)}, the rest to encode, measure and write the report. Stopped at any time,"
+    yield f"      how to draw {time(SEARCH_SHARE)}, the rest to encode, measure and report. Stopped at any time,"
     yield "      the same command goes on; with a --budget a tenth above what was spent it comes to a good end soon."
 
 
