@@ -82,9 +82,7 @@ VARIANTS: dict[str, Variant] = {
     "deep 1, pixels 4": model(perceptual=Lite0(deep=1.0), pixel_weight=4.0),
     "deep 1, pixels 10": model(perceptual=Lite0(deep=1.0), pixel_weight=10.0),
     "deep 1, pixels 20": model(perceptual=Lite0(deep=1.0), pixel_weight=20.0),
-    "deep 1, pixels 10, sigmoid": model(
-        perceptual=Lite0(deep=1.0), pixel_weight=10.0, quantizer=FSQ(bound="sigmoid")
-    ),
+    "deep 1, pixels 10, sigmoid": model(perceptual=Lite0(deep=1.0), pixel_weight=10.0, quantizer=FSQ(bound="sigmoid")),
     "deep 1, pixels 10, lr 4e-3": (
         dataclasses.replace(BASE, perceptual=Lite0(deep=1.0), pixel_weight=10.0),
         dataclasses.replace(OPTIM, lr=4e-3),

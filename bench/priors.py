@@ -72,6 +72,15 @@ def stack(**changes: Any) -> Changes:
 
 VARIANTS: dict[str, Changes] = {
     "base": {},
+    "little against learning by heart": {
+        **optim(weight_decay=0.05),
+        **alike(0.0),
+        **noise(codes=0.0),
+        **stack(attn_dropout=0.1, ff_dropout=0.1),
+    },
+    "codes not replaced": noise(codes=0.0),
+    "dropout 0.1": stack(attn_dropout=0.1, ff_dropout=0.1),
+    "dropout 0.3": stack(attn_dropout=0.3, ff_dropout=0.3),
     "rate 4e-3": optim(lr=4e-3),
     "rate 1.2e-2": optim(lr=12e-3),
     "rate 1.6e-2": optim(lr=16e-3),

@@ -128,6 +128,21 @@ def test_learn_killed_in_every_stage_goes_on(ranks, bird_folder, tmp_path):
     assert float(figures["best held-out loss, nats per code"].split()[0]) > 0
 
 
+def test_learn_in_two_processes_trains_as_one_model(ranks, bird_folder, tmp_path):
+    """Also where the first start was killed: the second goes on, and no stage of the first misleads its processes."""
+    command = main_with(["learn", str(bird_folder), "--out", str(tmp_path), "--budget", "4s", "--samples", "2", "--pixels", "32", "--device", "cpu"])  # fmt: skip
+    first = ranks.start(2, command)
+    deadline = time.monotonic() + 120
+    while first.poll() is None and not (tmp_path / "step-000000").is_dir() and time.monotonic() < deadline:
+        time.sleep(0.05)
+    first.kill()
+    first.wait()
+    ranks.run(2, command)
+    assert (tmp_path / "report.html").is_file()
+    assert json.loads((tmp_path / "stages.json").read_text())["stages"][-1] == "prior"
+    assert Run(tmp_path).config().optim.batch == 32
+
+
 @pytest.mark.slow
 def test_the_demo_learns_to_bind_colours(tmp_path, monkeypatch):
     """A demo cut down to minutes finds far more of the asked colours than chance would, which is 0.17 on average.
@@ -295,3 +310,10 @@ def test_show_learn_prints_the_recipes_and_the_choice_with_its_reason(bird_folde
     assert "from t2i-s-64" in out
     assert "the pictures allow 32, the recipe 64" in out
     assert not list(tmp_path.iterdir()), "looking leaves nothing behind"
+
+
+def test_the_demo_refuses_a_launcher(tmp_path, monkeypatch):
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(SystemExit, match="1"):
+        main(["demo", "--out", str(tmp_path / "demo")])
+    assert not (tmp_path / "demo").exists()

@@ -9,7 +9,7 @@ import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 from annotated_types import Ge, Le
 
@@ -23,6 +23,7 @@ from tessera.config.ranges import Seed
 from tessera.errors import ConfigError
 from tessera.files.atomic import whole, write_whole
 from tessera.files.own import kind_of
+from tessera.machine.launch import launched, rank
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,6 +71,8 @@ class ShowConfig:
 def demo(args: list[str]) -> None:
     """Draw birds, train on them on this machine, and show what the model learned."""
     config = options(DemoConfig, args, "demo")
+    if launched() > 1:
+        raise ConfigError(f"demo runs in one process, and a launcher started {launched()}. Take tessera learn there.")
     from tessera.journeys import demo as demonstration
 
     out = Path(config.out)
@@ -88,8 +91,6 @@ def demo(args: list[str]) -> None:
 
 def learn(args: list[str]) -> None:
     """PICTURES  Train on a folder of captioned pictures, draw, and write a report. The same command resumes."""
-    if os.environ.get("WORLD_SIZE", "1") not in ("", "0", "1"):
-        raise ConfigError("learn runs in one process. Under a launcher train one model at a time: tessera train.")
     if args and not args[0].startswith("-"):
         args = ["--pictures", *args]
     config = options(LearnConfig, args, "learn PICTURES")
@@ -97,7 +98,11 @@ def learn(args: list[str]) -> None:
     from tessera.machine.device import choose_device
 
     choose_device(config.device)
-    work(config, bar, say)
+    if rank():
+        silent: Any = lambda *what: lambda items, total: items
+        work(config, silent, lambda line: None)
+    else:
+        work(config, bar, say)
 
 
 TRAIN = "\n  ".join(["usage: tessera train PRESET|RUN [options]\n\nPresets:", *PRESETS])

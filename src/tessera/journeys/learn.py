@@ -2,6 +2,7 @@
 
 Each stage leaves its result in the folder; given again, the command goes on with the first stage that is not done. With
 more time or more pictures the image tokenizer stays as it is, since the prior knows its codes, and the prior learns on.
+Under a launcher all processes train; the first does the rest.
 It knows the order of the work and no details of any stage.
 """
 
@@ -44,9 +45,11 @@ from tessera.journeys.choice import (
 )
 from tessera.journeys.preview import preview
 from tessera.journeys.strip import strip
+from tessera.journeys.together import Announced
 from tessera.journeys.training import codes_of, judged
 from tessera.machine import paths
 from tessera.machine.device import choose_device
+from tessera.machine.launch import rank
 from tessera.store.run import Run, checkpoint_of
 from tessera.tokens import image as image_tokens
 from tessera.tokens.image import ImageTokenizer
@@ -67,8 +70,23 @@ def learn(config: LearnConfig, progress: Progress, say: Callable[[str], None]) -
     config.check()
     run = Run(config.out or f"runs/{Path(config.pictures).resolve().name}")
     tokenizer = Run(run.folder / "tokenizer")
+    if rank():
+        follow(config, run, tokenizer)
+        return run
     with run.held(_began), tokenizer.held():
         return _learn(config, run, tokenizer, progress, say)
+
+
+def follow(config: LearnConfig, run: Run, tokenizer: Run) -> None:
+    """Train beside the first process, which does everything else."""
+    for stage in Announced(run.folder).heard():
+        machine, chosen = MachineConfig(device=config.device), read_json(run.folder / "learn.json", Choice)
+        tokenizer_config, prior_config = stages(config, chosen, machine, run.folder)
+        if stage == "prior":
+            budget = prior_budget(config, tokenizer)
+            job.train(dataclasses.replace(prior_config, budget=budget), run=run)
+            return
+        job.train(tokenizer_config, run=tokenizer)
 
 
 def planned(config: LearnConfig, chosen: Choice, health: Health) -> Iterator[str]:
@@ -83,7 +101,7 @@ def planned(config: LearnConfig, chosen: Choice, health: Health) -> Iterator[str
 
 
 def _learn(config: LearnConfig, run: Run, tokenizer_run: Run, progress: Progress, say: Callable[[str], None]) -> Run:
-    out = run.folder
+    out, announced = run.folder, Announced(run.folder)
     machine = MachineConfig(device=config.device)
     health = check(config.pictures, config.captions, out / "data.json", progress("Checking the pictures"))
     say_what_was_found(config, health, say)
@@ -93,12 +111,14 @@ def _learn(config: LearnConfig, run: Run, tokenizer_run: Run, progress: Progress
         say(line)
     tokenizer_config, prior_config = stages(config, chosen, machine, out)
     if not (out / "codes" / "index.json").is_file():
+        announced.tell("tokenizer")
         run_stage("Image tokenizer", tokenizer_config, tokenizer_run, health)
     tokenizer = frozen(run, tokenizer_run)
     tokenizer.to(choose_device(config.device))
     ahead = progress("Encoding the pictures")
     encode(health.pairs, tokenizer, out / "codes", chosen.views, prior_config.data, config.seed, ahead)
     prior_config = dataclasses.replace(prior_config, budget=prior_budget(config, tokenizer_run))
+    announced.tell("prior")
     objective = run_stage("Prior", prior_config, run, health)
     ways.choose(config, run, progress, say)
     draw_and_report(config, run, objective, health, progress, say)

@@ -16,7 +16,12 @@ STOPS = (signal.SIGINT, signal.SIGTERM)
 
 def launched() -> int:
     """How many processes a launcher (torchrun, deepspeed, srun) started; 1 without one."""
-    return int(os.environ.get("WORLD_SIZE", 1))
+    return int(os.environ.get("WORLD_SIZE") or 1)
+
+
+def rank() -> int:
+    """Which of the launcher's processes this is, from 0."""
+    return int(os.environ.get("RANK") or 0) if launched() > 1 else 0
 
 
 def die_with_the_launcher() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import socket
 from dataclasses import replace
@@ -19,6 +20,9 @@ from tessera.machine.launch import die_with_the_launcher
 from tessera.models import saved
 from tessera.train.engines.single import SingleEngine
 
+GROUPS = itertools.count()
+"""Numbers the groups of this process, which is the same number in all that join."""
+
 
 def join(machine: MachineConfig) -> tuple[int, int, str]:
     """Meet the other processes; returns rank, world and this process's device."""
@@ -32,8 +36,8 @@ def join(machine: MachineConfig) -> tuple[int, int, str]:
         # A rank that dies is noticed by the launcher at once; this bounds the wait for one that hangs.
         patience = timedelta(minutes=10)
         store, rank, world = next(rendezvous("env://", timeout=patience))
-        # The launcher's store outlives a restart; addresses of the workers before must not be found in it.
-        store = dist.PrefixStore(f"attempt-{os.environ.get('TORCHELASTIC_RESTART_COUNT', 0)}", store)
+        # The launcher's store outlives a restart, and every group; what others left in it must not be found.
+        store = dist.PrefixStore(f"attempt-{os.environ.get('TORCHELASTIC_RESTART_COUNT', 0)}-{next(GROUPS)}", store)
         dist.init_process_group(
             "nccl" if wants_gpu else "gloo", store=store, rank=rank, world_size=world, timeout=patience
         )
