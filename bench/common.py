@@ -38,13 +38,18 @@ def row(question: str, **figures: Any) -> None:
         "commit": git.stdout.strip(),
         "hardware": f"{processor()}, {torch.get_num_threads()} threads",
         "torch": torch.__version__,
-        "command": "python " + " ".join([f"bench/{Path(sys.argv[0]).name}", *sys.argv[1:]]),
+        "command": "python " + " ".join([f"bench/{Path(sys.argv[0]).name}", *map(short, sys.argv[1:])]),
     }
     full = {"question": question, **figures, **about}
     RESULTS.mkdir(exist_ok=True)
     with (RESULTS / f"{question}.jsonl").open("a") as file:
         file.write(json.dumps(full) + "\n")
     print(json.dumps(full), flush=True)
+
+
+def short(word: str) -> str:
+    """A word of a command; of a path from the root only its last part, since it says nothing on another machine."""
+    return Path(word).name if Path(word).is_absolute() else word
 
 
 def processor() -> str:

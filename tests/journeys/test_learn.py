@@ -108,6 +108,32 @@ def test_more_time_and_more_pictures_go_on_from_what_is_there(bird_folder, tmp_p
     assert defaults.kept(out).checkpoint == Run(out).best().name
 
 
+def test_a_collapsed_tokenizer_is_trained_again_at_half_the_rate(bird_folder, tmp_path, monkeypatch, capsys):
+    by_steps(monkeypatch, 2)
+    rates = []
+    monkeypatch.setattr(learning, "collapsed", lambda run: rates.append(run.config().optim.lr) or len(rates) < 3)
+    args = ["--out", str(tmp_path), "--samples", "2", "--pixels", "32", "--no-search", "--device", "cpu"]
+    main(["learn", str(bird_folder), *args])
+    assert rates == [2e-3, 1e-3, 5e-4]
+    assert capsys.readouterr().out.count("codes collapsed. Again") == 2
+    assert [row["step"] for row in Run(tmp_path / "tokenizer").read_metrics() if "held" in row] == [0], "it began again"
+    assert json.loads((tmp_path / "learn.json").read_text())["tokenizer_rate"] == 5e-4
+    main(["learn", str(bird_folder), *args])
+    assert len(rates) == 3, "what was settled stays so"
+
+
+def test_a_tokenizer_has_collapsed_where_its_last_codes_are_all_alike(tmp_path):
+    run = Run(tmp_path)
+    run.metrics.write_text('{"step": 1, "loss": 1}\n')
+    assert not learning.collapsed(run), "nothing was measured"
+    run.metrics.write_text('{"step": 1, "held_perplexity": 1.0}\n{"step": 900, "held_perplexity": 40.0}\n')
+    assert not learning.collapsed(run)
+    run.metrics.write_text('{"step": 1, "held_perplexity": 40.0}\n{"step": 900, "held_perplexity": 1.02}\n')
+    assert learning.collapsed(run)
+    run.metrics.write_text('{"step": 9, "held_perplexity": 1.02}\n')
+    assert not learning.collapsed(run), "it is too early to say"
+
+
 def test_learn_killed_in_every_stage_goes_on(ranks, bird_folder, tmp_path):
     command = main_with(["learn", str(bird_folder), "--out", str(tmp_path), "--budget", "3s", "--samples", "2", "--pixels", "32", "--grid", "8"])  # fmt: skip
     for sign in ("tokenizer/step-000000", "step-000000"):

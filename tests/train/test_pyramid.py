@@ -10,13 +10,17 @@ from safetensors.torch import load_file
 import tessera
 from small_runs import dvae_config, go
 from tessera.cli import main
-from tessera.config import FSQ, PERCEPTUAL, EvaluateConfig, Lite0, OptimConfig, PyramidConfig, SampleConfig
+from tessera.config import FSQ, PERCEPTUAL, DVAEConfig, EvaluateConfig, Lite0, OptimConfig, PyramidConfig, SampleConfig
 from tessera.errors import ConfigError
 from tessera.evaluate.evaluation import evaluate
 from tessera.generate.pipeline import Pipeline
+from tessera.models import saved
 from tessera.store.state import read_state
+from tessera.train import look
 from tessera.train.job import build
-from tessera.train.objectives import pyramid
+from tessera.train.objectives import pyramid as objectives
+from tessera.train.objectives.tokenizer import perplexity
+from tessera.train.track import JSONL
 
 TINY = PyramidConfig(pixels=16, widths=(8, 16), quantizer=FSQ(levels=(3, 3, 3)))
 HELPED = dataclasses.replace(TINY, perceptual=Lite0())
@@ -24,7 +28,7 @@ silent = lambda title: lambda items, total: items
 
 
 def test_settings_and_losses_have_the_same_names():
-    assert PERCEPTUAL.keys() == pyramid.PERCEPTUAL.keys()
+    assert PERCEPTUAL.keys() == objectives.PERCEPTUAL.keys()
 
 
 def test_three_steps_and_three_more_are_six(bird_folder, tmp_path):
@@ -53,11 +57,24 @@ def test_the_network_that_looks_is_not_trained_saved_or_counted(bird_folder, tmp
 
 
 def test_codes_that_became_one_are_seen(bird_folder, tmp_path):
-    assert pyramid.perplexity(torch.tensor([[3, 3], [3, 3]])) == pytest.approx(1)
-    assert pyramid.perplexity(torch.tensor([[0, 1], [2, 3]])) == pytest.approx(4)
+    assert perplexity(torch.tensor([[3, 3], [3, 3]])) == pytest.approx(1)
+    assert perplexity(torch.tensor([[0, 1], [2, 3]])) == pytest.approx(4)
     run, _ = go(dvae_config(bird_folder, tmp_path, model=TINY, steps=2))
     found = [row["held_perplexity"] for row in run.read_metrics() if "held_perplexity" in row]
     assert 1 <= found[0] <= 27
+
+
+@pytest.mark.parametrize("model", [TINY, DVAEConfig(pixels=32, layers=2, hidden=8, quantizer=FSQ(levels=(3, 3, 3)))])
+def test_a_collapse_is_named_while_it_trains(bird_folder, tmp_path, model, monkeypatch):
+    config, said = dvae_config(bird_folder, tmp_path, model=model, steps=2, valid_every=2), []
+    monkeypatch.setattr(JSONL, "notice", lambda self, text: said.append(text))
+    go(dataclasses.replace(config, out=str(tmp_path / "well")))
+    assert not said
+    alike = lambda self, pixels: torch.zeros(len(pixels), self.config.grid**2).long()
+    monkeypatch.setattr(saved.class_of(model), "encode", alike)
+    monkeypatch.setattr(look, "SETTLED", 2)
+    go(dataclasses.replace(config, out=str(tmp_path / "ill")))
+    assert said[-1].startswith("Step 2: the codes have collapsed. Held-out pictures are told apart by 1.0 codes")
 
 
 def test_a_missing_network_is_told_and_going_without_is_asked_for(bird_folder, tmp_path, monkeypatch):

@@ -27,7 +27,9 @@ HOST = re.sub(r"\W", "", socket.gethostname())[:16] or "host"
 TEMPORARY = re.compile(r"\.tessera-(\w+)-(\d+)-.+")
 """A file that is being written, with the machine and the process that write it."""
 
-OWN = re.compile(r"\.?step-\d+|part-\d{5,}\.npy|shard-\d{6,}\.tar|(index|started|pack|data|learn)\.json|latest|best")
+OWN = re.compile(
+    r"\.?step-\d+|part-\d{5,}\.npy|shard-\d{6,}\.tar|(index|started|pack|data|learn|config)\.json|latest|best"
+)
 """Names of files that this program may later remove or replace."""
 
 

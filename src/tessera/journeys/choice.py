@@ -71,6 +71,8 @@ class Choice:
     hidden: int = 0
     """Width of a DVAE; a pyramid has its preset's."""
     perceptual: Literal["none", "lite0"] = "none"
+    tokenizer_rate: float = 2e-3
+    """Learning rate of the image tokenizer; halved where its codes collapsed."""
     levels: tuple[int, ...]
     dim: int
     depth: int
@@ -184,7 +186,7 @@ def remembered(path: Path, config: LearnConfig, make: Callable[[], Choice]) -> C
     where what it chose cannot be read."""
     if not path.exists():
         choice = make()
-        write_whole(path, json.dumps(dataclasses.asdict(choice), indent=1))
+        write_down(path, choice)
         return choice
     choice = read_json(path, Choice)
     asked = {"pixels": config.pixels, "grid": config.grid and choice.pixels >> _halvings(choice.pixels, config.grid)}
@@ -197,6 +199,11 @@ def remembered(path: Path, config: LearnConfig, make: Callable[[], Choice]) -> C
     if other:
         raise ConfigError(f"{path.parent} was begun with {'; '.join(other)}. Give the same, or another --out.")
     return choice
+
+
+def write_down(path: Path, choice: Choice) -> None:
+    """So that the next call has the same."""
+    write_whole(path, json.dumps(dataclasses.asdict(choice), indent=1))
 
 
 def _halvings(pixels: int, grid: int) -> int:
@@ -217,7 +224,7 @@ def stages(config: LearnConfig, c: Choice, machine: MachineConfig, out: Path) ->
         budget=f"{budget * TOKENIZER_SHARE:.6g}s",
         model=tokenizer_model(c),
         optim=OptimConfig(
-            lr=2e-3, weight_decay=0.0, batch=preset(c.tokenizer).optim.batch, warmup=50, betas=(0.9, 0.99)
+            lr=c.tokenizer_rate, weight_decay=0.0, batch=preset(c.tokenizer).optim.batch, warmup=50, betas=(0.9, 0.99)
         ),
         valid_every=200,
         preview_every=200,

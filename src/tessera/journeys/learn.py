@@ -42,6 +42,7 @@ from tessera.journeys.choice import (
     prior_budget,
     remembered,
     stages,
+    write_down,
 )
 from tessera.journeys.preview import preview
 from tessera.journeys.strip import strip
@@ -54,6 +55,7 @@ from tessera.store.run import Run, checkpoint_of
 from tessera.tokens import image as image_tokens
 from tessera.tokens.image import ImageTokenizer
 from tessera.train import job
+from tessera.train.look import COLLAPSED, SETTLED
 from tessera.train.objectives.protocol import Objective
 from tessera.train.track import clock
 
@@ -109,10 +111,9 @@ def _learn(config: LearnConfig, run: Run, tokenizer_run: Run, progress: Progress
     say(f"Chosen: {chosen}; {config.budget} in all. {paths.summary()}")
     for line in planned(config, chosen, health):
         say(line)
-    tokenizer_config, prior_config = stages(config, chosen, machine, out)
     if not (out / "codes" / "index.json").is_file():
-        announced.tell("tokenizer")
-        run_stage("Image tokenizer", tokenizer_config, tokenizer_run, health)
+        chosen = train_tokenizer(config, chosen, tokenizer_run, health, announced, say)
+    prior_config = stages(config, chosen, machine, out)[1]
     tokenizer = frozen(run, tokenizer_run)
     tokenizer.to(choose_device(config.device))
     ahead = progress("Encoding the pictures")
@@ -123,6 +124,34 @@ def _learn(config: LearnConfig, run: Run, tokenizer_run: Run, progress: Progress
     ways.choose(config, run, progress, say)
     draw_and_report(config, run, objective, health, progress, say)
     return run
+
+
+def train_tokenizer(
+    config: LearnConfig, chosen: Choice, run: Run, health: Health, announced: Announced, say: Callable[[str], None]
+) -> Choice:
+    """The image tokenizer, to the end of its share; where its codes collapse, again at half the learning rate, at most
+    twice. Returns the choice with the rate that was kept."""
+    for again in (2, 1, 0):
+        announced.tell("tokenizer")
+        run_stage(
+            "Image tokenizer",
+            stages(config, chosen, MachineConfig(device=config.device), run.folder.parent)[0],
+            run,
+            health,
+        )
+        if not (collapsed(run) and again):
+            break
+        chosen = dataclasses.replace(chosen, tokenizer_rate=chosen.tokenizer_rate / 2)
+        say(f"The image tokenizer's codes collapsed. Again, at a learning rate of {chosen.tokenizer_rate:g}.")
+        run.begin_again()
+        write_down(run.folder.parent / "learn.json", chosen)
+    return chosen
+
+
+def collapsed(run: Run) -> bool:
+    """Whether the last held-out pictures were told apart by hardly any code, after steps enough to find some."""
+    found = [(r["step"], r["held_perplexity"]) for r in run.read_metrics() if "held_perplexity" in r]
+    return bool(found) and found[-1][0] >= SETTLED and found[-1][1] < COLLAPSED
 
 
 def frozen(run: Run, tokenizer_run: Run) -> ImageTokenizer:

@@ -84,6 +84,18 @@ class RunFolder:
         with self.written():
             write_rows(self.metrics, [row for row in self.read_metrics() if row.get("step", 0) <= step])
 
+    def begin_again(self) -> None:
+        """Forget all that was learned: every checkpoint, row of metrics and setting."""
+        with self.written():
+            for path in [
+                *self.checkpoints(),
+                self.folder / "config.json",
+                self.folder / "best",
+                self.folder / "latest",
+            ]:
+                own.remove(path)
+        self.forget_after(-1)
+
     # Checkpoints.
 
     def checkpoints(self) -> list[Path]:

@@ -20,6 +20,12 @@ Preview = Callable[[Objective, Path], str]
 """Given the objective in eval mode and a PNG's path, show what the model can do by now; returns the captions in it."""
 
 
+COLLAPSED = 2.0
+"""Fewer codes than so many in effect (perplexity of held-out pictures) tell nothing apart."""
+SETTLED = 100
+"""Steps before which a tokenizer may still find its codes."""
+
+
 def within(contexts: Iterable[AbstractContextManager]) -> ExitStack:
     """Several contexts as one."""
     stack = ExitStack()
@@ -54,6 +60,11 @@ def held_out(
     """Measure the held-out loss and tell the schedules; returns whether it is the best so far."""
     values = evaluate(objective, engine)
     tracker.log({"step": at.step, "elapsed": at.elapsed, **{f"held_{k}": v for k, v in values.items()}})
+    if at.step >= SETTLED and values.get("perplexity", COLLAPSED) < COLLAPSED:
+        tracker.notice(
+            f"Step {at.step}: the codes have collapsed. Held-out pictures are told apart by {values['perplexity']:.1f} "
+            "codes in effect. Train again with half of optim.lr, or take a pyramid-* preset, whose norm prevents it."
+        )
     for schedule in schedules.values():
         schedule.observe(values["loss"])
     improved = values["loss"] < at.best and not at.spoiled
