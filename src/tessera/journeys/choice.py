@@ -217,14 +217,14 @@ def stages(config: LearnConfig, c: Choice, machine: MachineConfig, out: Path) ->
         path=config.pictures, captions=config.captions, holdout=c.holdout, crop=c.crop, flip=c.flip, truncate=True
     )
     common = TrainConfig(seed=config.seed, steps=10**9, machine=machine, save_every=50, data=data)
-    budget = seconds(config.budget)
+    budget, own = seconds(config.budget), preset(c.tokenizer).optim
     tokenizer = dataclasses.replace(
         common,
         out=str(out / "tokenizer"),
         budget=f"{budget * TOKENIZER_SHARE:.6g}s",
         model=tokenizer_model(c),
         optim=OptimConfig(
-            lr=c.tokenizer_rate, weight_decay=0.0, batch=preset(c.tokenizer).optim.batch, warmup=50, betas=(0.9, 0.99)
+            lr=c.tokenizer_rate, weight_decay=0.0, batch=own.batch, warmup=50, betas=(0.9, 0.99), ema=own.ema
         ),
         valid_every=200,
         preview_every=200,
