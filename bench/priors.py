@@ -251,7 +251,7 @@ def judged(ground: Ground, model: Any, objective: TrainTextToImage) -> dict[str,
         codes = torch.stack([ground.codes.only([p]).views(0)[0] for p in pairs])
         tokens = likelihood.tokens_of(model, ground.text, captions or [p.captions[0] for p in pairs])
         tokens = model.null_caption(tokens) if captions == [""] * len(pairs) else tokens
-        return likelihood.nats(model, tokens, codes).double().mean(1).numpy()
+        return nats(model, tokens, codes).double().mean(1).numpy()
 
     held = ground.held
     own, learned = nats(held), nats(spread(ground.learned, len(held)))

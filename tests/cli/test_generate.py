@@ -187,7 +187,17 @@ class Even:
         return torch.zeros(len(pictures))
 
 
-@pytest.mark.parametrize(("args", "more"), [(["--partial"], " Files of pictures"), (["--best-of", 4], "")])
+@pytest.mark.parametrize("judge", [(), ("--judge", "self")])
+def test_best_of_needs_no_judge_but_the_model(run, capsys, tmp_path, judge):
+    generate(run, "1 2", "--count", 1, "--best-of", 3, *judge, "--out", tmp_path)
+    (path,) = (tmp_path / "1_2").glob("*.png")
+    with Image.open(path) as image:
+        assert float(image.text["score"]) == float(image.text["score"])
+
+
+@pytest.mark.parametrize(
+    ("args", "more"), [(["--partial"], " Files of pictures"), (["--best-of", 4, "--judge", "x"], "")]
+)
 def test_ctrl_c_in_the_middle_of_a_picture_is_one_line_and_leaves_whole_files(
     run, capsys, tmp_path, monkeypatch, args, more
 ):

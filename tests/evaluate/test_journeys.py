@@ -16,8 +16,9 @@ from tessera.config import EvaluateConfig
 from tessera.errors import TesseraError
 from tessera.evaluate import features
 from tessera.evaluate.evaluation import evaluate
-from tessera.evaluate.likelihood import nats, others, tokens_of
+from tessera.evaluate.likelihood import others, tokens_of
 from tessera.evaluate.subject import Subject
+from tessera.generate.likelihood import nats
 from tessera.journeys import birds
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(3600)]  # a busy machine

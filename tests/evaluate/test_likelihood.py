@@ -12,6 +12,8 @@ from torch.testing import assert_close
 from conftest import MODERN, prior
 from tessera.data.sources import Pair
 from tessera.evaluate import likelihood
+from tessera.generate import likelihood as own
+from tessera.generate.likelihood import nats
 from tessera.tokens.text import Numbers
 
 
@@ -32,19 +34,19 @@ def test_nats_are_what_each_code_costs_after_those_before_it(model):
     for place in range(codes.shape[1]):
         logits = model.image_logits(tokens, codes[:, :place])[:, place]
         slow[:, place] = -logits.log_softmax(-1)[range(3), codes[:, place]]
-    assert_close(likelihood.nats(model, tokens, codes), slow.detach(), rtol=1e-4, atol=1e-5)
+    assert_close(nats(model, tokens, codes), slow.detach(), rtol=1e-4, atol=1e-5)
 
 
 def test_their_mean_is_the_loss_that_training_reports(model):
     tokens, codes = some(model, 4)
-    assert_close(likelihood.nats(model, tokens, codes).mean(), model(tokens, codes).image.detach())
+    assert_close(nats(model, tokens, codes).mean(), model(tokens, codes).image.detach())
 
 
 def test_batches_change_nothing(model, monkeypatch):
     tokens, codes = some(model, 5)
-    whole = likelihood.nats(model, tokens, codes)
-    monkeypatch.setattr(likelihood, "LOGITS", 2 * model.layout.codes * model.config.image_vocab)
-    assert_close(likelihood.nats(model, tokens, codes), whole)
+    whole = nats(model, tokens, codes)
+    monkeypatch.setattr(own, "LOGITS", 2 * model.layout.codes * model.config.image_vocab)
+    assert_close(nats(model, tokens, codes), whole)
 
 
 def test_the_unigram_floor_counts_learned_codes_and_one_more_of_each():
@@ -100,7 +102,7 @@ def test_ranks_count_what_is_above_and_share_ties():
 def test_the_rank_of_a_caption_is_by_the_likelihood_of_the_codes(model):
     _, codes = some(model, 1)
     captions = ["1 2", "3", "4 5 6", "7 8"]
-    sums = [float(likelihood.nats(model, likelihood.tokens_of(model, Numbers(20), [c]), codes).sum()) for c in captions]
+    sums = [float(nats(model, likelihood.tokens_of(model, Numbers(20), [c]), codes).sum()) for c in captions]
     expected = 1 + sum(s < sums[0] for s in sums[1:])
     assert likelihood.caption_rank(model, Numbers(20), codes[0], captions) == expected
     assert math.isfinite(sum(sums))

@@ -5,12 +5,14 @@ from __future__ import annotations
 import dataclasses
 
 import pytest
+import torch
 from PIL import Image
 
 from conftest import MODERN, TINY_DVAE, prior
 from tessera.cli import main
+from tessera.config import SampleConfig
 from tessera.errors import CheckpointError, ConfigError
-from tessera.generate.judge import CLIPJudge
+from tessera.generate.judge import CLIPJudge, OwnJudge
 from tessera.generate.pipeline import Picture, Pipeline, Request
 from tessera.models.dvae import DiscreteVAE
 from tessera.store.run import Run
@@ -55,6 +57,29 @@ def test_best_of_keeps_the_highest_scores(judge):
     assert [p.score for p in best] == pytest.approx(sorted(scores.tolist(), reverse=True)[:2])
     with pytest.raises(ConfigError, match="best-of is 1"):
         pipeline.best(request, referee, 1)
+
+
+def test_the_model_itself_ranks_by_what_the_prompt_explains():
+    """Its score is the sum over all codes of log p(code | prompt, before) - log p(code | before), spelled out."""
+    text = train_bpe(["a red bird", "a blue bird"] * 3, 300)
+    torch.manual_seed(0)
+    pipeline = Pipeline(prior(MODERN, text_vocab=text.vocab, image_vocab=27), text, Frozen(DiscreteVAE(TINY_DVAE)))
+    model, drawn = pipeline.model, pipeline.draw(["a red bird", "a blue bird", "a bird"], [1, 2, 3], SampleConfig())
+    wanted = []
+    for picture in drawn:
+        tokens, codes = pipeline.tokens([picture.prompt]), torch.tensor([picture.codes])
+        each = []
+        for caption in (tokens, model.null_caption(tokens)):
+            logits = [model.image_logits(caption, codes[:, :place])[0, place] for place in range(codes.shape[1])]
+            each.append(sum(x.detach().log_softmax(-1)[code] for x, code in zip(logits, picture.codes, strict=True)))
+        wanted.append(float(each[0] - each[1]))
+    own = OwnJudge(model, pipeline.prompts)
+    assert own.scores(drawn).tolist() == pytest.approx(wanted, abs=1e-4)
+    assert len(set(wanted)) == 3
+    best = pipeline.best(Request("a red bird", count=1, seed=5), own, 4)
+    assert best[0].score == pytest.approx(
+        max(own.scores(list(pipeline.stream(Request("a red bird", count=4, seed=5)))))
+    )
 
 
 def test_a_run_that_is_no_judge_is_refused(tmp_path):

@@ -45,7 +45,8 @@ class GenerateConfig(DrawingConfig):
     best_of: Annotated[int, Ge(0), Le(1_000_000)] = 0
     """Draw this many per prompt and keep the `count` pictures that the judge ranks highest."""
     judge: str = ""
-    """A clip run that ranks the pictures; by default the folder `judge` in RUN."""
+    """A clip run that ranks the pictures, or `self`: the model itself, by what the prompt explains of them. By default
+    the folder `judge` in RUN where there is one, else self."""
     weights: Literal["float32", "bf16", "int8"] = "float32"
     """Bits of each weight while drawing; on a CPU int8 is about twice as fast, and its pictures are nearly the same."""
     compile: Literal["auto", "on", "off"] = "auto"
@@ -119,7 +120,8 @@ def requested(prompt: str, config: GenerateConfig) -> Request:
 
 
 def ready(config: GenerateConfig) -> Judge | None:
-    """Refuse what cannot be drawn or written before the run's weights are read. Returns the judge for --best-of."""
+    """Refuse what cannot be drawn or written before the run's weights are read. Returns the judge of --best-of; None
+    where there is none but the model itself."""
     from tessera.generate.defaults import find
     from tessera.generate.judge import CLIPJudge
     from tessera.generate.picture import prime_picture
@@ -133,7 +135,9 @@ def ready(config: GenerateConfig) -> Judge | None:
     out = Path(config.out)
     claim(out, "pictures", began)
     sweep(out)
-    return CLIPJudge.load(config.judge or Path(config.run) / "judge", config.device) if config.best_of else None
+    beside = Path(config.run) / "judge"
+    named = config.judge or (beside if beside.is_dir() else "self")
+    return CLIPJudge.load(named, config.device) if config.best_of and named != "self" else None
 
 
 def completed(request: Request, pipeline: Pipeline) -> Request:
@@ -147,6 +151,7 @@ def draw(
     request: Request, pipeline: Pipeline, judge: Judge | None, config: GenerateConfig, made: list[Picture]
 ) -> None:
     """Draw one prompt's pictures into its folder, and add each to `made` as soon as it is finished."""
+    from tessera.generate.judge import OwnJudge
     from tessera.generate.sheet import keep_others, prompt_folder
 
     with writing(config.out):
@@ -161,8 +166,9 @@ def draw(
 
     seeds = []
     with drawing(request.prompt) as on_step:
-        if judge:
-            drawn: Iterable[Picture] = pipeline.best(request, judge, config.best_of, on_step)
+        if config.best_of:
+            ranks = judge or OwnJudge(pipeline.model, pipeline.prompts)
+            drawn: Iterable[Picture] = pipeline.best(request, ranks, config.best_of, on_step)
         else:
             drawn = pipeline.stream(request, on_step, save if config.partial else None)
         for picture in drawn:

@@ -6,17 +6,15 @@ from collections.abc import Sequence
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor
 
 from tessera.data.sources import Pair
+from tessera.generate.likelihood import nats
 from tessera.models.text_to_image import TextToImage
 from tessera.tokens import text as text_tokens
 from tessera.tokens.text import TextTokenizer
 
-LOGITS = 2**24
-"""Numbers in the logits of one batch, which are the largest thing here."""
 AMONG = 100
 """Captions that the true one is ranked among, itself included."""
 
@@ -26,17 +24,6 @@ def tokens_of(model: TextToImage, text: TextTokenizer, captions: Sequence[str]) 
     c = model.config
     ids = [text.encode(caption) for caption in captions]
     return text_tokens.pad(ids, c.text_len, c.text_vocab, True, captions).to(_device(model))
-
-
-@torch.inference_mode()
-def nats(model: TextToImage, tokens: Int[Tensor, "B T"], codes: Int[Tensor, "B N"]) -> Float[Tensor, "B N"]:
-    """- log p(code | caption, codes before it) at every place, on the CPU."""
-    rows = max(1, LOGITS // (model.layout.codes * model.config.image_vocab))
-    found = []
-    for t, c in zip(tokens.split(rows), codes.to(tokens.device).split(rows), strict=True):
-        logits = model.image_logits(t, c[:, :-1]).float()  # [B, N, K]
-        found.append(F.cross_entropy(logits.transpose(1, 2), c, reduction="none").cpu())
-    return torch.cat(found)
 
 
 def unigram_nats(learned: Int[Tensor, "M N"], codes: Int[Tensor, "B N"], vocab: int) -> Float[Tensor, "B N"]:

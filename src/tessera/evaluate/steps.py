@@ -19,6 +19,7 @@ from tessera.evaluate.kept import Arrays
 from tessera.evaluate.looking import CHUNK, Look, spread
 from tessera.evaluate.memorisation import Verdict
 from tessera.generate.judge import CLIPJudge
+from tessera.generate.likelihood import nats
 from tessera.generate.pipeline import Pipeline
 from tessera.models.text_to_image import TextToImage
 from tessera.tokens.text import TextTokenizer
@@ -99,7 +100,7 @@ class Prior:
         def make() -> Arrays:
             tokens = likelihood.tokens_of(self.model, self.text, captions or [""] * len(codes))
             tokens = tokens if captions else self.model.null_caption(tokens)
-            return {"nats": likelihood.nats(self.model, tokens, codes).numpy()}
+            return {"nats": nats(self.model, tokens, codes).numpy()}
 
         about = [self.ground.model, captions, codes.tolist()]
         return torch.from_numpy(self.ground.kept.get("nats", about, make)["nats"])

@@ -1,4 +1,4 @@
-"""What judges drawn pictures: the protocol, the best by it, and a trained CLIP. It does not draw."""
+"""What judges drawn pictures: the protocol, the best by it, the model itself, and a trained CLIP. It does not draw."""
 
 from __future__ import annotations
 
@@ -15,10 +15,13 @@ from torch import Tensor
 
 from tessera.data.pictures import MODES, middle_square, resized
 from tessera.errors import CheckpointError
+from tessera.generate.likelihood import gain
 from tessera.generate.picture import Picture
+from tessera.generate.prompts import Prompts
 from tessera.machine.device import choose_device
 from tessera.models import saved
 from tessera.models.clip import CLIP
+from tessera.models.text_to_image import TextToImage
 from tessera.store.run import checkpoint_of
 from tessera.tokens import text as text_tokens
 from tessera.tokens.text import TextTokenizer
@@ -38,6 +41,22 @@ def best(pictures: Sequence[Picture], judge: Judge, count: int) -> list[Picture]
         raise CheckpointError("The judge's scores are not numbers: its weights are damaged. Name another judge.")
     scored = [replace(picture, score=score) for picture, score in zip(pictures, scores, strict=True)]
     return sorted(scored, key=lambda p: -(p.score or 0.0))[:count]
+
+
+class OwnJudge:
+    """The model that drew them: pictures that their caption explains best, by what it would be worth to predict them.
+
+    The guidance of Ho & Salimans 2022 pushes along the same ratio, place by place; here it ranks whole pictures.
+    """
+
+    def __init__(self, model: TextToImage, prompts: Prompts):
+        self.model, self.prompts = model, prompts
+
+    def scores(self, pictures: Sequence[Picture]) -> Tensor:
+        """[B], in nats, on the CPU."""
+        device = self.model.image_embedding.weight.device
+        tokens = self.prompts.tokens([p.prompt for p in pictures], truncate=True).to(device)
+        return gain(self.model, tokens, torch.tensor([p.codes for p in pictures], device=device))
 
 
 class CLIPJudge:
