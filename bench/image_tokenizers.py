@@ -12,6 +12,7 @@ import time
 from dataclasses import asdict
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -63,6 +64,13 @@ def optim(**changes: object) -> Variant:
     return BASE, dataclasses.replace(OPTIM, **changes)
 
 
+def weighed(pixels: float, adversary: float = 0.0, **changes: Any) -> Variant:
+    """The pooled head has weight 1 and pixels have `pixels`; changes are the network's or the optimiser's."""
+    own = {name: changes.pop(name) for name in ("lr", "batch", "ema") if name in changes}
+    network = dataclasses.replace(BASE, perceptual=Lite0(deep=1.0, adversary=adversary), pixel_weight=pixels, **changes)
+    return network, dataclasses.replace(OPTIM, **own)
+
+
 def dvae(layers: int, levels: tuple[int, ...]) -> Variant:
     """As `learn` trains it on a CPU."""
     return DVAEConfig(layers=layers, quantizer=FSQ(levels=levels)), dataclasses.replace(OPTIM, batch=32)
@@ -80,23 +88,20 @@ VARIANTS: dict[str, Variant] = {
     "deep 2": looks(deep=2.0),
     "pixels 4": model(pixel_weight=4.0),
     "deep 1, pixels 4": model(perceptual=Lite0(deep=1.0), pixel_weight=4.0),
-    "deep 1, pixels 10": model(perceptual=Lite0(deep=1.0), pixel_weight=10.0),
-    "deep 1, pixels 20": model(perceptual=Lite0(deep=1.0), pixel_weight=20.0),
-    "deep 1, pixels 10, sigmoid": model(perceptual=Lite0(deep=1.0), pixel_weight=10.0, quantizer=FSQ(bound="sigmoid")),
-    "deep 1, pixels 10, lr 4e-3": (
-        dataclasses.replace(BASE, perceptual=Lite0(deep=1.0), pixel_weight=10.0),
-        dataclasses.replace(OPTIM, lr=4e-3),
-    ),
-    "deep 1, pixels 40": model(perceptual=Lite0(deep=1.0), pixel_weight=40.0),
+    "deep 1, pixels 10": weighed(10.0),
+    "deep 1, pixels 20": weighed(20.0),
+    "deep 1, pixels 10, sigmoid": weighed(10.0, quantizer=FSQ(bound="sigmoid")),
+    "deep 1, pixels 10, lr 4e-3": weighed(10.0, lr=4e-3),
+    "deep 1, pixels 40": weighed(40.0),
     "deep 2, pixels 20": model(perceptual=Lite0(deep=2.0), pixel_weight=20.0),
-    "deep 1, pixels 20, mean of weights": (
-        dataclasses.replace(BASE, perceptual=Lite0(deep=1.0), pixel_weight=20.0),
-        dataclasses.replace(OPTIM, ema=0.995),
-    ),
-    "deep 1, pixels 20, batch 8": (
-        dataclasses.replace(BASE, perceptual=Lite0(deep=1.0), pixel_weight=20.0),
-        dataclasses.replace(OPTIM, batch=8),
-    ),
+    "deep 1, pixels 20, mean of weights": weighed(20.0, ema=0.995),
+    "deep 1, pixels 20, batch 8": weighed(20.0, batch=8),
+    "deep 1, pixels 100, mean of weights": weighed(100.0, ema=0.995),
+    "deep 1, mse 200, mean of weights": weighed(200.0, reconstruction="mse", ema=0.995),
+    "deep 1, mse 500, mean of weights": weighed(500.0, reconstruction="mse", ema=0.995),
+    "deep 1, mse 200, adversary": weighed(200.0, adversary=0.1, reconstruction="mse", ema=0.995),
+    "deep 1, pixels 40, adversary": weighed(40.0, adversary=0.1, ema=0.995),
+    "deep 1, pixels 40, adversary 0.3": weighed(40.0, adversary=0.3, ema=0.995),
     "no shift": looks(shift=0),
     "half weight": looks(weight=0.5),
     "all taps": looks(taps=(0, 2, 4, 10, 15)),

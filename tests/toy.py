@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from tessera.config import MODELS, DataConfig, MachineConfig, NetworkConfig, OptimConfig, TrainConfig
 from tessera.data.batches import NoCaptions
 from tessera.models import saved
+from tessera.models.critic import Through
 from tessera.models.saved import NETWORKS
 from tessera.store.run import Run
 from tessera.train import job
@@ -58,22 +59,6 @@ class Critic(nn.Sequential):
         super().__init__(nn.Conv2d(3, 5, 4, stride=4), nn.GELU(), nn.Flatten(), nn.Linear(5 * 16, 1))
 
 
-class Through(torch.autograd.Function):
-    """A network's output whose gradient reaches its input alone, under any engine: its own weights are not asked."""
-
-    @staticmethod
-    def forward(ctx, x, network):
-        ctx.x = x.detach().requires_grad_()
-        with torch.enable_grad():
-            ctx.y = network(ctx.x)
-        return ctx.y.detach()
-
-    @staticmethod
-    def backward(ctx, slope):
-        (found,) = torch.autograd.grad(ctx.y, ctx.x, slope)
-        return found, None
-
-
 class LearnPainter(Objective):
     """The critic's loss is a hinge, whose gradient reaches the critic alone; the painter is told its score."""
 
@@ -102,7 +87,7 @@ class LearnPainter(Objective):
         error, copy = models["model"](pixels)
         real, fake = models["critic"](torch.cat((pixels, copy.detach()))).chunk(2)
         hinge = (1 - real).relu().mean() + (1 + fake).relu().mean()
-        score = Through.apply(copy, self.critic).mean()
+        score = Through.apply(self.critic, copy).mean()
         return {"model": error - 0.1 * score, "critic": hinge * (torch.nan if self.spoil else 1.0)}, {"error": error}
 
     def held_losses(self, models, batch):

@@ -41,8 +41,8 @@ def test_folded_weights_are_the_published_network(network, looks, side):
 
 def test_equal_pictures_look_alike_and_worse_ones_less(looks):
     pixels = torch.rand(2, 3, 32, 32)
-    assert looks(pixels, pixels) == 0
-    near, far = (looks.distance(pixels + e * torch.randn_like(pixels), pixels) for e in (0.02, 0.3))
+    assert looks(pixels, pixels).distance == 0
+    near, far = (looks.looked(pixels + e * torch.randn_like(pixels), pixels).distance for e in (0.02, 0.3))
     assert 0 < near < far
 
 
@@ -54,12 +54,12 @@ def test_both_pictures_are_moved_alike(network):
     assert_close(moved[..., :-2, 3:], still[..., 2:, :-3])
     for seed in range(5):
         torch.manual_seed(seed)
-        assert looks(pixels, pixels) == 0
+        assert looks(pixels, pixels).distance == 0
 
 
 def test_weights_weigh_and_a_larger_view_is_another(network):
     a, b = torch.rand(2, 2, 3, 32, 32)
-    of = lambda **settings: LooksLike(Lite0(**settings), network).distance(a, b)
+    of = lambda **settings: LooksLike(Lite0(**settings), network).looked(a, b).distance
     maps, deep = of(deep=0.0), of(weight=0.0, deep=1.0)
     assert_close(of(weight=2.0, deep=0.5), 2 * maps + deep / 2, **TOLERANCE)
     assert_close(of(taps=(0,), deep=0.0) + of(taps=(2, 4, 10), deep=0.0), maps, **TOLERANCE)
@@ -68,7 +68,7 @@ def test_weights_weigh_and_a_larger_view_is_another(network):
 
 def test_gradients_reach_the_reconstruction_alone(looks):
     again, pixels = (torch.rand(1, 3, 32, 32, requires_grad=True) for _ in range(2))
-    looks(again, pixels).backward()
+    looks(again, pixels).distance.backward()
     assert again.grad is not None
     assert again.grad.abs().sum() > 0
     assert pixels.grad is None
@@ -79,4 +79,4 @@ def test_gradients_reach_the_reconstruction_alone(looks):
 @pytest.mark.parametrize("channels", [1, 2, 4])
 def test_pictures_without_three_channels_are_seen_in_colour(looks, channels):
     a, b = torch.rand(2, 1, channels, 16, 16)
-    assert looks(a, b) > 0
+    assert looks(a, b).distance > 0

@@ -10,7 +10,7 @@ from typing import Annotated
 from annotated_types import Ge, Le, MinLen
 
 from tessera.config.merging import Kind
-from tessera.config.ranges import NotNegative
+from tessera.config.ranges import NotNegative, ShareAboveZero
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,6 +48,13 @@ class Lite0(Perceptual):
     shift: Annotated[int, Ge(0), Le(64)] = 3
     """Both pictures are moved by the same random number of pixels, at most this many, in each step: the network's
     strides would otherwise leave a pattern of their own."""
+
+    adversary: NotNegative = 0.0
+    """Weight of a critic that tells reconstructions from pictures by the same taps, as in Projected GAN (Sauer et al.
+    2021); 0 is none."""
+    adversary_from: ShareAboveZero = 0.75
+    """Share of the training after which the critic speaks. From then on the codes stay as they are, and the decoder
+    alone learns (after SeQ-GAN, Gu et al. 2022)."""
 
     @property
     def networks(self) -> tuple[str, ...]:

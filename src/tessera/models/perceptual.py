@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -61,10 +61,21 @@ class FoldedBlock(nn.Module):
             Folded(block._project_conv, block._bn2, nn.Identity()),
         )
         of = block._block_args
+        self.width: int = of.output_filters
         self.skip = block._depthwise_conv.stride[0] == 1 and of.input_filters == of.output_filters
 
     def forward(self, x: Tensor) -> Tensor:
         return self.net(x) + x if self.skip else self.net(x)
+
+
+class Looked(NamedTuple):
+    """What a network made of reconstructions and their pictures."""
+
+    distance: Float[Tensor, ""]
+    """The weighted distance of both."""
+    found: list[Tensor]
+    wanted: list[Tensor]
+    """Unit vectors [B, C, h, w] of each tap, of the reconstructions and of the pictures."""
 
 
 class LooksLike(nn.Module):
@@ -83,19 +94,21 @@ class LooksLike(nn.Module):
         self.head = Folded(network._conv_head, network._bn1, nn.ReLU6())
         self.requires_grad_(False).eval()
 
-    def forward(self, again: Float[Tensor, "B C S S"], pixels: Float[Tensor, "B C S S"]) -> Float[Tensor, ""]:
-        """The weighted distance of reconstructions from their pictures in 0 ... 1, both moved by the same chance."""
+    def forward(self, again: Float[Tensor, "B C S S"], pixels: Float[Tensor, "B C S S"]) -> Looked:
+        """Reconstructions beside their pictures in 0 ... 1, both moved by the same chance."""
         most = min(self.config.shift, pixels.shape[-1] - 1)
-        return self.distance(again, pixels, *torch.randint(-most, most + 1, (2,)).tolist())
+        return self.looked(again, pixels, *torch.randint(-most, most + 1, (2,)).tolist())
 
-    def distance(self, again: Tensor, pixels: Tensor, down: int = 0, right: int = 0) -> Float[Tensor, ""]:
-        """The weighted distance, both moved by so many pixels."""
+    def looked(self, again: Tensor, pixels: Tensor, down: int = 0, right: int = 0) -> Looked:
+        """Both, moved by so many pixels."""
         with torch.no_grad():
             wanted = self.seen(self._prepared(pixels, down, right))
         found = self.seen(self._prepared(again, down, right))
         weights = [self.config.weight] * len(self.config.taps) + [self.config.deep]
         both = zip(weights, found, wanted, strict=False)  # without a deep weight there is no pooled head
-        return torch.stack([w * (a - b).square().sum(1).mean() for w, a, b in both]).sum()
+        distance = torch.stack([w * (a - b).square().sum(1).mean() for w, a, b in both]).sum()
+        taps = len(self.config.taps)
+        return Looked(distance, found[:taps], wanted[:taps])
 
     def seen(self, pixels: Float[Tensor, "B 3 S S"]) -> list[Tensor]:
         """Unit vectors: [B, C, h, w] of each tap, and [B, 1280] of the pooled head where that has a weight."""
@@ -107,6 +120,11 @@ class LooksLike(nn.Module):
         if self.config.deep:
             found.append(F.normalize(self.head(x).float().mean((2, 3)), dim=1))
         return found
+
+    @property
+    def widths(self) -> list[int]:
+        """Channels of each tap."""
+        return [self.blocks[i].width for i in self.config.taps]  # type: ignore[misc]
 
     def _prepared(self, pixels: Tensor, down: int, right: int) -> Tensor:
         """Pixels as Lite0 wants them: in colour, moved with their edges mirrored, enlarged."""

@@ -92,9 +92,11 @@ class Pyramid(nn.Module):
             layers += [Block(width, c.groups) for _ in range(c.decoder_blocks)]
         return nn.Sequential(*layers, *convolution(first, squares, c.groups), nn.PixelShuffle(c.patch))
 
-    def forward(self, pixels: Float[Tensor, "B C S S"], temperature: float) -> PyramidLoss:
-        """The reconstruction, through codes with the quantizer's noise, and its loss in pixels."""
-        made = self.quantize(self.encoder(2 * pixels - 1), temperature)
+    def forward(self, pixels: Float[Tensor, "B C S S"], temperature: float, settled: bool = False) -> PyramidLoss:
+        """The reconstruction, through codes with the quantizer's noise, and its loss in pixels. Where the codes are
+        `settled`, no gradient reaches what makes them."""
+        with torch.set_grad_enabled(torch.is_grad_enabled() and not settled):
+            made = self.quantize(self.encoder(2 * pixels - 1), temperature)
         again = self._pixels(made.vectors)
         wrong = self.reconstruction(again, pixels)
         return PyramidLoss(self.config.pixel_weight * wrong + made.loss, again, wrong, made.loss, made.usage)

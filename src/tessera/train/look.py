@@ -67,7 +67,7 @@ def held_out(
         )
     for schedule in schedules.values():
         schedule.observe(values["loss"])
-    improved = values["loss"] < at.best and not at.spoiled
+    improved = (values["loss"] < at.best or objective.polishing) and not at.spoiled
     at.best, at.stale = (values["loss"], 0) if improved else (at.best, at.stale + 1)
     return improved
 

@@ -37,6 +37,8 @@ class Objective(ABC):
     source: Pictures | Packed
     held_source: Pictures | Packed
 
+    polishing = False
+    """Whether it is past what the held-out loss can tell: the newest checkpoint is then the best."""
     encoder: Any = None
     """The config of the image tokenizer that encodes in the step, where one does."""
     image: Any = None

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from tessera.config import Lite0, TrainConfig, kind_of
+from tessera.config import Lite0, OptimConfig, TrainConfig, kind_of
 from tessera.data.batches import Batch
 from tessera.data.split import Data
 from tessera.errors import ConfigError
 from tessera.imports.imagenet import efficientnet
-from tessera.models.perceptual import LooksLike
+from tessera.machine.launch import launched
+from tessera.models.critic import Critic, Through
+from tessera.models.perceptual import Looked, LooksLike
 from tessera.train.objectives.protocol import Models, Parts, floats
 from tessera.train.objectives.tokenizer import TrainTokenizer, perplexity
 
@@ -21,10 +24,10 @@ from tessera.train.objectives.tokenizer import TrainTokenizer, perplexity
 class PixelsAlone(nn.Module):
     """Stands where no network looks: all pictures look alike."""
 
-    def forward(self, again: Tensor, pixels: Tensor) -> Tensor:
-        return again.new_zeros(())
+    def forward(self, again: Tensor, pixels: Tensor) -> Looked:
+        return Looked(again.new_zeros(()), [], [])
 
-    distance = forward
+    looked = forward
 
 
 def lite0(config: Lite0) -> LooksLike:
@@ -43,27 +46,62 @@ PERCEPTUAL: dict[str, Callable[[Any], Any]] = {"none": lambda config: PixelsAlon
 
 
 class TrainPyramid(TrainTokenizer):
-    """By pixels, and by what a frozen network sees."""
+    """By pixels, and by what a frozen network sees. Where the settings ask for a critic, the codes settle before it
+    speaks, and the decoder alone learns on."""
 
     def __init__(self, config: TrainConfig, data: Data):
         super().__init__(config, data)
-        perceptual = self.model.config.perceptual
-        self.looks = PERCEPTUAL[kind_of(perceptual)](perceptual)
+        self.perceptual = self.model.config.perceptual
+        self.looks = PERCEPTUAL[kind_of(self.perceptual)](self.perceptual)
+        self.adversary: float = getattr(self.perceptual, "adversary", 0.0)
+        self.critic = Critic(self.looks.widths) if self.adversary else None
+        self.polishing = False
+
+    @property
+    def networks(self) -> dict[str, nn.Module]:
+        return {"model": self.model, **({"critic": self.critic} if self.critic else {})}
+
+    def optim(self, name: str) -> OptimConfig:
+        own = self.config.optim
+        return own if name == "model" else dataclasses.replace(own, betas=(0.5, 0.99), ema=0.0)
 
     def place(self, device: torch.device) -> None:
         self.looks.to(device)
 
     def losses(self, models: Models, batch: Batch, done: float) -> tuple[Parts, Parts]:
+        self.polishing = bool(self.critic) and done >= self.perceptual.adversary_from
         pixels, temperature = floats(batch.pixels), self.temperature(done)
-        total, again, reconstruction, own, usage = models["model"](pixels, temperature)
-        looks = self.looks(again, pixels)
+        total, again, reconstruction, own, usage = models["model"](pixels, temperature, self.polishing)
+        looks, found, wanted = self.looks(again, pixels)
         parts = {"reconstruction": reconstruction, "perceptual": looks, "quantizer": own, "codes_used": usage}
-        return {"model": total + looks}, {**parts, "temperature": torch.tensor(temperature)}
+        networks = {"model": total + looks}
+        if self.critic:
+            networks["critic"], score = self.judged(models, found, wanted)
+            networks["model"] = networks["model"] - self.adversary * score + self.unmoved()
+            parts["score"] = score
+        return networks, {**parts, "temperature": torch.tensor(temperature)}
+
+    def judged(self, models: Models, found: list[Tensor], wanted: list[Tensor]) -> tuple[Tensor, Tensor]:
+        """The critic's loss, and the score that it gives to reconstructions; both nothing until it is asked."""
+        assert self.critic
+        if not self.polishing:
+            return nothing_of(self.critic), found[0].new_zeros(())
+        return models["critic"](wanted, found), Through.apply(self.critic.score, *found)
+
+    def unmoved(self) -> Tensor:
+        """Nothing, by way of what a step would leave out: several processes wait for the gradient of every weight."""
+        still = launched() > 1 and self.polishing
+        return nothing_of(self.model.encoder) if still else torch.zeros((), device=next(self.model.parameters()).device)
 
     def held_losses(self, models: Models, batch: Batch) -> Parts:
         pixels = floats(batch.pixels)
         codes = self.model.encode(pixels)
         again = self.model.decode(codes)
-        wrong, looks = self.model.reconstruction(again, pixels), self.looks.distance(again, pixels)
+        wrong, looks = self.model.reconstruction(again, pixels), self.looks.looked(again, pixels).distance
         parts = {"reconstruction": wrong, "perceptual": looks, "perplexity": perplexity(codes)}
         return {"loss": self.model.config.pixel_weight * wrong + looks, **parts}
+
+
+def nothing_of(network: nn.Module) -> Tensor:
+    """Zero, whose gradient reaches every weight of a network."""
+    return torch.stack([p.sum() for p in network.parameters()]).sum() * 0

@@ -23,9 +23,6 @@ from tessera.train.objectives.sizes import resolve
 class TrainTextToImage(Objective):
     """Predict captions and codes. The held-out "loss" is the image part: nats per code."""
 
-    text: TextTokenizer
-    image: ImageTokenizer
-
     def __init__(self, config: TrainConfig, data: Data, text: TextTokenizer, image: ImageTokenizer):
         super().__init__(config, data)
         assert isinstance(config.model, TextToImageConfig)
