@@ -11,7 +11,7 @@ from statistics import NormalDist
 import numpy as np
 
 from tessera.errors import ConfigError
-from tessera.evaluate.intervals import NORMAL, Estimate
+from tessera.evaluate.intervals import Estimate
 
 LEVEL = 0.05
 """The chance that a difference between equal recipes counts."""
@@ -21,18 +21,41 @@ HALVINGS = 60
 
 @dataclass(frozen=True)
 class Difference:
-    """Between the figures of two recipes."""
+    """Between the figures of two recipes. Raises ConfigError where SciPy is needed and not installed."""
 
     value: float
     """The second, less the first."""
-    half: float
-    """How large it must be to count."""
-    chance: float | None
-    """Of one as large between equal recipes; None where neither was trained again, so that nothing is known of that."""
+    pictures: float
+    """The half-width that pictures leave, at `LEVEL`."""
+    error: float
+    """The standard error of training again."""
+    freedom: float
+    """Its degrees of freedom; 0 where neither was trained again, so that nothing is known of it."""
+
+    @property
+    def half(self) -> float:
+        """How large it must be to count."""
+        return self._half(LEVEL)
 
     @property
     def counts(self) -> bool:
         return abs(self.value) > self.half
+
+    @property
+    def chance(self) -> float | None:
+        """Of one as large between equal recipes: the level whose half-width it is, by halving. None where nothing is
+        known of training again."""
+        if not self.freedom:
+            return None
+        low, high = 0.0, 1.0
+        for _ in range(HALVINGS):
+            middle = (low + high) / 2
+            low, high = (low, middle) if abs(self.value) > self._half(middle) else (middle, high)
+        return high
+
+    def _half(self, level: float) -> float:
+        trainings = self.error and self.error * _student(self.freedom, level)
+        return math.hypot(trainings, self.pictures * (_normal(level) / _normal(LEVEL)))
 
 
 def difference(first: Sequence[Estimate], other: Sequence[Estimate]) -> Difference:
@@ -43,16 +66,11 @@ def difference(first: Sequence[Estimate], other: Sequence[Estimate]) -> Differen
     freedom. a and b are the mean half-widths within a training, each on the side that faces the other recipe; more
     trainings do not narrow them, because all look at the same pictures. Where one recipe was trained once, the other's
     s stands for both, which is Student's test of two samples. Where both were, T is 0.
-
-    Raises ConfigError where T is asked for and SciPy is not installed.
     """
     value = _mean(other) - _mean(first)
     low, high = (first, other) if value >= 0 else (other, first)
     pictures = math.hypot(np.mean([e.high - e.value for e in low]), np.mean([e.value - e.low for e in high]))
-    if len(first) == len(other) == 1:
-        return Difference(value, pictures, None)
-    error, freedom = _welch(first, other)
-    return Difference(value, _half(LEVEL, error, freedom, pictures), _chance(abs(value), error, freedom, pictures))
+    return Difference(value, pictures, *_welch([x for x in (first, other) if len(x) > 1]))
 
 
 def holm(chances: Sequence[float]) -> list[float]:
@@ -64,41 +82,29 @@ def holm(chances: Sequence[float]) -> list[float]:
     return found
 
 
-def _welch(first: Sequence[Estimate], other: Sequence[Estimate]) -> tuple[float, float]:
-    """The standard error of the difference, as trainings spread, and its degrees of freedom."""
-    several = [x for x in (first, other) if len(x) > 1]
+def _welch(several: Sequence[Sequence[Estimate]]) -> tuple[float, float]:
+    """The standard error of the difference and its degrees of freedom, from the recipes that were trained again."""
     spread = [float(np.var([e.value for e in x], ddof=1)) for x in several]
-    if len(several) == 1:
-        return math.sqrt(spread[0] * (1 + 1 / len(several[0]))), len(several[0]) - 1
+    if len(several) < 2:
+        return (math.sqrt(spread[0] * (1 + 1 / len(several[0]))), len(several[0]) - 1) if several else (0.0, 0)
     parts = [v / len(x) for v, x in zip(spread, several, strict=True)]
     doubt = sum(v**2 / (len(x) - 1) for v, x in zip(parts, several, strict=True))
     return math.sqrt(sum(parts)), sum(parts) ** 2 / doubt if doubt else math.inf
-
-
-def _half(level: float, error: float, freedom: float, pictures: float) -> float:
-    """The half-width at a level; `pictures` is its part of the pictures at 0.05."""
-    trainings = error and error * float(_special().stdtrit(freedom, level / 2))
-    return math.hypot(trainings, pictures * NormalDist().inv_cdf(level / 2) / NORMAL)
-
-
-def _chance(distance: float, error: float, freedom: float, pictures: float) -> float:
-    """The level whose half-width is the distance, by halving."""
-    low, high = 0.0, 1.0
-    for _ in range(HALVINGS):
-        middle = (low + high) / 2
-        low, high = (low, middle) if distance > _half(middle, error, freedom, pictures) else (middle, high)
-    return high
 
 
 def _mean(estimates: Sequence[Estimate]) -> float:
     return float(np.mean([e.value for e in estimates]))
 
 
-def _special():
+def _normal(level: float) -> float:
+    """Standard deviations of a normal distribution that leave out so much on both sides together."""
+    return -NormalDist().inv_cdf(level / 2)
+
+
+def _student(freedom: float, level: float) -> float:
+    """The same of Student's t."""
     try:
-        from scipy import special
+        from scipy.special import stdtrit
     except ImportError as error:
-        raise ConfigError(
-            "To compare several runs of one recipe, install SciPy: pip install 'tessera[judge]'."
-        ) from error
-    return special
+        raise ConfigError("To compare seeds of a recipe, install SciPy: pip install 'tessera[judge]'.") from error
+    return -float(stdtrit(freedom, level / 2))
