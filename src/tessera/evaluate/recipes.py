@@ -72,7 +72,8 @@ def load(words: Sequence[str]) -> list[Recipe]:
         Recipe(runs=tuple(next(each) for _ in group), places=group, settings=tuple(map(_settings, group)))
         for group in named
     ]
-    _check(recipes)
+    for recipe in recipes:
+        _check(recipe)
     return recipes
 
 
@@ -94,36 +95,28 @@ def _settings(place: str) -> TrainConfig | None:
     return None
 
 
-def _check(recipes: Sequence[Recipe]) -> None:
+def _check(recipe: Recipe) -> None:
     """Raise ConfigError where runs that were joined cannot be seeds of one recipe, or were measured in two ways."""
-    for recipe in recipes:
-        first = recipe.runs[0]
-        for e in recipe.runs[1:]:
-            if e.asked != first.asked:
-                raise ConfigError(
-                    f"{e.run} was measured on other held-out pictures than {first.run}, so they have no common mean. "
-                    "Evaluate both with the same --data.path, or leave out the comma."
-                )
-            for name in MEASURING:
-                ours, theirs = first.settings.get(name), e.settings.get(name)
-                if ours != theirs:
-                    raise ConfigError(
-                        f"{e.run} was measured with {name} {theirs}, {first.run} with {ours}, so they have no common "
-                        f"mean. Evaluate both with the same --{name}."
-                    )
-    if any(len(r.runs) > 1 for r in recipes):
-        _check_models([e for r in recipes for e in r.runs])
-
-
-def _check_models(runs: Sequence[Evaluation]) -> None:
-    seen: dict[str, str] = {}
-    for e in runs:
+    first, seen = recipe.runs[0], dict[str, str]()
+    for e in recipe.runs:
         if e.model in seen:
             raise ConfigError(
                 f"{e.run} has the weights of {seen[e.model]}: it says nothing of training again. "
                 "Train the recipe again with another --seed, and name each run once."
             )
         seen[e.model] = e.run
+        if e.asked != first.asked:
+            raise ConfigError(
+                f"{e.run} was measured on other held-out pictures than {first.run}, so they have no common mean. "
+                "Evaluate both with the same --data.path, or leave out the comma."
+            )
+        for name in MEASURING:
+            ours, theirs = first.settings.get(name), e.settings.get(name)
+            if ours != theirs:
+                raise ConfigError(
+                    f"{e.run} was measured with {name} {theirs}, {first.run} with {ours}, so they have no common mean. "
+                    f"Evaluate both with the same --{name}."
+                )
 
 
 def notices(recipes: Sequence[Recipe]) -> list[str]:
@@ -156,8 +149,8 @@ def _within(recipe: Recipe) -> list[str]:
     for e, settings in zip(recipe.runs[1:], recipe.settings[1:], strict=False):
         if changed := _unlike(recipe.settings[0], settings):
             found.append(
-                f"{e.run} was trained with other settings than {first.run} ({'; '.join(changed[:4])}): they are not "
-                "seeds of one recipe."
+                f"{e.run} was trained with other settings than {first.run} ({'; '.join(changed[:4])}): their spread has "
+                "that too, and is not that of one recipe."
             )
     counts = Counter(f.name for e in recipe.runs for f in e.figures)
     if some := [name for name, count in counts.items() if count < len(recipe.runs)]:
