@@ -149,8 +149,8 @@ def _within(recipe: Recipe) -> list[str]:
     for e, settings in zip(recipe.runs[1:], recipe.settings[1:], strict=False):
         if changed := _unlike(recipe.settings[0], settings):
             found.append(
-                f"{e.run} was trained with other settings than {first.run} ({'; '.join(changed[:4])}): their spread has "
-                "that too, and is not that of one recipe."
+                f"{e.run} was trained with other settings than {first.run} ({'; '.join(changed[:4])}): their spread "
+                "has that too, and is not that of one recipe."
             )
     counts = Counter(f.name for e in recipe.runs for f in e.figures)
     if some := [name for name, count in counts.items() if count < len(recipe.runs)]:
