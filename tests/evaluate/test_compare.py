@@ -9,11 +9,14 @@ import pytest
 
 from tessera.cli import main
 from tessera.errors import ConfigError
-from tessera.evaluate import compare, figures
-from tessera.evaluate.compare import change, differ
+from tessera.evaluate import compare, figures, recipes
+from tessera.evaluate.compare import Comparison, change
 from tessera.evaluate.figures import Evaluation, Figure
 from tessera.evaluate.intervals import Estimate
+from tessera.evaluate.meanings import COVERS
+from tessera.evaluate.recipes import Recipe
 from tessera.evaluate.telling import number
+from tessera.evaluate.welch import difference
 
 
 def about(value: float, half: float = 1.0) -> Estimate:
@@ -27,6 +30,15 @@ def figure(value: float, better: str = "higher", half: float = 1.0, name: str = 
 def evaluation(run: str, *found: Figure, asked: str = "a", **settings: object) -> Evaluation:
     told = {"count": 500, "guidance": 2.0, "features": "lite2", **settings}
     return Evaluation(run=run, model="m", settings=told, pictures={}, asked=asked, figures=found)
+
+
+def alone(*evaluations: Evaluation) -> Comparison:
+    """Each a run that was trained once."""
+    return compare.compare([Recipe(runs=(e,)) for e in evaluations])
+
+
+def differ(a: Estimate, b: Estimate) -> bool:
+    return difference([a], [b]).counts
 
 
 def test_a_difference_is_noise_up_to_the_root_of_the_squares():
@@ -49,7 +61,7 @@ def test_what_codes_cost_is_not_compared_between_image_tokenizers():
         evaluation("b", dataclasses.replace(cost, value=about(20)), figure(9)),
     )
     other = dataclasses.replace(same, run="c", codes="another")
-    found = compare.compare([first, same, other])
+    found = alone(first, same, other)
     assert [line.changes for line in found.lines] == [("worse", "unknown"), ("better", "better")]
     assert [w for w in found.warnings if "image tokenizer" in w and w.startswith("c ")] == list(found.warnings)
     assert len(found.warnings) == 1
@@ -68,13 +80,13 @@ def test_what_codes_cost_is_not_compared_between_image_tokenizers():
     ],
 )
 def test_which_way_is_better(first, other, better, says):
-    assert change(figure(first, better), figure(other, better)) == says
+    assert change([figure(first, better)], [figure(other, better)]) == says
 
 
 def test_runs_stand_side_by_side_and_the_words_say_what_changed():
     a = evaluation("a", figure(1), figure(50, name="only a"))
     b = evaluation("b", figure(9), figure(3, name="only b"))
-    found = compare.compare([a, b])
+    found = alone(a, b)
     assert [line.name for line in found.lines] == ["it", "only a", "only b"]
     assert [line.changes for line in found.lines] == [("better",), ("noise",), ("noise",)]
     table = compare.table(found)
@@ -87,13 +99,13 @@ def test_runs_of_one_name_are_told_apart_by_their_places(tmp_path):
     for place in ("x", "y"):
         (tmp_path / place).mkdir()
         figures.write(tmp_path / place, evaluation("birds", figure(1), asked=place))
-    found = compare.compare(compare.load([str(tmp_path / "x"), str(tmp_path / "y")]))
+    found = compare.compare(recipes.load([str(tmp_path / "x"), str(tmp_path / "y")]))
     assert found.names == (str(tmp_path / "x"), str(tmp_path / "y"))
     assert compare.sentences(found) == ["Nothing could be compared."]
 
 
 def test_equal_runs_say_so():
-    found = compare.compare([evaluation("a", figure(1)), evaluation("b", figure(1.1))])
+    found = alone(evaluation("a", figure(1)), evaluation("b", figure(1.1)))
     assert compare.sentences(found) == ["No difference is larger than noise."]
 
 
@@ -103,13 +115,13 @@ def test_equal_runs_say_so():
 def test_what_was_measured_in_another_way_is_not_compared(other, changes):
     own = dataclasses.replace(figure(1, name="nats"), group="likelihood")
     new = dataclasses.replace(figure(9, name="nats"), group="likelihood")
-    found = compare.compare([evaluation("a", figure(1), own), evaluation("b", figure(9), new, **other)])
+    found = alone(evaluation("a", figure(1), own), evaluation("b", figure(9), new, **other))
     assert [line.changes[0] for line in found.lines] == changes
     assert len(found.warnings) == 1
 
 
 def test_other_ways_of_drawing_are_compared_and_named():
-    found = compare.compare([evaluation("a", figure(1)), evaluation("b", figure(9), guidance=1.0)])
+    found = alone(evaluation("a", figure(1)), evaluation("b", figure(9), guidance=1.0))
     assert found.lines[0].changes == ("better",)
     assert found.warnings == ("b was measured with guidance 1.0, a with 2.0: that is part of what differs.",)
 
@@ -122,15 +134,16 @@ def test_the_command_reads_runs_and_prints_the_rule(tmp_path, capsys):
     out = capsys.readouterr().out
     assert "b is better than a" in out
     assert "larger than noise" in out
+    assert COVERS in out
     main(["compare", str(tmp_path / "a"), str(tmp_path / "b"), "--format", "json"])
     assert json.loads(capsys.readouterr().out)["lines"][0]["changes"] == ["better"]
 
 
 def test_a_run_that_was_not_evaluated_is_a_sentence(tmp_path):
     with pytest.raises(ConfigError, match="was not evaluated yet: tessera evaluate"):
-        compare.load([str(tmp_path), str(tmp_path)])
+        recipes.load([str(tmp_path), str(tmp_path)])
     with pytest.raises(ConfigError, match="Name the runs"):
-        compare.load([str(tmp_path)])
+        recipes.load([str(tmp_path)])
 
 
 @pytest.mark.parametrize("damage", ["", "[]", "{}", '{"schema": "tessera-evaluation", "version": 1}', '{"schema": 3}'])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import re
 
 import pytest
@@ -10,8 +11,9 @@ import torch
 from tessera.evaluate import page
 from tessera.evaluate.figures import Evaluation, Figure, Word
 from tessera.evaluate.intervals import Estimate
+from tessera.evaluate.meanings import COVERS
 from tessera.evaluate.memorisation import Verdict
-from tessera.evaluate.telling import EDGE, WIDTH, bar, place
+from tessera.evaluate.telling import EDGE, WIDTH, bar, place, summary
 
 
 def figure(value: float, floor: float | None = 0.0, ceiling: float | None = 10.0) -> Figure:
@@ -65,6 +67,9 @@ def test_captions_are_no_html():
     assert "<script" not in text
     assert text.count("&lt;script&gt;") >= 7
     assert "class='verdict copies'" in text
+    assert COVERS in text, "what an interval does not cover is said where intervals are explained"
+    assert f"  {COVERS}" in summary(e)
+    assert f"  {COVERS}" not in summary(dataclasses.replace(e, figures=()))
     assert all(
         f"<h2>{name}" in text for name in ("The figures", "Words", "Where in the picture", "How the verdict is made")
     )

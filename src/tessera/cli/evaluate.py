@@ -9,7 +9,6 @@ from pathlib import Path
 from tessera.cli.arguments import options, run_of
 from tessera.cli.screen import bar, say
 from tessera.config import CompareConfig, EvaluateConfig
-from tessera.errors import ConfigError
 from tessera.generate.defaults import kept
 
 
@@ -23,14 +22,11 @@ class EvaluateRunConfig(EvaluateConfig):
 
 @dataclass(frozen=True, kw_only=True)
 class CompareRunsConfig(CompareConfig):
-    """Put evaluated runs side by side, and say which differences are larger than noise."""
+    """Put evaluated runs side by side, and say which differences are larger than noise. Seeds of one recipe, joined by
+    commas, are measured as one, with an interval that covers training again."""
 
     runs: tuple[str, ...]
-    """Two or more run folders that were evaluated."""
-
-    def rules(self) -> None:
-        if len(self.runs) < 2:
-            raise ConfigError(f"compare needs two runs or more, and got {len(self.runs)}: tessera compare RUN RUN ...")
+    """Two or more run folders that were evaluated: A B, or A1,A2,A3 B1,B2,B3."""
 
 
 def evaluate(args: list[str]) -> None:
@@ -48,13 +44,21 @@ def evaluate(args: list[str]) -> None:
 
 
 def compare(args: list[str]) -> None:
-    """RUN RUN ...  Evaluated runs side by side, and which differences are larger than noise."""
+    """RUN[,RUN ...] RUN[,RUN ...] ...  Evaluated runs side by side, and which differences are larger than noise."""
     config = options(CompareRunsConfig, args, "compare")
     from tessera.evaluate import compare as comparing
+    from tessera.evaluate.recipes import load
 
-    found = comparing.compare(comparing.load(list(config.runs)))
+    found = comparing.compare(load(config.runs))
     if config.format == "json":
         return say(json.dumps(comparing.to_json(found)))
-    for line in [*comparing.table(found), "", *found.warnings, *comparing.sentences(found), "", comparing.RULE]:
+    for line in [
+        *comparing.table(found),
+        "",
+        *found.warnings,
+        *comparing.sentences(found),
+        "",
+        *comparing.rules(found),
+    ]:
         say(line)
     return None

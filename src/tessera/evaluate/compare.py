@@ -1,146 +1,203 @@
-"""Evaluations side by side, and which differences are larger than noise. It measures nothing."""
+"""Recipes side by side, and which differences are larger than noise. It measures nothing."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
-from tessera.errors import ConfigError
-from tessera.evaluate.figures import Evaluation, Figure, read
-from tessera.evaluate.intervals import Estimate
+from tessera.evaluate.figures import Figure
+from tessera.evaluate.intervals import Estimate, over_seeds
+from tessera.evaluate.meanings import COVERS
+from tessera.evaluate.recipes import MEASURING, SAMPLING, Recipe, notices
 from tessera.evaluate.telling import columns, number, told
+from tessera.evaluate.welch import LEVEL, difference, holm
 
 Change = Literal["better", "worse", "other", "noise", "unknown"]
 MARKS: dict[Change, str] = {"better": "+", "worse": "-", "other": "*", "noise": "", "unknown": "?"}
+CLEAR = ("better", "worse", "other")
 DRAWN = ("drawings", "text", "copying")
 """Groups of figures that are of drawings."""
-MEASURING = ("count", "seeds", "photographs")
-"""Settings that change how drawings are measured."""
-SAMPLING = ("guidance", "temperature", "top_k", "top_p")
-"""Settings that change the drawings themselves."""
 RULE = (
     "A difference is larger than noise where it exceeds the root of the sum of the squares of both half-widths, each "
     "on the side that faces the other figure: about one in twenty of equal figures would seem to differ. Runs are held "
     "against the first. +: better, -: worse, *: another value, ?: measured in another way."
 )
+TRAINED = (
+    "Runs joined by commas are trainings of one recipe. Their figure is the mean, with Student's interval over the "
+    "trainings added to that over pictures, as squares; a difference must exceed Welch's interval over the trainings, "
+    "added in the same way. A run alone beside them is given their spread. Doubled marks hold among all figures too, "
+    "by Holm's method: at most one in twenty comparisons of equal recipes would show any."
+)
 
 
-def differ(a: Estimate, b: Estimate) -> bool:
-    """Whether two figures that were measured independently differ by more than their noise."""
-    low, high = (a, b) if a.value <= b.value else (b, a)
-    return high.value - low.value > math.hypot(low.high - low.value, high.value - high.low)
+def pooled(figures: Sequence[Figure]) -> Figure:
+    """One figure of every training of a recipe as one, its ends too. That of a run alone comes back as it is."""
+    ends = {end: [e for f in figures if (e := getattr(f, end))] for end in ("floor", "codes", "ceiling")}
+    return replace(
+        figures[0],
+        value=over_seeds([f.value for f in figures]),
+        **{end: over_seeds(found) if found else None for end, found in ends.items()},
+    )
 
 
-def change(first: Figure, other: Figure) -> Change:
-    """What became of a figure."""
-    a, b = first.value, other.value
-    if not differ(a, b):
+def change(first: Sequence[Figure], other: Sequence[Figure]) -> Change:
+    """What became of a figure, of which each training of two recipes has one."""
+    if not difference([f.value for f in first], [f.value for f in other]).counts:
         return "noise"
-    if first.better == "nearer":
-        if first.ceiling is None or other.ceiling is None:
+    before, after = pooled(first), pooled(other)
+    if before.better == "nearer":
+        if before.ceiling is None or after.ceiling is None:
             return "other"
-        before, after = abs(a.value - first.ceiling.value), abs(b.value - other.ceiling.value)
-        return "better" if after < before else "worse"
-    return "better" if (b.value > a.value) == (first.better == "higher") else "worse"
+        far, near = _apart(before.value, before.ceiling), _apart(after.value, after.ceiling)
+        return "better" if near < far else "worse"
+    return "better" if (after.value.value > before.value.value) == (before.better == "higher") else "worse"
+
+
+def _apart(a: Estimate, b: Estimate) -> float:
+    return abs(a.value - b.value)
 
 
 @dataclass(frozen=True)
 class Line:
-    """One figure of every run; None where a run has none."""
+    """One figure of every recipe; None where none of its runs has one."""
 
     name: str
     figures: tuple[Figure | None, ...]
     changes: tuple[Change, ...]
-    """Of every run but the first."""
+    """Of every recipe but the first."""
+    chances: tuple[float | None, ...]
+    """Of a difference as large between equal recipes; None where nothing is known of training again."""
+    together: tuple[bool, ...]
+    """Whether the difference counts among all figures too."""
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """Runs side by side."""
+    """Recipes side by side."""
 
     names: tuple[str, ...]
+    runs: tuple[tuple[str, ...], ...]
+    """Of every recipe."""
     lines: tuple[Line, ...]
     warnings: tuple[str, ...]
-    """Where runs were not measured in the same way."""
+    """Where runs were not measured in the same way, or belong together."""
 
 
-def load(runs: Sequence[str]) -> list[Evaluation]:
-    """Raises ConfigError where there is one run alone, or one that was not evaluated."""
-    if len(runs) < 2:
-        raise ConfigError(
-            "Name the runs to compare, the one that others are held against first: tessera compare RUN RUN ..."
-        )
-    found = [read(run) for run in runs]
-    alike = len({e.run for e in found}) < len(found)  # folders of one name in different places
-    return [replace(e, run=run) for e, run in zip(found, runs, strict=True)] if alike else found
-
-
-def compare(evaluations: Sequence[Evaluation]) -> Comparison:
+def compare(recipes: Sequence[Recipe]) -> Comparison:
     """Figures of equal names, the first run's order first."""
-    first = evaluations[0]
-    names = list(dict.fromkeys(f.name for e in evaluations for f in e.figures))
-    by_name = [{f.name: f for f in e.figures} for e in evaluations]
+    names = list(dict.fromkeys(f.name for r in recipes for e in r.runs for f in e.figures))
+    found = {name: [r.figures(name) for r in recipes] for name in names}
+    held = [_against(recipes[0], other, [(rows[0], rows[i]) for rows in found.values()])
+            for i, other in enumerate(recipes[1:], 1)]  # fmt: skip
     lines = []
-    for name in names:
-        found = tuple(figures.get(name) for figures in by_name)
-        others = zip(evaluations[1:], found[1:], strict=True)
-        changes: list[Change] = [_changed(first, found[0], e, f) for e, f in others]
-        lines.append(Line(name, found, tuple(changes)))
-    warnings = tuple(w for e in evaluations[1:] for w in _unlike(first, e))
-    return Comparison(tuple(e.run for e in evaluations), tuple(lines), warnings)
+    for place, name in enumerate(names):
+        figures = tuple(pooled(figures) if figures else None for figures in found[name])
+        verdicts = [column[place] for column in held]
+        lines.append(
+            Line(
+                name, figures, tuple(v.change for v in verdicts), tuple(v.chance for v in verdicts),
+                tuple(v.together for v in verdicts),
+            )
+        )  # fmt: skip
+    warnings = [*notices(recipes), *(w for r in recipes[1:] for w in _unlike(recipes[0], r))]
+    runs = tuple(tuple(e.run for e in r.runs) for r in recipes)
+    return Comparison(tuple(r.name for r in recipes), runs, tuple(lines), tuple(warnings))
 
 
-def _changed(first: Evaluation, before: Figure | None, other: Evaluation, after: Figure | None) -> Change:
-    if before is None or after is None:
+class Verdict(NamedTuple):
+    """On one figure of two recipes; see `Line`."""
+
+    change: Change
+    chance: float | None
+    together: bool
+
+
+def _against(first: Recipe, other: Recipe, pairs: Sequence[tuple[Sequence[Figure], Sequence[Figure]]]) -> list[Verdict]:
+    """Of each figure of two recipes; a chance is held against those of all the others."""
+    changes: list[Change] = [_changed(first, other, *pair) for pair in pairs]
+    chances = [None if what == "unknown" else _chance(*pair) for what, pair in zip(changes, pairs, strict=True)]
+    together = iter(holm([c for c in chances if c is not None]))
+    each = zip(changes, chances, strict=True)
+    return [Verdict(what, c, c is not None and next(together) <= LEVEL and what in CLEAR) for what, c in each]
+
+
+def _chance(before: Sequence[Figure], after: Sequence[Figure]) -> float | None:
+    if not before or not after:
+        return None
+    return difference([f.value for f in before], [f.value for f in after]).chance
+
+
+def _changed(first: Recipe, other: Recipe, before: Sequence[Figure], after: Sequence[Figure]) -> Change:
+    if not before or not after:
         return "noise"
-    drawn = before.group in DRAWN and any(first.settings.get(s) != other.settings.get(s) for s in MEASURING)
-    coded = before.group == "likelihood" and first.codes != other.codes
-    return "unknown" if first.asked != other.asked or drawn or coded else change(before, after)
+    ours, theirs = first.runs[0], other.runs[0]  # the runs of a recipe were measured alike
+    drawn = before[0].group in DRAWN and any(ours.settings.get(s) != theirs.settings.get(s) for s in MEASURING)
+    coded = before[0].group == "likelihood" and first.codes != other.codes
+    return "unknown" if ours.asked != theirs.asked or drawn or coded else change(before, after)
 
 
-def _unlike(first: Evaluation, other: Evaluation) -> list[str]:
-    """In what two evaluations differ, as sentences."""
+def _unlike(first: Recipe, other: Recipe) -> list[str]:
+    """In what two recipes differ, as sentences."""
     found = []
-    if first.asked != other.asked:
-        found.append(f"{other.run} was measured on other held-out pictures than {first.run}: nothing can be compared.")
+    ours, theirs = first.runs[0], other.runs[0]
+    if ours.asked != theirs.asked:
+        found.append(
+            f"{other.name} was measured on other held-out pictures than {first.name}: nothing can be compared."
+        )
     if first.codes != other.codes:
-        found.append(f"{other.run} has another image tokenizer than {first.run}: what a code costs cannot be compared.")
+        has = "another image tokenizer" if len(first.codes) == len(other.codes) == 1 else "other image tokenizers"
+        found.append(f"{other.name} has {has} than {first.name}: what a code costs cannot be compared.")
     for names, so in (
         (MEASURING, "figures of drawings cannot be compared"),
         (SAMPLING, "that is part of what differs"),
     ):
         for name in names:
-            ours, theirs = first.settings.get(name), other.settings.get(name)
-            if ours != theirs:
-                found.append(f"{other.run} was measured with {name} {theirs}, {first.run} with {ours}: {so}.")
+            a, b = ours.settings.get(name), theirs.settings.get(name)
+            if a != b:
+                found.append(f"{other.name} was measured with {name} {b}, {first.name} with {a}: {so}.")
     return found
 
 
 def table(c: Comparison) -> list[str]:
-    """Lines for a screen: a figure, then each run's value with its interval and its mark."""
+    """Lines for a screen: a figure, then each recipe's value with its interval and its mark."""
     rows = [["", *c.names]]
+    if _several(c):
+        rows.append(["trainings", *(str(len(runs)) for runs in c.runs)])
     for line in c.lines:
         cells = [told(f.value) if f else "" for f in line.figures]
-        marks = ["", *(MARKS[x] for x in line.changes)]
+        marks = ["", *(MARKS[x] * (1 + sure) for x, sure in zip(line.changes, line.together, strict=True))]
         rows.append([line.name, *(f"{cell} {mark}".rstrip() for cell, mark in zip(cells, marks, strict=True))])
     return columns(rows)
 
 
 def sentences(c: Comparison) -> list[str]:
     """Every difference that is larger than noise, in words."""
+    if len(c.names) == 1:
+        return ["One recipe alone: there is nothing to hold it against."]
     said = []
     for line in c.lines:
-        for name, figure, what in zip(c.names[1:], line.figures[1:], line.changes, strict=True):
-            if what in ("better", "worse", "other") and figure and line.figures[0]:
+        columns = zip(c.names[1:], line.figures[1:], line.changes, line.chances, line.together, strict=True)
+        for name, figure, what, chance, together in columns:
+            if what in CLEAR and figure and line.figures[0]:
                 values = f"{number(figure.value.value)} against {number(line.figures[0].value.value)}"
-                said.append(
-                    f"{line.name}: {name} is {'different' if what == 'other' else what} than {c.names[0]}, {values}."
-                )
+                how = "different" if what == "other" else what
+                looked = "" if chance is None else ", among all figures too" if together else ", taken by itself"
+                said.append(f"{line.name}: {name} is {how} than {c.names[0]}, {values}{looked}.")
     some = any(change != "unknown" for line in c.lines for change in line.changes)
     return said or ["No difference is larger than noise." if some else "Nothing could be compared."]
 
 
+def rules(c: Comparison) -> list[str]:
+    """How differences were told from noise, and what the intervals cover."""
+    alone = any(len(runs) == 1 for runs in c.runs)
+    parts = {RULE: len(c.names) > 1, TRAINED: _several(c), COVERS: alone}
+    return [part for part, said in parts.items() if said]
+
+
+def _several(c: Comparison) -> bool:
+    return any(len(runs) > 1 for runs in c.runs)
+
+
 def to_json(c: Comparison) -> dict[str, Any]:
-    return {"rule": RULE, **asdict(c)}
+    return {"rule": " ".join(rules(c)), **asdict(c)}

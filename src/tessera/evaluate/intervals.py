@@ -63,11 +63,13 @@ def auc(positive: ArrayLike, negative: ArrayLike) -> Estimate:
 
 
 def over_seeds(estimates: Sequence[Estimate], least: float = -math.inf, most: float = math.inf) -> Estimate:
-    """One figure of several seeds of the same recipe.
+    """One figure of several seeds of the same recipe: of drawings, or of training.
 
-    Its interval adds, as squares, Student's interval of the mean over seeds to the mean half-width within a seed. The
-    second is not divided by the number of seeds, because all seeds are compared with the same photographs. `least` and
-    `most` bound what the figure can be.
+    The half-width of its interval is √(T² + w²) on either side. T = t s / √k is Student's interval (1908) of the mean
+    of k seeds with standard deviation s, t having k - 1 degrees of freedom; w is the mean half-width within a seed,
+    not divided by the number of seeds, because all seeds are compared with the same photographs. What w holds of
+    the noise of a single seed is in s too, so the interval is too wide rather than too narrow. `least` and `most`
+    bound what the figure can be.
     """
     if not estimates:
         raise DataError("No seed was measured, so there is nothing to combine.")

@@ -36,3 +36,9 @@ MEANINGS = {
     "membership": "Chance that a learned picture is likelier than a held-out one. 0.5: nothing tells them apart.",
 }
 """By the short name under which figures ask for it."""
+COVERS = (
+    "The 95 % interval of one run covers other pictures and, for drawings, other drawing seeds. It does not cover "
+    "training again: another seed of the same recipe can lie outside. Three runs of a recipe that differ in --seed "
+    "alone give the interval that does: tessera compare RUN,RUN,RUN."
+)
+"""What the intervals of a run alone say, and what they do not."""

@@ -16,6 +16,7 @@ from tessera.data.pictures import grid_image, to_image
 from tessera.evaluate.figures import GROUPS, Evaluation, Figure
 from tessera.evaluate.intervals import Estimate
 from tessera.evaluate.looking import floats
+from tessera.evaluate.meanings import COVERS
 from tessera.evaluate.memorisation import RULE, Verdict
 from tessera.evaluate.report import STYLE, picture
 from tessera.evaluate.telling import bar, number
@@ -54,7 +55,7 @@ KINDS = {"draws anew": "anew", "leans on its pictures": "leans", "copies": "copi
 KEY = (
     "<p class='small key'><span>● the model, with its 95 % interval</span><span>left end: floor, pictures without "
     "sense</span><span>◇ codes: held-out pictures after the image tokenizer</span><span>right end: ceiling, "
-    "photographs</span></p>"
+    f"photographs</span></p><p class=small>{COVERS}</p>"
 )
 
 

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from tessera.evaluate.figures import Evaluation, Figure
 from tessera.evaluate.intervals import Estimate
+from tessera.evaluate.meanings import COVERS
 
 WIDTH, EDGE = 240, 26
 """Of a bar, in pixels, and of what lies beyond floor and ceiling on either side."""
@@ -41,7 +42,7 @@ def summary(e: Evaluation) -> list[str]:
     for f in e.figures:
         others = [number(x.value) if x else "" for x in (f.floor, f.codes, f.ceiling)]
         rows.append([f.name, told(f.value), *others])
-    lines = columns(rows)
+    lines = [*columns(rows), f"  {COVERS}"] if e.figures else columns(rows)
     lines += [f"  {name}: {number(value)}" for name, value in e.cost.items()]
     lines += [f"  {note}" for note in e.notes]
     return lines + ([f"\nIt {e.verdict.word}. {e.verdict.reason}"] if e.verdict else [])
