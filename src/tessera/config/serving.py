@@ -33,7 +33,7 @@ class Limits(Checked):
     """Pictures that one request may have drawn to keep the best (best_of)."""
     max_prompt: Annotated[int, Ge(1), Le(1_000_000)] = 4000
     """Letters of a prompt."""
-    max_side: Annotated[int, Ge(8), Le(8192)] = 2048
+    max_side: Annotated[int, Ge(8), Le(8192)] = 1024
     """Largest side of a picture that a size asks for."""
     max_body: Bytes = 2**20
     """Bytes of a request without pictures."""

@@ -7,8 +7,8 @@ from collections.abc import Callable
 from prometheus_client import (
     CollectorRegistry,
     Counter,
-    GCCollector,
     Gauge,
+    GCCollector,
     Histogram,
     PlatformCollector,
     ProcessCollector,
@@ -47,7 +47,9 @@ class Measures:
         self.queue = Gauge("tessera_queue_pictures", "Pictures that wait.", ("model",), registry=own)
         self.queue_most = Gauge("tessera_queue_most", "Pictures that may wait.", ("model",), registry=own)
 
-    def watch(self, model: str, rows: int, queue: int, taken: Callable[[], float], waiting: Callable[[], float]) -> None:
+    def watch(
+        self, model: str, rows: int, queue: int, taken: Callable[[], float], waiting: Callable[[], float]
+    ) -> None:
         """Of a model: what it has room for, and what is asked whenever somebody looks."""
         self.rows_all.labels(model).set(rows)
         self.queue_most.labels(model).set(queue)

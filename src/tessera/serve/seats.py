@@ -187,9 +187,7 @@ class _Step:
         return self.decode(codes, self.past)
 
 
-def agreeing(
-    past: Past, steps: dict[int, _Step], codes: Int[Tensor, "R N"], text: int
-) -> set[int]:
+def agreeing(past: Past, steps: dict[int, _Step], codes: Int[Tensor, "R N"], text: int) -> set[int]:
     """The sizes in which rows get the bits that they get in the largest, tried on noise. Libraries add up the products
     of few rows in another order, which would let a picture depend on how many others are drawn."""
     noise, (count, total) = torch.Generator(past.every.device).manual_seed(0), codes.shape
