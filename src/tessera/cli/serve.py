@@ -16,9 +16,9 @@ class ServeRunsConfig(ServingConfig):
 
     curl localhost:8000/v1/images/generations -H 'content-type: application/json' -d '{"prompt": "a red bird"}'
 
-    Requests are drawn side by side; a seed always gives the same picture, whoever else is served. SIGTERM and Ctrl-C let
-    what is being drawn finish, and take nothing new; a second one ends at once. /metrics is for Prometheus, and
-    docs/serving.md for the rest."""
+    Requests are drawn side by side; a seed always gives the same picture, whoever else is served. SIGTERM and Ctrl-C
+    let what is being drawn finish, and take nothing new; a second one ends at once. /metrics is for Prometheus;
+    docs/serving.md says the rest."""
 
     runs: tuple[str, ...]
     """The run folders. A run with a clip run in its folder 'judge' also serves best_of."""

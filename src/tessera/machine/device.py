@@ -134,8 +134,8 @@ _few_rows = _FewRows()
 
 @contextmanager
 def few_rows() -> Iterator[None]:
-    """Inside, float32 products are MKL's again, which is twice as fast where a matrix meets but one row. Several threads
-    may be inside at a time; the last one that leaves puts back what was before the first."""
+    """Inside, float32 products are MKL's again, which is twice as fast where a matrix meets but one row. Several
+    threads may be inside at a time; the last one that leaves puts back what was before the first."""
     matmul = getattr(torch.backends.mkldnn, "matmul", None)
     if matmul is None:
         yield

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping
+from functools import partial
 from typing import cast
 
 from fastapi import FastAPI, Request
@@ -23,8 +24,9 @@ from tessera.serve.guard import ClientGone, Guard, unless_gone
 from tessera.serve.jobs import Job, Stream, job, whole
 from tessera.serve.kept import Kept
 from tessera.serve.keys import Doorman
+from tessera.serve.logs import tell_error
 from tessera.serve.measures import Measures
-from tessera.serve.orders import Beginning
+from tessera.serve.orders import Beginning, Refusal
 from tessera.serve.pictures import TYPES, beginning
 from tessera.serve.schema import Edit, Generation, Images, Model, Models, State, Wanted, Wrong, edit_of, wrong_fields
 from tessera.serve.worker import Worker
@@ -174,8 +176,9 @@ async def _file(form: FormData, *names: str) -> bytes | None:
 
 # The whole.
 
-WRONG = {status: {"model": Wrong} for status in (400, 401, 403, 404, 405, 408, 413, 429, 500, 503)}
-DRAWN = {
+Responses = dict[int | str, dict[str, object]]
+WRONG: Responses = {status: {"model": Wrong} for status in (400, 401, 403, 404, 405, 408, 413, 429, 500, 503)}
+DRAWN: Responses = {
     200: {"model": Images, "description": "The pictures; with stream, events.", "content": {"text/event-stream": {}}}
 }
 FORM = {
@@ -198,23 +201,32 @@ def application(worker: Worker, config: ServingConfig, doorman: Doorman, measure
     """The routes, behind their guard."""
     answers = Answers(worker, config, measures)
     app = FastAPI(title="Tessera", version=__version__, docs_url=None, redoc_url=None, openapi_url="/openapi.json")
-    add = app.add_api_route
-    add("/v1/images/generations", answers.generations, methods=["POST"], responses={**DRAWN, **WRONG})
-    add("/v1/images/edits", answers.edits, methods=["POST"], responses={**DRAWN, **WRONG}, openapi_extra=FORM)
-    add("/v1/models", answers.models, methods=["GET"], responses=WRONG)
-    add("/v1/models/{name}", answers.model, methods=["GET"], responses=WRONG)
-    add("/pictures/{name}", answers.picture, methods=["GET"], responses={200: {"content": {t: {} for t in TYPES.values()}}, **WRONG}, response_class=Response)  # fmt: skip
-    add("/health", answers.health, methods=["GET"], responses=WRONG)
-    add("/ready", answers.ready, methods=["GET"], response_model=State, responses=WRONG)
-    add("/metrics", answers.metrics, methods=["GET"], response_class=Response, responses={200: {"content": {"text/plain": {}}}, **WRONG})  # fmt: skip
+    post, get = app.post, partial(app.get, responses=WRONG)
+    post("/v1/images/generations", responses={**DRAWN, **WRONG})(answers.generations)
+    post("/v1/images/edits", responses={**DRAWN, **WRONG}, openapi_extra=FORM)(answers.edits)
+    get("/v1/models")(answers.models)
+    get("/v1/models/{name}")(answers.model)
+    get("/health")(answers.health)
+    get("/ready", response_model=State)(answers.ready)
+    app.get("/pictures/{name}", responses={**_as(*TYPES.values()), **WRONG}, response_class=Response)(answers.picture)
+    app.get("/metrics", responses={**_as("text/plain"), **WRONG}, response_class=Response)(answers.metrics)
     app.add_exception_handler(RequestValidationError, _misfits)
-    app.add_exception_handler(HTTPException, _wrong)
+    for kind in (HTTPException, Refusal, TesseraError, Exception):
+        app.add_exception_handler(kind, _wrong)
     app.openapi = lambda: _documented(app)  # type: ignore[method-assign]
     return Guard(app, doorman, config.limits, measures)
 
 
+def _as(*types: str) -> Responses:
+    """An answer that is not JSON."""
+    return {200: {"content": {kind: {} for kind in types}}}
+
+
 async def _wrong(http: Request, error: Exception) -> Response:
-    return refused(error).response()
+    wrong = refused(error)
+    if wrong.status_code >= 500 and not isinstance(error, HTTPException | Refusal):
+        tell_error("request failed", error, **http.scope["tessera"])
+    return wrong.response()
 
 
 async def _misfits(http: Request, error: Exception) -> Response:

@@ -4,7 +4,6 @@ not know what is asked."""
 from __future__ import annotations
 
 import asyncio
-import logging
 import secrets
 import time
 from collections.abc import Awaitable, Callable, Mapping
@@ -13,15 +12,21 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from tessera.config import Limits
-from tessera.serve.errors import Refused, refused
+from tessera.serve.errors import Refused
 from tessera.serve.keys import Doorman
 from tessera.serve.logs import tell, tell_error
 from tessera.serve.measures import Measures
 
-LOG = logging.getLogger("tessera.serve")
 PATHS = (
-    "/v1/images/generations", "/v1/images/edits", "/v1/models", "/health", "/ready", "/metrics", "/openapi.json",
-)  # fmt: skip
+    "/v1/images/generations",
+    "/v1/images/edits",
+    "/v1/models",
+    "/pictures",
+    "/health",
+    "/ready",
+    "/metrics",
+    "/openapi.json",
+)
 OPEN = ("/health", "/ready", "/pictures/")
 """Paths that need no key; the names of pictures are keys themselves."""
 UPLOADS = "/v1/images/edits"
@@ -61,13 +66,12 @@ class Guard:
             answer.said["client"] = address if opened else self.doorman.name(Headers(scope=scope), address)
             await body.expect()
             await self.app(scope, body.receive, answer.send)
-        except Exception as error:
-            wrong = refused(error)
-            if wrong.status_code >= 500 and not isinstance(error, Refused):
-                tell_error(LOG, "request failed", error, **answer.said)
-            if answer.status:
-                raise
+        except Refused as wrong:
             await wrong.response()(scope, receive, answer.send)
+        except Exception as error:
+            if not answer.whole:  # the application told what went wrong, but its answer had begun
+                tell_error("answer broke off", error, **answer.said)
+                raise BrokenOff from None
 
     def _note(self, scope: Scope, answer: _Answer) -> None:
         path = next(
@@ -78,7 +82,11 @@ class Guard:
         self.measures.requests.labels(path, answer.status or 499).inc()
         self.measures.request_seconds.labels(path).observe(seconds)
         said = {"id": answer.id, "method": scope["method"], "path": path, "status": answer.status or 499}
-        tell(LOG, "request", **said, seconds=round(seconds, 4), **answer.said)
+        tell("request", **said, seconds=round(seconds, 4), **answer.said)
+
+
+class BrokenOff(Exception):
+    """An answer ended in its middle; the connection is closed."""
 
 
 class _Answer:
@@ -87,6 +95,7 @@ class _Answer:
     def __init__(self, scope: Scope, send: Send):
         self.id, self.began, self.status, self.outer = secrets.token_hex(8), time.perf_counter(), 0, send
         self.said: dict[str, object] = {}
+        self.whole = False
 
     async def send(self, message: Message) -> None:
         if message["type"] == "http.response.start":
@@ -96,6 +105,7 @@ class _Answer:
             headers["x-content-type-options"] = "nosniff"
             headers["cache-control"] = "no-store"
         await self.outer(message)
+        self.whole = message["type"] == "http.response.body" and not message.get("more_body", False)
 
 
 class _Body:

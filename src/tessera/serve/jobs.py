@@ -1,4 +1,4 @@
-"""What a request asks for, turned into an order, and what is told of it, turned into answers. It does not know routes."""
+"""What a request asks for becomes an order, and what is told of that becomes an answer. It does not know routes."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import secrets
 import time
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
+from typing import Literal
 
 from starlette.responses import StreamingResponse
 from starlette.types import Receive, Scope, Send
@@ -63,7 +64,7 @@ class Job:
         return await asyncio.to_thread(self.encoding, picture)
 
     @property
-    def background(self) -> str:
+    def background(self) -> Literal["opaque", "transparent"]:
         return "transparent" if self.bench.pipeline.image.channels in (2, 4) else "opaque"
 
 
@@ -91,21 +92,22 @@ def job(kind: str, wanted: Wanted, bench: Bench, client: str, limits: Limits, be
 
 def refuse(wanted: Wanted, bench: Bench, limits: Limits) -> None:
     """Raise Refused where options contradict each other, the bounds, or what the run has."""
-    n, best = wanted.n or 1, wanted.best_of
-    wrong = {
-        ("prompt", f"prompt has {len(wanted.prompt)} letters, more than the {limits.max_prompt} that are read."): len(wanted.prompt) > limits.max_prompt,
-        ("n", f"n is {n}, more than the {limits.max_n} pictures that one request may ask for."): n > limits.max_n,
-        ("best_of", f"best_of is {best}, more than the {limits.max_best_of} pictures that may be drawn for it."): bool(best) and best > limits.max_best_of,
-        ("best_of", f"best_of is {best}, less than the {n} pictures to keep (n)."): bool(best) and best < n,
-        ("best_of", f"best_of needs a judge, and {bench.name} has none; train a clip run into the folder 'judge' of the run, or leave best_of out."): bool(best) and bench.judge is None,
-        ("partial_images", "partial_images shows pictures that best_of may not keep; leave one of them out."): bool(best and wanted.partial_images),
-        ("partial_images", "partial_images needs stream."): bool(wanted.partial_images and not wanted.stream),
-        ("response_format", "response_format is url, and a stream sends the pictures themselves; leave one of them out."): bool(wanted.stream and wanted.response_format == "url"),
-        ("background", "background is transparent, and this model draws opaque pictures; leave it out."): wanted.background == "transparent" and bench.pipeline.image.channels not in (2, 4),
-    }  # fmt: skip
-    for (param, sentence), holds in wrong.items():
+    letters, n, best = len(wanted.prompt), wanted.n or 1, wanted.best_of or 0
+    opaque = bench.pipeline.image.channels in (1, 3)
+    wrong = (
+        (letters > limits.max_prompt, f"prompt has {letters} letters; at most {limits.max_prompt} are read."),
+        (n > limits.max_n, f"n is {n}; a request may ask for at most {limits.max_n} pictures."),
+        (best > limits.max_best_of, f"best_of is {best}; at most {limits.max_best_of} pictures are drawn for it."),
+        (0 < best < n, f"best_of is {best}, less than the {n} pictures to keep (n)."),
+        (best and not bench.judge, f"best_of needs a judge, and {bench.name} has none in its folder; leave it out."),
+        (best and wanted.partial_images, "partial_images shows pictures that best_of may not keep; leave one out."),
+        (wanted.partial_images and not wanted.stream, "partial_images are shown in a stream; set stream, too."),
+        (wanted.stream and wanted.response_format == "url", "response_format is url; a stream sends pictures whole."),
+        (opaque and wanted.background == "transparent", "background is transparent; this model draws opaque pictures."),
+    )
+    for holds, sentence in wrong:
         if holds:
-            raise Refused(400, sentence, param)
+            raise Refused(400, sentence, sentence.partition(" ")[0])
 
 
 async def told(job: Job, quiet: float = 1e9) -> AsyncIterator[Shown | Made | None]:

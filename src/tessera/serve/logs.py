@@ -8,6 +8,8 @@ import sys
 import time
 import traceback
 
+LOG = logging.getLogger("tessera.serve")
+
 
 class Lines(logging.Formatter):
     """time, level, event, and what else there is to say."""
@@ -30,14 +32,14 @@ def _frames(error: BaseException) -> dict[str, object]:
     return {"error": type(error).__name__, "at": [f"{frame.name}:{frame.lineno}" for frame in frames]}
 
 
-def tell(log: logging.Logger, event: str, **said: object) -> None:
+def tell(event: str, **said: object) -> None:
     """One line."""
-    log.info(event, extra={"said": said})
+    LOG.info(event, extra={"said": said})
 
 
-def tell_error(log: logging.Logger, event: str, error: Exception, **said: object) -> None:
+def tell_error(event: str, error: Exception, **said: object) -> None:
     """One line on what is not the client's fault."""
-    log.error(event, extra={"said": {**said, **_frames(error)}})
+    LOG.error(event, extra={"said": {**said, **_frames(error)}})
 
 
 def begin() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 
 from prometheus_client import (
     CollectorRegistry,
@@ -24,28 +25,25 @@ class Measures:
 
     def __init__(self) -> None:
         own = self.registry = CollectorRegistry()
-        ProcessCollector(registry=own)
-        PlatformCollector(registry=own)
-        GCCollector(registry=own)
-        self.requests = Counter("tessera_requests", "Answered requests.", ("path", "status"), registry=own)
-        self.request_seconds = Histogram(
-            "tessera_request_seconds", "From a request's first byte to its answer's last.", ("path",), buckets=SECONDS, registry=own
-        )  # fmt: skip
-        self.in_flight = Gauge("tessera_requests_in_flight", "Requests that are being answered.", registry=own)
-        self.pictures = Counter("tessera_pictures", "Finished pictures.", ("model",), registry=own)
-        self.codes = Counter("tessera_codes", "Codes drawn.", ("model",), registry=own)
-        self.cancelled = Counter("tessera_pictures_cancelled", "Pictures given up half-way.", ("model",), registry=own)
-        self.failed = Counter("tessera_failures", "Steps that failed, with all who sat.", ("model",), registry=own)
+        for collector in (ProcessCollector, PlatformCollector, GCCollector):
+            collector(registry=own)
+        count, gauge, model = partial(Counter, registry=own), partial(Gauge, registry=own), ("model",)
+        seconds = partial(Histogram, registry=own, buckets=SECONDS)
+        self.requests = count("tessera_requests", "Answered requests.", ("path", "status"))
+        self.request_seconds = seconds("tessera_request_seconds", "From a request's head to its last byte.", ("path",))
+        self.in_flight = gauge("tessera_requests_in_flight", "Requests that are being answered.")
+        self.pictures = count("tessera_pictures", "Finished pictures.", model)
+        self.codes = count("tessera_codes", "Codes drawn.", model)
+        self.cancelled = count("tessera_pictures_cancelled", "Pictures given up half-way.", model)
+        self.failed = count("tessera_failures", "Steps that failed, with all who sat.", model)
         self.step_seconds = Histogram(
-            "tessera_step_seconds", "Time of a step of all rows.", ("model",), buckets=STEPS, registry=own
+            "tessera_step_seconds", "Time of a step of all rows.", model, registry=own, buckets=STEPS
         )
-        self.waited = Histogram(
-            "tessera_wait_seconds", "From a request's arrival to its first seat.", ("model",), buckets=SECONDS, registry=own
-        )  # fmt: skip
-        self.rows = Gauge("tessera_rows_taken", "Rows that are drawn.", ("model",), registry=own)
-        self.rows_all = Gauge("tessera_rows", "Rows that can be drawn at a time.", ("model",), registry=own)
-        self.queue = Gauge("tessera_queue_pictures", "Pictures that wait.", ("model",), registry=own)
-        self.queue_most = Gauge("tessera_queue_most", "Pictures that may wait.", ("model",), registry=own)
+        self.waited = seconds("tessera_wait_seconds", "From a request's arrival to its first seat.", model)
+        self.rows = gauge("tessera_rows_taken", "Rows that are drawn.", model)
+        self.rows_all = gauge("tessera_rows", "Rows that can be drawn at a time.", model)
+        self.queue = gauge("tessera_queue_pictures", "Pictures that wait.", model)
+        self.queue_most = gauge("tessera_queue_most", "Pictures that may wait.", model)
 
     def watch(
         self, model: str, rows: int, queue: int, taken: Callable[[], float], waiting: Callable[[], float]

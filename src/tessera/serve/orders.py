@@ -1,4 +1,4 @@
-"""What one client asked a model for, what it is told, and who draws next. It does not know HTTP or tensors' contents."""
+"""What one client asked a model for, what it is told, and who draws next. It does not know HTTP or models."""
 
 from __future__ import annotations
 

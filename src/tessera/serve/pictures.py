@@ -25,8 +25,8 @@ TRANSPARENT = 128
 
 
 def side_of(size: str | None, own: int, most: int) -> int:
-    """The side of the pictures that a size asks for: the model's own, or a multiple of it. Raises ConfigError that names
-    the sizes."""
+    """The side of the pictures that a size asks for: the model's own, or a multiple. Raises ConfigError that names the
+    sizes."""
     if size in (None, "auto"):
         return own
     match = re.fullmatch(r"(\d{1,5})x(\d{1,5})", size)
@@ -108,7 +108,11 @@ def kept_rows(alpha: UInt8[Tensor, "H W"], grid: int, own: bool) -> int:
 
 def _cells(pixels: Bool[Tensor, "H W"], grid: int) -> Bool[Tensor, "G G"]:
     """Whether anything is True in each code's part of the picture."""
-    height, width = pixels.shape
-    edges = lambda length: [(i * length // grid, max(-(-(i + 1) * length // grid), i * length // grid + 1)) for i in range(grid)]  # fmt: skip
-    rows = torch.stack([pixels[a:b].any(0) for a, b in edges(height)])
-    return torch.stack([rows[:, a:b].any(1) for a, b in edges(width)], 1)
+    height, width = (_parts(length, grid) for length in pixels.shape)
+    rows = torch.stack([pixels[a:b].any(0) for a, b in height])
+    return torch.stack([rows[:, a:b].any(1) for a, b in width], 1)
+
+
+def _parts(length: int, count: int) -> list[tuple[int, int]]:
+    """Where each of `count` parts begins and ends; none is empty, and a pixel on a border belongs to both."""
+    return [(i * length // count, -(-(i + 1) * length // count)) for i in range(count)]

@@ -56,7 +56,7 @@ class Wanted(BaseModel):
     truncate: bool | None = Field(None, description="Cut a prompt that is too long, instead of refusing it.")
 
     def drawing(self, usual: SampleConfig, chance: int) -> Request:
-        """What is to be drawn; `chance` is the seed where none is asked for. Raises ConfigError that names a wrong option."""
+        """What is to be drawn; `chance` is the seed where none is asked for. Raises ConfigError for a wrong option."""
         given = {name: value for name in SAMPLING if (value := getattr(self, name)) is not None}
         seed = chance if self.seed is None else self.seed
         count = self.best_of or self.n or 1

@@ -1,4 +1,4 @@
-"""The process: it loads runs, listens, and ends when it is asked to and everything is drawn. It does not know routes."""
+"""The process: it loads runs, listens, and ends when everything asked for is drawn. It does not know routes."""
 
 from __future__ import annotations
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import threading
 from collections.abc import Mapping
 
@@ -12,8 +11,6 @@ from tessera.machine.threads import choose_threads
 from tessera.serve.bench import Bench
 from tessera.serve.logs import tell_error
 from tessera.serve.orders import Draining, Failed, Order
-
-LOG = logging.getLogger("tessera.serve")
 
 
 class Worker:
@@ -80,7 +77,7 @@ class Worker:
                     self._seat(bench)
                     bench.step()
             except Exception as error:
-                tell_error(LOG, "drawing failed", error, model=bench.name)
+                tell_error("drawing failed", error, model=bench.name)
                 bench.measures.failed.labels(bench.name).inc()
                 bench.fail(error)
 
