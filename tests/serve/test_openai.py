@@ -163,7 +163,11 @@ def test_an_edit_keeps_the_rows_that_the_mask_leaves_opaque(client, reference, t
     path = tmp_path / "x.png"
     path.write_bytes(picture_file())
     made = client.images.edit(
-        image=path.open("rb"), mask=("m.png", mask_file(8)), prompt="1 2", n=2, extra_body={"seed": 4, "guidance": 2.0}
+        image=("x.png", path.read_bytes()),
+        mask=("m.png", mask_file(8)),
+        prompt="1 2",
+        n=2,
+        extra_body={"seed": 4, "guidance": 2.0},
     )
     wanted = reference("1 2", count=2, seed=4, guidance=2.0, prime=path, prime_rows=0.5)
     assert [opened(d.b64_json).tobytes() for d in made.data] == [p.image.tobytes() for p in wanted]
@@ -285,7 +289,9 @@ def test_a_body_that_is_too_large_is_refused(client):
 def test_a_full_queue_says_when_to_come_again():
     with serving(limits=Limits(max_queue=20)) as served, served.client() as client:
         served.slow_down(0.05)
-        streams = [client.images.generate(prompt="1", n=9, stream=True) for _ in range(2)]
+        streams = [client.images.generate(prompt="1", n=4, stream=True, partial_images=1)]
+        next(streams[0])
+        streams.append(client.images.generate(prompt="1", n=9, stream=True))
         with pytest.raises(openai.RateLimitError, match="pictures wait already") as error:
             client.images.generate(prompt="1", n=9)
         assert int(error.value.response.headers["retry-after"]) >= 1

@@ -68,6 +68,8 @@ class Wanted(BaseModel):
 class Generation(Wanted):
     """The body of /v1/images/generations."""
 
+    model_config = ConfigDict(extra="forbid", strict=True)
+
     style: Literal["vivid", "natural"] | None = Field(None, description="Changes nothing.")
 
 
