@@ -26,13 +26,20 @@ from tessera.tokens.image import Frozen
 from tessera.tokens.text import Numbers
 
 
-def pipeline() -> Pipeline:
+class AnyText(Numbers):
+    """Takes any text: a token for each of its first five letters."""
+
+    def encode(self, text: str) -> list[int]:
+        return [ord(letter) % 20 for letter in text[:5]]
+
+
+def pipeline(text: Numbers | None = None) -> Pipeline:
     """Sixteen codes, 16 pixels, prompts of at most five numbers below 20."""
     model = prior(MODERN, image_vocab=27)
     with torch.no_grad():
         model.image_head.weight.mul_(8)  # so that prompt and guidance matter beside chance
     torch.manual_seed(0)
-    return Pipeline(prepare(model), Numbers(20), Frozen(DiscreteVAE(TINY_DVAE).eval()), "tiny")
+    return Pipeline(prepare(model), text or Numbers(20), Frozen(DiscreteVAE(TINY_DVAE).eval()), "tiny")
 
 
 def bench(own: Pipeline, judge: Judge | None = None, seats: int = 4, queue: int = 64, name: str = "tiny") -> Bench:

@@ -49,8 +49,8 @@ def load(name: str, run: str, config: ServingConfig, measures: Measures) -> Benc
     pipeline = Pipeline.load(run, config.device, config.weights, config.compile)
     folder = Path(run).expanduser() / "judge"
     judge: Judge | None = CLIPJudge.load(folder, config.device) if folder.is_dir() else None
-    compile = compiles(config.compile, choose_device(config.device))
-    decodes = partial(compiled, pipeline.model) if compile else None
+    wanted = compiles(config.compile, choose_device(config.device))
+    decodes = partial(compiled, pipeline.model) if wanted else None
     bench = Bench(name, pipeline, judge, config.max_batch, config.limits.max_queue, measures, decodes)
     taken = lambda: len(bench.seats.taken) - bench.seats.free
     measures.watch(name, config.max_batch, config.limits.max_queue, taken, lambda: bench.line.waiting)
