@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import configparser
 import io
+import json
+import re
+from pathlib import Path
 
 import pytest
 import torch
 from PIL import Image
 
 from conftest import fails
+from tessera.cli.arguments import options
+from tessera.cli.serve import ServeRunsConfig
 from tessera.config import Limits, ServingConfig
 from tessera.errors import ConfigError
 from tessera.generate.picture import Picture
@@ -225,3 +231,56 @@ def test_limits_have_usable_defaults():
     ServingConfig().check()
     Limits().check()
     assert ServingConfig().host == "127.0.0.1"
+
+
+EXAMPLES = Path(__file__).parents[2] / "examples"
+
+
+def test_the_systemd_unit_is_one_and_its_command_is_ours():
+    unit = configparser.ConfigParser(strict=False, interpolation=None, comment_prefixes="#")
+    unit.optionxform = str  # type: ignore[method-assign, assignment]
+    unit.read(EXAMPLES / "tessera.service")
+    assert set(unit.sections()) == {"Unit", "Service", "Install"}
+    program, command, *args = unit["Service"]["ExecStart"].split()
+    assert (Path(program).name, command) == ("tessera", "serve")
+    options(ServeRunsConfig, args, "serve")
+    assert float(unit["Service"]["TimeoutStopSec"]) > Limits.drain_seconds
+
+
+def test_the_containerfile_copies_what_is_there_and_its_command_is_ours():
+    text = (EXAMPLES / "Containerfile").read_text().replace("\\\n", " ")
+    lines = [line.split(maxsplit=1) for line in text.splitlines() if line and not line.startswith("#")]
+    known = {
+        "FROM",
+        "WORKDIR",
+        "COPY",
+        "RUN",
+        "USER",
+        "ENV",
+        "EXPOSE",
+        "STOPSIGNAL",
+        "HEALTHCHECK",
+        "ENTRYPOINT",
+        "CMD",
+    }
+    assert {word for word, _ in lines} <= known
+    assert lines[0][0] == "FROM"
+    said = dict(lines)
+    for word, rest in lines:
+        if word == "COPY":
+            assert all((EXAMPLES.parent / source).exists() for source in rest.split()[:-1]), rest
+    assert json.loads(said["ENTRYPOINT"]) == ["tessera", "serve"]
+    options(ServeRunsConfig, json.loads(said["CMD"]), "serve")
+    assert said["USER"] != "root"
+
+
+def test_every_flag_that_the_page_names_is_there(capsys):
+    from tessera.cli import main
+
+    with pytest.raises(SystemExit):
+        main(["serve", "--help"])
+    shown = capsys.readouterr().out
+    page = (EXAMPLES.parent / "docs" / "serving.md").read_text()
+    flags = set(re.findall(r"--[a-z][a-z-]+", page))
+    assert {"--api-key-file", "--drain-seconds"} <= flags
+    assert all(flag in shown for flag in flags)
