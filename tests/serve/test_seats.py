@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import random
+import shutil
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -108,6 +113,17 @@ def test_sizes_in_which_this_machine_computes_other_bits_are_left_out():
         found = agreeing(seats.past, {s: Off(s) for s in steps}, seats.codes, seats.text)
     assert 2 not in found
     assert 4 in found
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not (shutil.which("g++") or shutil.which("clang++")), reason="torch.compile needs a C++ compiler")
+def test_compiled_steps_draw_what_each_picture_is_alone():
+    script = Path(__file__).with_name("compiled_seats.py")
+    environment = {**os.environ, "TORCHINDUCTOR_COMPILE_THREADS": "1"}
+    done = subprocess.run(
+        [sys.executable, str(script), "cpu", "2"], env=environment, capture_output=True, text=True, timeout=800
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
 
 
 def test_damaged_weights_are_told():

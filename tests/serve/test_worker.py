@@ -44,7 +44,7 @@ def alone(own: Pipeline, order: Order) -> dict[int, tuple[int, ...]]:
     return dict(enumerate(picture.codes for picture in own.stream(order.request)))
 
 
-@pytest.mark.parametrize("chance", [random.Random(seed) for seed in range(3)], ids=["0", "1", "2"])
+@pytest.mark.parametrize("chance", [random.Random(seed) for seed in range(2)], ids=["0", "1"])
 def test_whatever_comes_and_goes_everybody_gets_the_picture_of_its_seed(own, chance):
     worker, clients, cancelled = Worker({"tiny": bench(own, seats=5)}), [], []
     tiny = worker.benches["tiny"]
