@@ -13,6 +13,7 @@ from tessera.config.perceptual import PERCEPTUAL, Lite0, NoPerceptual, Perceptua
 from tessera.config.plain import request, train_config
 from tessera.config.pyramid import PyramidConfig
 from tessera.config.quantizers import EMA, FSQ, LFQ, QUANTIZERS, Gumbel, Lookup, Quantizer, SimVQ
+from tessera.config.serving import Limits, ServingConfig
 from tessera.config.text_to_image import TextToImageConfig
 from tessera.config.tracking import TrackConfig
 from tessera.config.training import MachineConfig, OptimConfig, TrainConfig
@@ -34,6 +35,7 @@ __all__ = [
     "EvaluateConfig",
     "Gumbel",
     "LearnConfig",
+    "Limits",
     "Lite0",
     "Lookup",
     "MachineConfig",
@@ -48,6 +50,7 @@ __all__ = [
     "Quantizer",
     "Request",
     "SampleConfig",
+    "ServingConfig",
     "SimVQ",
     "TextToImageConfig",
     "TokensConfig",

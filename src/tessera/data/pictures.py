@@ -6,6 +6,8 @@ import io
 import os
 import re
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -79,40 +81,52 @@ def decode(path: Path | Member, channels: int = 3) -> UInt8[Tensor, "C H W"]:
 
     Raises DataError with only the reason if the file is not a whole picture of sane size.
     """
-    try:
+    with _telling_why(LARGEST):
         raw = read_regular(path) if isinstance(path, str | Path) else path.read_bytes()
+    return decode_bytes(raw, channels)
+
+
+def decode_bytes(raw: bytes, channels: int = 3, largest: int = LARGEST) -> UInt8[Tensor, "C H W"]:
+    """The same for the content of a file, of at most `largest` pixels."""
+    with _telling_why(largest), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
         if not raw:
             raise DataError("an empty file")
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            return torch.from_numpy(_decode(raw, channels)).permute(2, 0, 1)
+        return torch.from_numpy(_decode(raw, channels, largest)).permute(2, 0, 1)
+
+
+@contextmanager
+def _telling_why(largest: int) -> Iterator[None]:
+    """Whatever goes wrong with a picture becomes a DataError with only the reason."""
+    try:
+        yield
     except DataError:
         raise
     except UnidentifiedImageError as error:
         raise DataError("not a picture, whatever its name says") from error
     except Image.DecompressionBombError as error:
-        raise DataError(f"more than the {LARGEST:,} pixels that are accepted") from error
+        raise DataError(f"more than the {largest:,} pixels that are accepted") from error
     except Exception as error:  # damaged bytes make decoders raise nearly every kind there is
         raise DataError(f"not a readable picture: {str(error) or type(error).__name__}") from error
 
 
-def _decode(raw: bytes, channels: int) -> np.ndarray:
+def _decode(raw: bytes, channels: int, largest: int) -> np.ndarray:
     """uint8 [H, W, C]."""
     picture = Image.open(io.BytesIO(raw), formats=FORMATS)  # the header only
-    _refuse_bombs(picture.width, picture.height)
+    _refuse_bombs(picture.width, picture.height, largest)
     turned = picture.getexif().get(ORIENTATION, 1) != 1
     if picture.format == "JPEG" and picture.mode in ("RGB", "L") and not turned and channels in (1, 3):
         height, width = simplejpeg.decode_jpeg_header(raw)[:2]  # where there are two headers, the decoders differ
-        _refuse_bombs(int(width), int(height))
+        _refuse_bombs(int(width), int(height), largest)
         return simplejpeg.decode_jpeg(raw, "RGB" if channels == 3 else "GRAY")  # strict: a cut file raises
     picture.load()
     picture = _convert(ImageOps.exif_transpose(picture), channels)
     return np.array(picture).reshape(picture.height, picture.width, channels)
 
 
-def _refuse_bombs(width: int, height: int) -> None:
-    if width * height > LARGEST:
-        raise DataError(f"{width} x {height} pixels, more than the {LARGEST:,} that are accepted")
+def _refuse_bombs(width: int, height: int, largest: int) -> None:
+    if width * height > largest:
+        raise DataError(f"{width} x {height} pixels, more than the {largest:,} that are accepted")
 
 
 def _convert(picture: Image.Image, channels: int) -> Image.Image:

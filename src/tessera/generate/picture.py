@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import IO
 
 from jaxtyping import Int
 from PIL import Image, PngImagePlugin
@@ -28,12 +29,15 @@ class Picture:
     score: float | None = None
     """How well it fits the prompt, as a judge finds: higher is better."""
 
+    @property
+    def words(self) -> dict[str, str]:
+        """What its PNG says of it."""
+        words = {"prompt": self.prompt, "seed": str(self.seed), "run": self.run}
+        return words if self.score is None else {**words, "score": f"{self.score:.4f}"}
+
     def save(self, path: str | Path) -> None:
         """A PNG that carries its prompt, seed and run."""
-        words = {"prompt": self.prompt, "seed": str(self.seed), "run": self.run}
-        if self.score is not None:
-            words["score"] = f"{self.score:.4f}"
-        save_png(self.image, Path(path), words)
+        save_png(self.image, Path(path), self.words)
 
     def _repr_png_(self) -> bytes:
         buffer = io.BytesIO()
@@ -41,13 +45,18 @@ class Picture:
         return buffer.getvalue()
 
 
-def save_png(image: Image.Image, path: Path, words: dict[str, str]) -> None:
-    """Write a PNG with `words` and the mark of this program, whole or not at all."""
+def write_png(image: Image.Image, file: str | Path | IO[bytes], words: dict[str, str]) -> None:
+    """A PNG with `words` and the mark of this program."""
     about = PngImagePlugin.PngInfo()
     for key, value in {**words, "software": "Tessera"}.items():
         about.add_itxt(key, value)
+    image.save(file, "PNG", pnginfo=about)
+
+
+def save_png(image: Image.Image, path: Path, words: dict[str, str]) -> None:
+    """The same, whole or not at all."""
     with whole(path) as fresh:
-        image.save(fresh, "PNG", pnginfo=about)
+        write_png(image, fresh, words)
 
 
 def prime_picture(path: str | Path, channels: int = 3) -> Tensor:

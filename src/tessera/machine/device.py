@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import ctypes
 import gc
+import threading
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Protocol
 
 import torch
 
@@ -104,15 +106,42 @@ def multiply_with_onednn() -> None:
         torch.backends.mkldnn.matmul.fp32_precision = "bf16"  # type: ignore[attr-defined]  # the name, not the numbers
 
 
+class _FewRows:
+    """How many threads are inside, because what they change is shared by all of them."""
+
+    def __init__(self) -> None:
+        self.lock, self.inside, self.before = threading.Lock(), 0, ""
+
+    def enter(self, matmul: _Products) -> None:
+        with self.lock:
+            if not self.inside:
+                self.before, matmul.fp32_precision = matmul.fp32_precision, "none"
+            self.inside += 1
+
+    def leave(self, matmul: _Products) -> None:
+        with self.lock:
+            self.inside -= 1
+            if not self.inside:
+                matmul.fp32_precision = self.before
+
+
+class _Products(Protocol):
+    fp32_precision: str
+
+
+_few_rows = _FewRows()
+
+
 @contextmanager
 def few_rows() -> Iterator[None]:
-    """Inside, float32 products are MKL's again, which is twice as fast where a matrix meets but one row."""
+    """Inside, float32 products are MKL's again, which is twice as fast where a matrix meets but one row. Several
+    threads may be inside at a time; the last one that leaves puts back what was before the first."""
     matmul = getattr(torch.backends.mkldnn, "matmul", None)
     if matmul is None:
         yield
         return
-    before, matmul.fp32_precision = matmul.fp32_precision, "none"
+    _few_rows.enter(matmul)
     try:
         yield
     finally:
-        matmul.fp32_precision = before
+        _few_rows.leave(matmul)

@@ -1,0 +1,41 @@
+"""The command that serves runs over HTTP."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from tessera.cli.arguments import options
+from tessera.cli.screen import say
+from tessera.config import ServingConfig
+from tessera.errors import ConfigError
+
+
+@dataclass(frozen=True, kw_only=True)
+class ServeRunsConfig(ServingConfig):
+    """Serve trained runs to any client of OpenAI's images interface. Each run is a model with the name of its folder:
+
+    curl localhost:8000/v1/images/generations -H 'content-type: application/json' -d '{"prompt": "a red bird"}'
+
+    Requests are drawn side by side; a seed always gives the same picture, whoever else is served. SIGTERM and Ctrl-C
+    let what is being drawn finish, and take nothing new; a second one ends at once. /metrics is for Prometheus;
+    docs/serving.md says the rest."""
+
+    runs: tuple[str, ...]
+    """The run folders. A run with a clip run in its folder 'judge' also serves best_of."""
+
+    def rules(self) -> None:
+        super().rules()
+        if not self.runs:
+            raise ConfigError("Name a run: tessera serve RUN [RUN ...]")
+
+
+def serve(args: list[str]) -> None:
+    """RUN [RUN ...]  Serve runs over HTTP, as OpenAI's images interface has it."""
+    config = options(ServeRunsConfig, args, "serve")
+    try:
+        from tessera.serve.server import serve as work
+    except ImportError as error:
+        raise ConfigError(
+            f"Serving needs a package that is not installed ({error}): pip install 'tessera[serve]'."
+        ) from error
+    work(config.runs, config, lambda address, models: say(f"Serving {', '.join(models)} at {address}/v1"))
