@@ -70,7 +70,7 @@ class Task:
         side = round(short * math.sqrt(noise.uniform(crop, 1.0)))
         top, left = (int(s * (n - side + 1)) for s, n in zip(spare, picture.shape[1:], strict=True))
         part = picture[None, :, top : top + side, left : left + side].float()
-        small = F.interpolate(part, (self.pixels, self.pixels), mode="bilinear", antialias=True)[0] / 255
+        small = F.interpolate(part, (self.pixels, self.pixels), mode="bilinear", antialias=True)[0].clamp(0, 255) / 255
         return small.flip(-1) if flip and noise.random() < 0.5 else small
 
     def keep(self, way: str, first: int, pixels: Tensor) -> None:

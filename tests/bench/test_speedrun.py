@@ -5,9 +5,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+
 import speedrun
 from speedrun import Goal, Measured, Target
-
 from tessera.errors import ConfigError
 from tessera.evaluate.intervals import Estimate
 from tessera.journeys import birds, shapes
@@ -77,7 +77,7 @@ def test_a_row_says_what_it_took(monkeypatch, tmp_path):
 def test_what_was_done_before_does_not_count(tmp_path):
     with pytest.raises(ConfigError, match="is there already"):
         speedrun.run("shapes", tmp_path / "data", tmp_path, "4m", 0, 1, "", [])
-    with pytest.raises(ConfigError, match="no folder .* of photographs"):
+    with pytest.raises(ConfigError, match="Name one: --data PICTURES"):
         speedrun.run("photographs", tmp_path / "data", tmp_path / "out", "4m", 0, 1, "", [])
     assert not list(tmp_path.iterdir())
 
