@@ -1,4 +1,4 @@
-"""Rows of measurements, and rivals that take turns. It knows no question."""
+"""Rows of measurements, and rivals: where they lie, and how they take turns. It knows no question."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -61,6 +61,22 @@ def processor() -> str:
         if line.startswith("model name"):
             return line.split(":", 1)[1].strip()
     return platform.processor() or platform.machine()
+
+
+def placed(name: str, packages: Sequence[str], empty: Mapping[str, str]) -> Path:
+    """A folder to put on a rival's path, with these packages and nothing that they want beside; made on the first call.
+
+    `empty` are small files in place of what a rival imports and does not use here, by path.
+    """
+    folder = Path.home() / ".cache" / "tessera" / "bench" / name
+    if not (folder / "ready").is_file():
+        pip = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--upgrade", "--target", str(folder)]
+        subprocess.run([*pip, *packages], check=True)
+        for file, content in empty.items():
+            (folder / file).parent.mkdir(parents=True, exist_ok=True)
+            (folder / file).write_text(content)
+        (folder / "ready").touch()
+    return folder
 
 
 class Rival:

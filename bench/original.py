@@ -6,13 +6,12 @@ installs both beside nothing else, under the user's cache.
 
 from __future__ import annotations
 
-import subprocess
 import sys
 import time
 from pathlib import Path
 from typing import Any
 
-from common import answer
+from common import answer, placed
 
 PACKAGES = ["dalle-pytorch==1.6.6", "einops", "axial_positional_embedding", "rotary-embedding-torch", "g-mlp-pytorch"]
 EMPTY = {
@@ -32,15 +31,7 @@ EMPTY = {
 
 def place() -> Path:
     """The folder to put on the path; made on the first call."""
-    folder = Path.home() / ".cache" / "tessera" / "bench" / "dalle-pytorch-1.6.6"
-    if not (folder / "ready").is_file():
-        pip = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--upgrade", "--target", str(folder)]
-        subprocess.run([*pip, *PACKAGES], check=True)
-        for name, content in EMPTY.items():
-            (folder / name).parent.mkdir(parents=True, exist_ok=True)
-            (folder / name).write_text(content)
-        (folder / "ready").touch()
-    return folder
+    return placed("dalle-pytorch-1.6.6", PACKAGES, EMPTY)
 
 
 def main() -> None:
