@@ -89,7 +89,19 @@ def test_more_time_and_more_pictures_go_on_from_what_is_there(bird_folder, tmp_p
     """Two steps, and then five: the clock has no part in it."""
     pictures, out = Path(shutil.copytree(bird_folder, tmp_path / "birds")), tmp_path / "run"
     by_steps(monkeypatch, 2)
-    more = ["--out", str(out), "--samples", "2", "--pixels", "32", "--grid", "8", "--no-search", "--device", "cpu"]
+    more = [
+        "--out",
+        str(out),
+        "--samples",
+        "2",
+        "--pixels",
+        "32",
+        "--perceptual",
+        "none",
+        "--no-search",
+        "--device",
+        "cpu",
+    ]
     main(["learn", str(pictures), "--budget", "2s", *more])
     tokenizer, first = Run(out / "tokenizer").latest(), Run(out).latest()
     weights = (tokenizer / "weights.safetensors").read_bytes()
@@ -111,8 +123,9 @@ def test_more_time_and_more_pictures_go_on_from_what_is_there(bird_folder, tmp_p
 def test_a_collapsed_tokenizer_is_trained_again_at_half_the_rate(bird_folder, tmp_path, monkeypatch, capsys):
     by_steps(monkeypatch, 2)
     rates = []
+    monkeypatch.setattr(learning, "draw_and_report", lambda *args: None)
     monkeypatch.setattr(learning, "collapsed", lambda run: rates.append(run.config().optim.lr) or len(rates) < 3)
-    args = ["--out", str(tmp_path), "--samples", "2", "--pixels", "32", "--no-search", "--device", "cpu"]
+    args = ["--out", str(tmp_path), "--pixels", "32", "--perceptual", "none", "--no-search", "--device", "cpu"]
     main(["learn", str(bird_folder), *args])
     assert rates == [2e-3, 1e-3, 5e-4]
     assert capsys.readouterr().out.count("codes collapsed. Again") == 2
@@ -135,7 +148,7 @@ def test_a_tokenizer_has_collapsed_where_its_last_codes_are_all_alike(tmp_path):
 
 
 def test_learn_killed_in_every_stage_goes_on(ranks, bird_folder, tmp_path):
-    command = main_with(["learn", str(bird_folder), "--out", str(tmp_path), "--budget", "3s", "--samples", "2", "--pixels", "32", "--grid", "8"])  # fmt: skip
+    command = main_with(["learn", str(bird_folder), "--out", str(tmp_path), "--budget", "2s", "--samples", "2", "--pixels", "32", "--no-search"])  # fmt: skip
     for sign in ("tokenizer/step-000000", "step-000000"):
         process = ranks.start(0, command)
         deadline = time.monotonic() + 120
@@ -156,7 +169,7 @@ def test_learn_killed_in_every_stage_goes_on(ranks, bird_folder, tmp_path):
 
 def test_learn_in_two_processes_trains_as_one_model(ranks, bird_folder, tmp_path):
     """Also where the first start was killed: the second goes on, and no stage of the first misleads its processes."""
-    command = main_with(["learn", str(bird_folder), "--out", str(tmp_path), "--budget", "4s", "--samples", "2", "--pixels", "32", "--device", "cpu"])  # fmt: skip
+    command = main_with(["learn", str(bird_folder), "--out", str(tmp_path), "--budget", "2s", "--samples", "2", "--pixels", "32", "--perceptual", "none", "--no-search", "--device", "cpu"])  # fmt: skip
     first = ranks.start(2, command)
     deadline = time.monotonic() + 120
     while first.poll() is None and not (tmp_path / "step-000000").is_dir() and time.monotonic() < deadline:

@@ -67,7 +67,8 @@ def pyramid(name: str) -> TrainConfig:
     pixels, patch, widths, encoder, decoder, levels, batch, steps = PYRAMID[name]
     model = PyramidConfig(
         pixels=pixels, patch=patch, widths=widths, encoder_blocks=encoder, decoder_blocks=decoder,
-        quantizer=FSQ(levels=levels), pixel_weight=20.0, perceptual=Lite0(deep=1.0),
+        quantizer=FSQ(levels=levels), reconstruction="mse", pixel_weight=200.0,
+        perceptual=Lite0(deep=1.0),
     )  # fmt: skip
     optim = OptimConfig(lr=2e-3, betas=(0.9, 0.99), weight_decay=0.0, batch=batch, warmup=50, ema=0.995)
     return TrainConfig(preset=name, steps=steps, model=model, optim=optim)
