@@ -17,7 +17,7 @@ from torch.testing import assert_close
 from conftest import GOLDEN, fails
 from tessera.cli import main
 from tessera.compat import dalle_pytorch as theirs
-from tessera.config import DVAEConfig, Gumbel, TextToImageConfig
+from tessera.config import DVAEConfig, Gumbel, TextToImageConfig, VQGANConfig
 from tessera.errors import CheckpointError, ConfigError
 from tessera.files import own
 from tessera.files.download import download
@@ -28,7 +28,7 @@ from tessera.models import saved
 from tessera.models.dvae import DiscreteVAE
 from tessera.models.openai_dvae import OpenAIDVAE, OpenAIDVAEConfig
 from tessera.models.text_to_image import TextToImage
-from tessera.models.vqgan import VQGAN, VQGANConfig
+from tessera.models.vqgan import VQGAN
 from tessera.store.run import Run
 from tessera.store.state import read_state
 from tessera.train.moments import set_moments

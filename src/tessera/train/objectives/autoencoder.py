@@ -1,4 +1,5 @@
-"""Training the pyramid: reconstruct pictures through their codes, in pixels and in what a frozen network sees."""
+"""Training pyramids and VQGANs: reconstruct pictures through their codes, in pixels and in what a frozen network
+sees."""
 
 from __future__ import annotations
 
@@ -42,7 +43,7 @@ PERCEPTUAL: dict[str, Callable[[Any], Any]] = {"none": lambda config: PixelsAlon
 """The names are those of `config.PERCEPTUAL`."""
 
 
-class TrainPyramid(TrainTokenizer):
+class TrainAutoencoder(TrainTokenizer):
     """By pixels, and by what a frozen network sees."""
 
     def __init__(self, config: TrainConfig, data: Data):
