@@ -10,12 +10,14 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from tessera.config import Gumbel, VQGANConfig
+from tessera.config import Gumbel, Lookup, VQGANConfig
 from tessera.models.autoencoder import Autoencoder, GroupNorm
 from tessera.nn.quantize.gumbel import divergence
 from tessera.nn.quantize.lookup import Nearest
 from tessera.nn.quantize.protocol import Quantized, used
 
+SPREAD = 0.2
+"""Of each channel of a fresh encoder's output, about."""
 KL_WEIGHT = 5e-4
 """Of the divergence of codes that a linear map chooses, for each place, as taming-transformers has it."""
 
@@ -144,8 +146,13 @@ class Reviving(Nearest):
     """The nearest vector; those that a batch does not choose learn too, so that a codebook cannot die.
 
     Each is drawn to the encoder's output nearest to it: the other half of the Chamfer distance between the codebook and
-    what it stands for. Being a loss, it is equal on all ranks and leaves nothing to remember.
+    what it stands for. Being a loss, it is equal on all ranks and leaves nothing to remember. At the start the vectors
+    are spread as the output of a fresh encoder is, so that most of them lie within reach.
     """
+
+    def __init__(self, config: Lookup):
+        super().__init__(config)
+        nn.init.normal_(self.embedding.weight, std=SPREAD)
 
     def forward(self, z: Float[Tensor, "B D h w"], temperature: float) -> Quantized:
         made, table = super().forward(z, temperature), self.embedding.weight
