@@ -81,14 +81,15 @@ def pyramid(name: str) -> TrainConfig:
 
 
 def vqgan(name: str) -> TrainConfig:
-    """As the pyramids are trained, but with codes that are nearest vectors, and attention where the map is smallest."""
+    """As the pyramids are trained, but with codes that are nearest vectors, and attention where the map is smallest. The
+    usual commitment of 0.25 is multiplied as the loss of pixels is: with less, the encoder runs away from its codes."""
     pixels, width, widths, blocks, code_dim, codes, batch, steps = VQGAN[name]
     model = VQGANConfig(
         pixels=pixels, width=width, widths=widths, resblocks=blocks, attention=(len(widths) - 1,),
-        latent=width * widths[-1], code_dim=code_dim, codes=codes, revive=True, pixel_weight=20.0,
-        perceptual=Lite0(deep=1.0),
+        latent=width * widths[-1], code_dim=code_dim, codes=codes, commitment=5.0, revive=True,
+        pixel_weight=20.0, perceptual=Lite0(deep=1.0),
     )  # fmt: skip
-    optim = OptimConfig(lr=1e-3, betas=(0.9, 0.99), weight_decay=0.0, batch=batch, warmup=50, ema=0.995)
+    optim = OptimConfig(lr=2e-3, betas=(0.9, 0.99), weight_decay=0.0, batch=batch, warmup=50, ema=0.995)
     return TrainConfig(preset=name, steps=steps, model=model, optim=optim)
 
 
