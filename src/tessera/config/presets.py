@@ -81,8 +81,8 @@ def pyramid(name: str) -> TrainConfig:
 
 
 def vqgan(name: str) -> TrainConfig:
-    """As the pyramids are trained, but with codes that are nearest vectors, and attention where the map is smallest. The
-    usual commitment of 0.25 is multiplied as the loss of pixels is: with less, the encoder runs away from its codes."""
+    """As the pyramids are trained, but with codes that are nearest vectors, and attention where the map is smallest.
+    The commitment is 0.25 times the weight of pixels: with less, the encoder runs away from its codes."""
     pixels, width, widths, blocks, code_dim, codes, batch, steps = VQGAN[name]
     model = VQGANConfig(
         pixels=pixels, width=width, widths=widths, resblocks=blocks, attention=(len(widths) - 1,),
