@@ -46,7 +46,9 @@ def main(pictures: str, other: str, out: str, seconds: str, seed: str, before: s
     def tell(name: str, work: Callable[[], Run]) -> Run:
         began, run = time.process_time(), work()
         spent, steps = time.process_time() - began, max(r["step"] for r in run.read_metrics())
-        figures = judge.figures(Subject.load(run.folder, device="cpu"), Path(f"{folder(name)}.png"))
+        figures = judge.figures(
+            Subject.load(run.folder, device="cpu"), Path(out) / f"{name.replace(' ', '-')}-{seconds}-{seed}.png"
+        )
         row("tokenizers", configuration=name, cpu_seconds=round(spent, 1), steps=steps, seed=int(seed), **figures)
         return run
 
