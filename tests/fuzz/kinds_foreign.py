@@ -20,11 +20,12 @@ from mutate import places, put, value
 from torch import nn
 
 from tessera.compat import dalle_pytorch as theirs
+from tessera.config import VQGANConfig
 from tessera.imports import dalle_pytorch, deepspeed_folder, runs
 from tessera.models.clip import CLIP
 from tessera.models.openai_dvae import OpenAIDVAE, OpenAIDVAEConfig
 from tessera.models.text_to_image import TextToImage
-from tessera.models.vqgan import VQGAN, VQGANConfig
+from tessera.models.vqgan import VQGAN
 from tessera.tokens import text as text_tokens
 
 VAE = {"image_size": 16, "num_tokens": 12, "codebook_dim": 8, "num_layers": 3, "hidden_dim": 4}

@@ -17,7 +17,7 @@ from torch.testing import assert_close
 from conftest import GOLDEN, fails
 from tessera.cli import main
 from tessera.compat import dalle_pytorch as theirs
-from tessera.config import DVAEConfig, Gumbel, TextToImageConfig
+from tessera.config import DVAEConfig, Gumbel, TextToImageConfig, VQGANConfig
 from tessera.errors import CheckpointError, ConfigError
 from tessera.files import own
 from tessera.files.download import download
@@ -28,7 +28,7 @@ from tessera.models import saved
 from tessera.models.dvae import DiscreteVAE
 from tessera.models.openai_dvae import OpenAIDVAE, OpenAIDVAEConfig
 from tessera.models.text_to_image import TextToImage
-from tessera.models.vqgan import VQGAN, VQGANConfig
+from tessera.models.vqgan import VQGAN
 from tessera.store.run import Run
 from tessera.store.state import read_state
 from tessera.train.moments import set_moments
@@ -162,10 +162,13 @@ def test_a_judge_and_tokenizers_come_in_and_go_out(tmp_path, capsys):
     assert (config.reconstruction, config.quantizer.kl_weight) == ("smooth_l1", 0.35)
     main(["export", str(tmp_path / "vae"), str(tmp_path / "vae.pt")])
     assert read(tmp_path / "vae.pt")["hparams"]["smooth_l1_loss"] is True
+    main(["import", str(tmp_path / "vae"), str(tmp_path / "vae2")])  # a tokenizer begins a run of its own
+    one, two = (saved.read(Run(tmp_path / name).best()) for name in ("vae", "vae2"))
+    assert all(torch.equal(a, b) for a, b in zip(one.parameters(), two.parameters(), strict=True))
     again = fails(capsys, "export", tmp_path / "vae", tmp_path / "vae.pt")
     assert "exists already" in again
     assert "not empty" in fails(capsys, "import", GOLDEN / "clip_a.pt", tmp_path / "judge")
-    assert "is a Tessera run already" in fails(capsys, "import", tmp_path / "vae", tmp_path / "vae2")
+    assert "is a Tessera run already" in fails(capsys, "import", tmp_path / "judge", tmp_path / "judge2")
 
 
 def test_a_run_that_dalle_pytorch_cannot_express_is_refused(tmp_path):
@@ -576,7 +579,8 @@ def test_a_text_tokenizer_that_is_none_gets_a_sentence(tmp_path, capsys, name):
 def test_an_import_begins_a_folder_of_its_own_kind(tmp_path, capsys):
     main(["import", str(GOLDEN / "clip_a.pt"), str(tmp_path / "judge")])
     main(["import", str(GOLDEN / "vqgan" / "vqgan_gumbel_f16.ckpt"), str(tmp_path / "vq")])
-    assert own.kind_of(tmp_path / "vq") == "model"
+    main(["import", str(GOLDEN / "openai_dvae" / "openai_a_encoder.pkl"), str(tmp_path / "oa")])
+    assert [own.kind_of(tmp_path / name) for name in ("judge", "vq", "oa")] == ["run", "run", "model"]
     (tmp_path / "file").write_text("mine")
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / ".env").write_text("secret")

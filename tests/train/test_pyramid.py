@@ -18,7 +18,7 @@ from tessera.models import saved
 from tessera.store.state import read_state
 from tessera.train import look
 from tessera.train.job import build
-from tessera.train.objectives import pyramid as objectives
+from tessera.train.objectives import autoencoder as objectives
 from tessera.train.objectives.tokenizer import perplexity
 from tessera.train.track import JSONL
 

@@ -11,10 +11,12 @@ from tessera.cli.screen import say
 
 @dataclass(frozen=True, kw_only=True)
 class ImportConfig:
-    """Turn a checkpoint of another program into a run folder. No code in the file is executed."""
+    """Turn a checkpoint of another program into a run folder. No code in the file is executed. `tessera train OUT
+    --data.path PICTURES` then goes on training it, which fine-tunes it on your pictures."""
 
     file: str
-    """A checkpoint, a DeepSpeed folder, or the name of a published tokenizer."""
+    """A checkpoint, a DeepSpeed folder, or the name of a published tokenizer; or a run of Tessera's own whose image
+    tokenizer is to learn other pictures."""
     out: str
     """Folder for the run."""
     text: str = ""

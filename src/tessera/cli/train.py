@@ -110,7 +110,7 @@ TRAIN += f"\n\nOptions of a preset: tessera train {next(iter(PRESETS))} --help"
 
 
 def train(args: list[str]) -> None:
-    """PRESET|RUN  Train one model: tokenizer pyramid-*, dvae-*, prior t2i-*, judge clip-*. The same command resumes."""
+    """PRESET|RUN  Train a tokenizer (pyramid-*, vqgan-*, dvae-*), a prior (t2i-*) or a judge (clip-*), or resume it."""
     if args[:1] in (["-h"], ["--help"]):
         say(TRAIN)
         return

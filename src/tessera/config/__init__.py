@@ -1,5 +1,6 @@
 """Every setting, as frozen dataclasses: one table per part of the house. It knows no torch."""
 
+from tessera.config.autoencoder import AutoencoderConfig, adapted
 from tessera.config.casting import seconds
 from tessera.config.clip import CLIPConfig
 from tessera.config.data import DataConfig, NoiseConfig, TokensConfig
@@ -18,6 +19,7 @@ from tessera.config.text_to_image import TextToImageConfig
 from tessera.config.tracking import TrackConfig
 from tessera.config.training import MachineConfig, OptimConfig, TrainConfig
 from tessera.config.transformer import PatternName, TransformerConfig
+from tessera.config.vqgan import VQGANConfig
 
 __all__ = [
     "EMA",
@@ -27,6 +29,7 @@ __all__ = [
     "PERCEPTUAL",
     "PLAIN",
     "QUANTIZERS",
+    "AutoencoderConfig",
     "CLIPConfig",
     "CompareConfig",
     "DVAEConfig",
@@ -57,6 +60,8 @@ __all__ = [
     "TrackConfig",
     "TrainConfig",
     "TransformerConfig",
+    "VQGANConfig",
+    "adapted",
     "kind_of",
     "request",
     "seconds",

@@ -62,4 +62,4 @@ class Lite0(Perceptual):
 
 
 PERCEPTUAL: dict[str, type[Perceptual]] = {"none": NoPerceptual, "lite0": Lite0}
-"""By the name that settings give it; `train/objectives/pyramid.py` has the losses under the same names."""
+"""By the name that settings give it; `train/objectives/autoencoder.py` has the losses under the same names."""

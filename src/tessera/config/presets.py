@@ -16,6 +16,7 @@ from tessera.config.quantizers import FSQ, Gumbel
 from tessera.config.text_to_image import TextToImageConfig
 from tessera.config.training import OptimConfig, TrainConfig
 from tessera.config.transformer import TransformerConfig
+from tessera.config.vqgan import VQGANConfig
 from tessera.errors import ConfigError
 
 # name: pixels, layers, hidden, resblocks, levels, batch, steps
@@ -33,6 +34,12 @@ PYRAMID = {
     "pyramid-xs-64": ( 64, 2, (48, 96, 160),       1, 1, (8, 5, 5, 5), 16,   2_000),
     "pyramid-s-128": (128, 4, (64, 128, 192),      1, 2, (8, 5, 5, 5), 16,  20_000),
     "pyramid-m-256": (256, 4, (96, 192, 320),      2, 2, (8, 8, 8, 8), 64, 100_000),
+}  # fmt: skip
+
+# name: pixels, width, widths, blocks, code width, codes, batch, steps
+VQGAN = {
+    "vqgan-s-64":  ( 64, 32, (1, 1, 2, 4),    1, 8, 1024, 16,  4_000),
+    "vqgan-s-128": (128, 32, (1, 1, 2, 2, 4), 1, 8, 1024, 16, 20_000),
 }  # fmt: skip
 
 # name: dim, depth, heads, learning rate, batch, steps
@@ -69,6 +76,19 @@ def pyramid(name: str) -> TrainConfig:
         pixels=pixels, patch=patch, widths=widths, encoder_blocks=encoder, decoder_blocks=decoder,
         quantizer=FSQ(levels=levels), reconstruction="mse", pixel_weight=200.0,
         perceptual=Lite0(deep=1.0),
+    )  # fmt: skip
+    optim = OptimConfig(lr=2e-3, betas=(0.9, 0.99), weight_decay=0.0, batch=batch, warmup=50, ema=0.995)
+    return TrainConfig(preset=name, steps=steps, model=model, optim=optim)
+
+
+def vqgan(name: str) -> TrainConfig:
+    """As the pyramids are trained, but with codes that are nearest vectors, and attention where the map is smallest.
+    The commitment is 0.25 times the weight of pixels: with less, the encoder runs away from its codes."""
+    pixels, width, widths, blocks, code_dim, codes, batch, steps = VQGAN[name]
+    model = VQGANConfig(
+        pixels=pixels, width=width, widths=widths, resblocks=blocks, attention=(len(widths) - 1,),
+        latent=width * widths[-1], code_dim=code_dim, codes=codes, commitment=5.0, revive=True,
+        pixel_weight=20.0, perceptual=Lite0(deep=1.0),
     )  # fmt: skip
     optim = OptimConfig(lr=2e-3, betas=(0.9, 0.99), weight_decay=0.0, batch=batch, warmup=50, ema=0.995)
     return TrainConfig(preset=name, steps=steps, model=model, optim=optim)
@@ -115,6 +135,7 @@ PRESETS = {
     **dict.fromkeys(DVAE, dvae),
     "dvae-dalle1-256": dvae_dalle1,
     **dict.fromkeys(PYRAMID, pyramid),
+    **dict.fromkeys(VQGAN, vqgan),
     **dict.fromkeys(T2I, t2i),
     "t2i-dalle1-256": t2i_dalle1,
     **dict.fromkeys(CLIP, clip),

@@ -3,21 +3,21 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Annotated, Literal
+from typing import Annotated
 
 from annotated_types import Ge, Le, MinLen
 
-from tessera.config.network import MODELS, NetworkConfig
-from tessera.config.perceptual import NoPerceptual, Perceptual
+from tessera.config.autoencoder import AutoencoderConfig
+from tessera.config.network import MODELS
 from tessera.config.quantizers import FSQ, Quantizer
-from tessera.config.ranges import Channels, NotNegative, Pixels, Width
+from tessera.config.ranges import Channels, Pixels, Width
 from tessera.errors import ConfigError
 
 Blocks = Annotated[int, Ge(0), Le(1_024)]
 
 
 @dataclass(frozen=True, kw_only=True)
-class PyramidConfig(NetworkConfig):
+class PyramidConfig(AutoencoderConfig):
     """An image tokenizer whose convolutions grow wider as pictures grow smaller: pixels <-> a grid of codes."""
 
     pixels: Pixels = 64
@@ -36,12 +36,6 @@ class PyramidConfig(NetworkConfig):
     """Residual blocks on every level of the encoder."""
     decoder_blocks: Blocks = 1
     """Residual blocks on every level of the decoder."""
-    reconstruction: Literal["l1", "mse"] = "l1"
-    """The loss of pixels 0 ... 1."""
-    pixel_weight: NotNegative = 1.0
-    """Weight of the loss of pixels."""
-    perceptual: Perceptual = field(default_factory=NoPerceptual)
-    """What is compared besides pixels: none, or lite0, which brings in what others trained on ImageNet."""
 
     @property
     def grid(self) -> int:

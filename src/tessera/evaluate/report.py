@@ -32,7 +32,13 @@ td:last-child{font-variant-numeric:tabular-nums}
 .tiles img{width:100%;border-radius:6px}figcaption{font-size:.8rem;color:#555}
 .pixel{image-rendering:pixelated}.wide{width:100%}
 """
-UNITS = {"dvae": "squared error", "pyramid": "weighted error", "t2i": "nats per code", "clip": "nats"}
+UNITS = {
+    "dvae": "squared error",
+    "pyramid": "weighted error",
+    "vqgan": "weighted error",
+    "t2i": "nats per code",
+    "clip": "nats",
+}
 """Of the held-out loss, by kind of model."""
 SHOWN, MEASURED = 10, 64
 """Reconstructions on the page, and how many are measured."""

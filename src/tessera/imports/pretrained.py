@@ -11,12 +11,13 @@ import torch
 from annotated_types import Ge, Le
 from torch import Tensor, nn
 
+from tessera.config import VQGANConfig
 from tessera.config.merging import cast
 from tessera.errors import CheckpointError, ConfigError
 from tessera.files.download import CACHE, TRIES, download
 from tessera.imports.reader import guarded, read, state_of, tensors, told
 from tessera.models.openai_dvae import OpenAIDVAE, OpenAIDVAEConfig
-from tessera.models.vqgan import VQGAN, VQGANConfig
+from tessera.models.vqgan import VQGAN
 
 Network = TypeVar("Network", bound=nn.Module)
 

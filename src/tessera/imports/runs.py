@@ -5,14 +5,14 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Callable
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import torch
 from safetensors import SafetensorError
 from torch import nn
 
-from tessera.config import OptimConfig, TokensConfig, TrainConfig
+from tessera.config import DataConfig, MachineConfig, OptimConfig, TokensConfig, TrackConfig, TrainConfig
 from tessera.errors import CheckpointError, ConfigError
 from tessera.files.atomic import whole
 from tessera.files.claim import claim
@@ -23,9 +23,12 @@ from tessera.imports.reader import Hollow, read
 from tessera.models import saved
 from tessera.models.clip import CLIP
 from tessera.models.dvae import DiscreteVAE
+from tessera.models.pyramid import Pyramid
 from tessera.models.text_to_image import TextToImage
+from tessera.models.vqgan import VQGAN
 from tessera.store.position import Halvings, Position, State
 from tessera.store.run import Run, checkpoint_of
+from tessera.store.settings import is_run
 from tessera.store.state import write_state
 from tessera.tokens import image as image_tokens
 from tessera.tokens import text as text_tokens
@@ -34,12 +37,16 @@ from tessera.tokens.text import CLIP_VOCAB, Numbers, TextTokenizer
 
 MORE_STEPS = 10_000
 """Steps for which an imported run goes on training; --steps changes it."""
+VQGAN_RATE = 1e-4
+"""Learning rate of an imported VQGAN: about twice that of taming-transformers, whose batch has an adversary."""
+TOKENIZER = "an image tokenizer, which a prior reads with --tokens.image"
 
 
 def bring_in(
     source: str, out: Path, text: str = "", yaml: str = "", decoder: str = "", version: str = "", optimizer: bool = True
 ) -> list[str]:
-    """Import a file, a DeepSpeed folder, or a published tokenizer by name. Returns notices for the user.
+    """Import a file, a DeepSpeed folder, a published tokenizer by name, or a run of this program whose image tokenizer
+    is to learn other pictures. Returns notices for the user.
 
     Nothing is written before everything has been read. Raises CheckpointError if the source cannot be understood,
     ConfigError if `out` is not empty.
@@ -47,12 +54,13 @@ def bring_in(
     if out.exists() and (not out.is_dir() or set(os.listdir(out)) - {MARKER}):
         raise ConfigError(f"{out} is a file or a folder that is not empty. Name a new folder.")
     found = _read(source, yaml, decoder, version)
-    if isinstance(found.model, TextToImage | CLIP | DiscreteVAE):
+    if isinstance(found.model, TextToImage | CLIP | DiscreteVAE | Pyramid | VQGAN):
         tokenizer = _text_tokenizer(text, found)
         claim(out, "run")
         _write_run(found, source, out, tokenizer, optimizer)
-        kind = {TextToImage: "a prior with its image tokenizer", CLIP: "a judge", DiscreteVAE: "an image tokenizer"}
-        found.notices.insert(0, f"{out}: {kind[type(found.model)]}, {saved.parameters(found.model):,} parameters.")
+        kind = {TextToImage: "a prior with its image tokenizer", CLIP: "a judge"}.get(type(found.model), TOKENIZER)
+        found.notices.insert(0, f"{out}: {kind}, {saved.parameters(found.model):,} parameters.")
+        found.notices.append(f"It goes on learning, from your pictures, with: tessera train {out} --data.path PICTURES")
     else:
         claim(out, "model")
         _write(lambda: saved.write(out, found.model), out)
@@ -69,10 +77,10 @@ def _write(write: Callable[[], None], out: Path) -> None:
 
 def _read(source: str, yaml: str, decoder: str, version: str) -> Imported:
     if source in pretrained.PUBLISHED:
-        return Imported(pretrained.published(source))
+        return Imported(pretrained.published(source), rate=VQGAN_RATE)
     path = Path(source).expanduser()
     if (path / "config.json").is_file():
-        raise ConfigError(f"{path} is a Tessera run already: draw from it, train on it, or use it with --tokens.image.")
+        return _own(path)
     if path.is_dir():
         content, notices = deepspeed_folder.read_folder(path)
         found = dalle_pytorch.understood(content, path, version)
@@ -80,7 +88,7 @@ def _read(source: str, yaml: str, decoder: str, version: str) -> Imported:
         return found
     content = read(path)
     if isinstance(content, dict) and "state_dict" in content:
-        return Imported(pretrained.vqgan(path, Path(yaml).expanduser() if yaml else None))
+        return Imported(pretrained.vqgan(path, Path(yaml).expanduser() if yaml else None), rate=VQGAN_RATE)
     if isinstance(content, Hollow) or (
         isinstance(content, dict) and any(str(k).startswith("blocks.") for k in content)
     ):
@@ -89,6 +97,17 @@ def _read(source: str, yaml: str, decoder: str, version: str) -> Imported:
             raise CheckpointError(f"{path} is one half of OpenAI's dVAE. Name the other with --decoder DECODER.PKL.")
         return Imported(pretrained.openai_dvae(path, other))
     return dalle_pytorch.understood(content, path, version)
+
+
+def _own(path: Path) -> Imported:
+    """An image tokenizer of this program, and how it was trained. Raises ConfigError for another kind of model."""
+    model = saved.read(checkpoint_of(path))
+    if not isinstance(model, DiscreteVAE | Pyramid | VQGAN):
+        raise ConfigError(
+            f"{path} is a Tessera run already: draw from it, train on it, or use it with --tokens.image. Image "
+            f"tokenizers alone begin a run of their own, to learn other pictures; this is a {type(model).__name__}."
+        )
+    return Imported(model, settings=Run(path).config() if is_run(path) else None)
 
 
 def _text_tokenizer(name: str, found: Imported) -> TextTokenizer | None:
@@ -133,7 +152,10 @@ def _write_run(found: Imported, source: str, out: Path, text: TextTokenizer | No
 
 
 def _train_config(found: Imported, source: str, out: Path) -> TrainConfig:
-    """How train_dalle.py and train_vae.py trained: Adam, no decay, no warm-up."""
+    """How it was trained here; else as train_dalle.py and train_vae.py trained: Adam, no decay, no warm-up."""
+    if known := found.settings:
+        fresh = {"data": DataConfig(), "machine": MachineConfig(), "track": TrackConfig()}  # another user's, perhaps
+        return replace(known, out=str(out), model=found.model.config, **fresh)
     is_prior = isinstance(found.model, TextToImage)
     return TrainConfig(
         out=str(out),

@@ -16,9 +16,9 @@ from tessera.files.atomic import whole
 from tessera.generate.pipeline import Pipeline
 from tessera.generate.sheet import contact_sheet
 from tessera.store.run import Run
+from tessera.train.objectives.autoencoder import TrainAutoencoder
 from tessera.train.objectives.dvae import TrainDVAE
 from tessera.train.objectives.protocol import Objective, floats
-from tessera.train.objectives.pyramid import TrainPyramid
 from tessera.train.objectives.raster import TrainTextToImage
 
 COUNT = 8
@@ -30,7 +30,7 @@ def preview(objective: Objective, path: Path) -> str:
     return PREVIEWS[kind_of(objective.config.model)](objective, path)
 
 
-def reconstructions(objective: TrainDVAE | TrainPyramid, path: Path) -> str:
+def reconstructions(objective: TrainDVAE | TrainAutoencoder, path: Path) -> str:
     pairs, source = (objective.held, objective.held_source) if objective.held else (objective.pairs, objective.source)
     originals = torch.stack([source.plain(i)[1] for i in range(min(COUNT, len(pairs)))])
     pixels = floats(originals.to(next(objective.model.parameters()).device))
@@ -55,6 +55,7 @@ def drawings(objective: TrainTextToImage, path: Path) -> str:
 PREVIEWS: dict[str, Callable[[Any, Path], str]] = {
     "dvae": reconstructions,
     "pyramid": reconstructions,
+    "vqgan": reconstructions,
     "t2i": drawings,
     "clip": lambda objective, path: "",
 }

@@ -3,37 +3,13 @@
 from __future__ import annotations
 
 from itertools import pairwise
-from typing import NamedTuple
 
-import torch
-import torch.nn.functional as F
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from torch import Tensor, nn
 
 from tessera.config import PyramidConfig
+from tessera.models.autoencoder import Autoencoder, GroupNorm
 from tessera.models.quantizers import quantizer
-
-RECONSTRUCTION = {"l1": F.l1_loss, "mse": F.mse_loss}
-
-
-class PyramidLoss(NamedTuple):
-    """total = weighted reconstruction + quantizer."""
-
-    total: Tensor
-    again: Tensor
-    """[B, C, S, S]: the reconstruction, in pixels that may lie outside 0 ... 1."""
-    reconstruction: Tensor
-    quantizer: Tensor
-    """What the quantizer itself asks to be minimised, weighted."""
-    usage: Tensor
-    """How many different codes the batch has."""
-
-
-class GroupNorm(nn.GroupNorm):
-    """In float32 whatever the precision around it, which is also faster on a CPU."""
-
-    def forward(self, input: Tensor) -> Tensor:
-        return super().forward(input.float()).to(input.dtype)
 
 
 class Block(nn.Module):
@@ -52,27 +28,16 @@ def convolution(wide: int, width: int, groups: int, side: int = 3) -> tuple[nn.M
     return GroupNorm(groups, wide), nn.SiLU(), nn.Conv2d(wide, width, side, padding=side // 2)
 
 
-class Pyramid(nn.Module):
-    """Encoder, quantizer, decoder; pixels are 0 ... 1 on both sides.
+class Pyramid(Autoencoder):
+    """The VQGAN's residual blocks (Esser et al. 2021) without attention. Squares of pixels become channels first,
+    widths grow downwards, and the decoder is the encoder's mirror, with sub-pixel convolutions (Shi et al. 2016)."""
 
-    The VQGAN's residual blocks (Esser et al. 2021) without attention. Squares of pixels become channels first, widths
-    grow downwards, and the decoder is the encoder's mirror, with sub-pixel convolutions (Shi et al. 2016).
-    """
-
-    splits = False
-    """Whether a batch may be cut into micro-batches: some quantizers look at a batch as a whole."""
-
-    @staticmethod
-    def inputs(config: PyramidConfig, rows: int) -> tuple[Tensor, float]:
-        """What training calls it with, all zero."""
-        return torch.zeros(rows, config.channels, config.pixels, config.pixels), 1.0
+    config: PyramidConfig
 
     def __init__(self, config: PyramidConfig):
-        super().__init__()
-        c = self.config = config
-        self.quantize = quantizer(c.quantizer)
-        self.encoder, self.decoder = self._encoder(c), self._decoder(c)
-        self.reconstruction = RECONSTRUCTION[c.reconstruction]
+        super().__init__(config)
+        self.quantize = quantizer(config.quantizer)
+        self.encoder, self.decoder = self._encoder(config), self._decoder(config)
 
     def _encoder(self, c: PyramidConfig) -> nn.Sequential:
         first, last, squares = c.widths[0], c.widths[-1], c.channels * c.patch**2
@@ -92,25 +57,8 @@ class Pyramid(nn.Module):
             layers += [Block(width, c.groups) for _ in range(c.decoder_blocks)]
         return nn.Sequential(*layers, *convolution(first, squares, c.groups), nn.PixelShuffle(c.patch))
 
-    def forward(self, pixels: Float[Tensor, "B C S S"], temperature: float, settled: bool = False) -> PyramidLoss:
-        """The reconstruction, through codes with the quantizer's noise, and its loss in pixels. Where the codes are
-        `settled`, no gradient reaches what makes them."""
-        with torch.set_grad_enabled(torch.is_grad_enabled() and not settled):
-            made = self.quantize(self.encoder(2 * pixels - 1), temperature)
-        again = self._pixels(made.vectors)
-        wrong = self.reconstruction(again, pixels)
-        return PyramidLoss(self.config.pixel_weight * wrong + made.loss, again, wrong, made.loss, made.usage)
+    def latent(self, x: Float[Tensor, "B C S S"]) -> Float[Tensor, "B D h w"]:
+        return self.encoder(x)
 
-    @torch.no_grad()
-    def encode(self, pixels: Float[Tensor, "B C S S"]) -> Int[Tensor, "B N"]:
-        """The code at each place, in reading order; no noise."""
-        return self.quantize.codes(self.encoder(2 * pixels - 1))
-
-    @torch.no_grad()
-    def decode(self, codes: Int[Tensor, "B N"]) -> Float[Tensor, "B C S S"]:
-        """Pixels 0 ... 1."""
-        side = self.config.grid
-        return self._pixels(self.quantize.vectors(codes).transpose(1, 2).unflatten(2, (side, side))).clamp(0, 1)
-
-    def _pixels(self, vectors: Float[Tensor, "B D h w"]) -> Float[Tensor, "B C S S"]:
-        return (self.decoder(vectors).float() + 1) / 2
+    def drawn(self, vectors: Float[Tensor, "B D h w"]) -> Float[Tensor, "B C S S"]:
+        return self.decoder(vectors)

@@ -13,7 +13,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from tessera.config import CLIPConfig, DVAEConfig, PyramidConfig, TextToImageConfig, to_dict
+from tessera.config import CLIPConfig, DVAEConfig, PyramidConfig, TextToImageConfig, VQGANConfig, adapted, to_dict
 from tessera.config.merging import merge, read_json
 from tessera.errors import CheckpointError, ConfigError
 from tessera.models.clip import CLIP
@@ -21,7 +21,7 @@ from tessera.models.dvae import DiscreteVAE
 from tessera.models.openai_dvae import OpenAIDVAE, OpenAIDVAEConfig
 from tessera.models.pyramid import Pyramid
 from tessera.models.text_to_image import TextToImage
-from tessera.models.vqgan import VQGAN, VQGANConfig
+from tessera.models.vqgan import VQGAN
 
 NETWORKS: dict[str, tuple[type, type[nn.Module]]] = {
     "dvae": (DVAEConfig, DiscreteVAE),
@@ -115,7 +115,7 @@ def fits(model: nn.Module, folder: Path) -> None:
 def fill(model: nn.Module, folder: Path) -> None:
     """Load the weights in `folder` into the model. Raises CheckpointError if they are those of another model."""
     try:
-        if described(folder) != model.config:
+        if adapted(described(folder), model.config) != model.config:
             raise CheckpointError(f"{folder}/config.json describes another model.")
         fits(model, folder)
         model.load_state_dict(load_file(folder / "weights.safetensors"), strict=False)

@@ -1,8 +1,8 @@
-"""The VQGAN of taming-transformers, as an image tokenizer. It knows no training: its weights are imported."""
+"""The VQGAN of taming-transformers, an image tokenizer: pixels <-> a grid of codes. It knows no adversary, no text and
+no files."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from itertools import pairwise
 
 import torch
@@ -10,46 +10,20 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from tessera.config import Lookup
+from tessera.config import Gumbel, Lookup, VQGANConfig
+from tessera.models.autoencoder import Autoencoder, GroupNorm
+from tessera.nn.quantize.gumbel import divergence
 from tessera.nn.quantize.lookup import Nearest
+from tessera.nn.quantize.protocol import Quantized, used
 
-
-@dataclass(frozen=True, kw_only=True)
-class VQGANConfig:
-    """VQGAN (Esser et al. 2021): a convolutional autoencoder with attention, whose codes are the nearest vectors."""
-
-    pixels: int = 256
-    """Side of the pictures."""
-    width: int = 128
-    """Width of the first convolution."""
-    widths: tuple[int, ...] = (1, 1, 2, 2, 4)
-    """Width at each resolution, in multiples of `width`; each after the first halves the side."""
-    resblocks: int = 2
-    """Residual blocks at each resolution."""
-    attention: tuple[int, ...] = (4,)
-    """Resolutions, 0 the finest, whose residual blocks are each followed by attention."""
-    latent: int = 256
-    """Channels between the encoder and the quantizer."""
-    code_dim: int = 256
-    """Width of a code's vector."""
-    codes: int = 1024
-    """How many different codes there are."""
-    gumbel: bool = False
-    """Choose codes by a linear map (GumbelVQ) instead of by distance."""
-
-    channels = 3
-
-    @property
-    def vocab(self) -> int:
-        return self.codes
-
-    @property
-    def grid(self) -> int:
-        return self.pixels >> (len(self.widths) - 1)
+SPREAD = 0.2
+"""Of each channel of a fresh encoder's output, about."""
+KL_WEIGHT = 5e-4
+"""Of the divergence of codes that a linear map chooses, for each place, as taming-transformers has it."""
 
 
 def norm(width: int) -> nn.Module:
-    return nn.GroupNorm(32, width, eps=1e-6)
+    return GroupNorm(VQGANConfig.groups, width, eps=1e-6)
 
 
 class ResBlock(nn.Module):
@@ -168,6 +142,27 @@ class Decoder(nn.Module):
         return self.conv_out(F.silu(self.norm_out(x)))
 
 
+class Reviving(Nearest):
+    """The nearest vector; those that a batch does not choose learn too, so that a codebook cannot die.
+
+    Each is drawn to the encoder's output nearest to it: the other half of the Chamfer distance between the codebook and
+    what it stands for. Being a loss, it is equal on all ranks and leaves nothing to remember. At the start the vectors
+    are spread as the output of a fresh encoder is, so that most of them lie within reach.
+    """
+
+    def __init__(self, config: Lookup):
+        super().__init__(config)
+        nn.init.normal_(self.embedding.weight, std=SPREAD)
+
+    def forward(self, z: Float[Tensor, "B D h w"], temperature: float) -> Quantized:
+        made, table = super().forward(z, temperature), self.embedding.weight
+        flat = z.detach().float().transpose(0, 1).flatten(1).t()  # [B h w, D]
+        nearest = (flat.square().sum(1) - 2 * table.detach() @ flat.t()).argmin(1)  # [K]
+        idle = table.new_ones(len(table)).index_fill_(0, made.codes.flatten(), 0.0)
+        far = (table - flat[nearest]).square().mean(1)
+        return made._replace(loss=made.loss + (idle * far).mean())
+
+
 class Likeliest(nn.Module):
     """The code with the largest logit. taming-transformers adds Gumbel noise here even when it does not train, so its
     codes of a picture change at every call; these do not."""
@@ -177,6 +172,15 @@ class Likeliest(nn.Module):
         self.proj = nn.Conv2d(c.code_dim, c.codes, 1)
         self.embed = nn.Embedding(c.codes, c.code_dim)
 
+    def forward(self, z: Float[Tensor, "B D h w"], temperature: float) -> Quantized:
+        """With noise, one-hot, and the gradient of the relaxed choice (Jang et al. 2017)."""
+        logits = self.proj(z).float()
+        choice = F.gumbel_softmax(logits, tau=temperature, dim=1, hard=True)
+        vectors = torch.einsum("b k h w, k d -> b d h w", choice, self.embed.weight)
+        codes = logits.detach().argmax(1).flatten(1)
+        loss = KL_WEIGHT * divergence(logits) / codes.shape[1]
+        return Quantized(vectors, codes, loss, used(codes, self.embed.num_embeddings))
+
     def codes(self, z: Float[Tensor, "B D h w"]) -> Int[Tensor, "B N"]:
         return self.proj(z).argmax(1).flatten(1)
 
@@ -184,26 +188,27 @@ class Likeliest(nn.Module):
         return self.embed(codes)
 
 
-class VQGAN(nn.Module):
-    """Pixels 0 ... 1 <-> codes. Names are those of taming-transformers, so that its weights fit."""
+def quantizer(c: VQGANConfig) -> nn.Module:
+    """By the names of taming-transformers' weights."""
+    if isinstance(c.quantizer, Gumbel):
+        return Likeliest(c)
+    return Reviving(c.quantizer) if c.revive else Nearest(c.quantizer)
+
+
+class VQGAN(Autoencoder):
+    """Names are those of taming-transformers, so that its weights fit."""
+
+    config: VQGANConfig
 
     def __init__(self, config: VQGANConfig):
-        super().__init__()
-        self.config = config
+        super().__init__(config)
         self.encoder, self.decoder = Encoder(config), Decoder(config)
-        lookup = Lookup(codes=config.codes, code_dim=config.code_dim)
-        self.quantize = Likeliest(config) if config.gumbel else Nearest(lookup)
+        self.quantize = quantizer(config)
         self.quant_conv = nn.Conv2d(config.latent, config.code_dim, 1)
         self.post_quant_conv = nn.Conv2d(config.code_dim, config.latent, 1)
 
-    @torch.no_grad()
-    def encode(self, pixels: Float[Tensor, "B C S S"]) -> Int[Tensor, "B N"]:
-        """The code at each place, in reading order; no noise."""
-        return self.quantize.codes(self.quant_conv(self.encoder(2 * pixels - 1)))
+    def latent(self, x: Float[Tensor, "B C S S"]) -> Float[Tensor, "B D h w"]:
+        return self.quant_conv(self.encoder(x))
 
-    @torch.no_grad()
-    def decode(self, codes: Int[Tensor, "B N"]) -> Float[Tensor, "B C S S"]:
-        """Pixels 0 ... 1."""
-        side = self.config.grid
-        z = self.quantize.vectors(codes).transpose(1, 2).unflatten(2, (side, side))
-        return (self.decoder(self.post_quant_conv(z)).clamp(-1, 1) + 1) / 2
+    def drawn(self, vectors: Float[Tensor, "B D h w"]) -> Float[Tensor, "B C S S"]:
+        return self.decoder(self.post_quant_conv(vectors))

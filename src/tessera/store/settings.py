@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 
-from tessera.config import TrainConfig, train_config
+from tessera.config import TrainConfig, adapted, train_config
 from tessera.config.merging import differences, read_json
 from tessera.errors import CheckpointError, ConfigError
 from tessera.store.checkpoint import SETTINGS, verify
@@ -56,9 +56,10 @@ def recorded(path: Path, checkpoints: Sequence[Path]) -> tuple[TrainConfig | Non
 
 def refuse_changes(folder: Path, old: TrainConfig, new: TrainConfig) -> None:
     """Raise ConfigError where settings differ that must not change when a run is resumed."""
-    changed = [d for d in differences(old, new) if not d.startswith(MAY_CHANGE)]
-    if not old.data.path:  # imported, and not yet trained here: only the model is given
-        changed = [d for d in changed if d.startswith("model.")]
+    if not old.data.path:  # imported, and not yet trained here: only what its weights depend on is given
+        changed = differences(adapted(old.model, new.model), new.model, "model.")
+    else:
+        changed = [d for d in differences(old, new) if not d.startswith(MAY_CHANGE)]
     if changed:
         raise ConfigError(
             f"{folder} holds a run with other settings ({'; '.join(changed[:4])}). "

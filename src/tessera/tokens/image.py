@@ -10,13 +10,13 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from tessera.config import DVAEConfig, PyramidConfig
+from tessera.config import AutoencoderConfig, DVAEConfig, PyramidConfig, VQGANConfig
 from tessera.errors import CheckpointError
 from tessera.models import saved
 from tessera.models.dvae import DiscreteVAE
 from tessera.models.openai_dvae import OpenAIDVAE, OpenAIDVAEConfig
 from tessera.models.pyramid import Pyramid
-from tessera.models.vqgan import VQGAN, VQGANConfig
+from tessera.models.vqgan import VQGAN
 
 NETWORKS = (DiscreteVAE, Pyramid, VQGAN, OpenAIDVAE)
 """The networks that are image tokenizers."""
@@ -79,4 +79,4 @@ def load(folder: Path) -> Frozen:
 
 def helpers(tokenizer: ImageTokenizer) -> tuple[str, ...]:
     """The networks that helped to train it, by the names that `evaluate` gives them; they must not judge it."""
-    return tokenizer.config.perceptual.networks if isinstance(tokenizer.config, PyramidConfig) else ()
+    return tokenizer.config.perceptual.networks if isinstance(tokenizer.config, AutoencoderConfig) else ()

@@ -13,6 +13,7 @@ import torch
 from annotated_types import Ge, Gt, Le
 from torch import Tensor
 
+from tessera.config import TrainConfig
 from tessera.config.merging import cast
 from tessera.errors import CheckpointError, ConfigError
 from tessera.imports import pretrained
@@ -23,6 +24,7 @@ from tessera.imports.reader import guarded, read, tensors, told
 from tessera.models.clip import CLIP
 from tessera.models.dvae import DiscreteVAE
 from tessera.models.openai_dvae import OpenAIDVAE
+from tessera.models.pyramid import Pyramid
 from tessera.models.text_to_image import TextToImage
 from tessera.models.vqgan import VQGAN
 from tessera.nn.rotary import ROUND_DALLE1, angles_dalle1
@@ -32,13 +34,15 @@ from tessera.nn.rotary import ROUND_DALLE1, angles_dalle1
 class Imported:
     """The content of a file."""
 
-    model: TextToImage | CLIP | DiscreteVAE | VQGAN | OpenAIDVAE
+    model: TextToImage | CLIP | DiscreteVAE | Pyramid | VQGAN | OpenAIDVAE
     image: DiscreteVAE | VQGAN | OpenAIDVAE | None = None
     """The image tokenizer of a DALLE."""
     step: int = 0
     rate: float = 3e-4
     moments: dict[str, dict[str, Tensor]] = field(default_factory=dict)
     """Adam's state by our parameter names; empty if the file has none."""
+    settings: TrainConfig | None = None
+    """How a run of this program was trained."""
     notices: list[str] = field(default_factory=list)
 
 

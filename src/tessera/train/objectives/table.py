@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+from tessera.train.objectives.autoencoder import TrainAutoencoder
 from tessera.train.objectives.clip import TrainCLIP
 from tessera.train.objectives.dvae import TrainDVAE
 from tessera.train.objectives.protocol import Objective
-from tessera.train.objectives.pyramid import TrainPyramid
 from tessera.train.objectives.raster import TrainTextToImage
 
 OBJECTIVES: dict[str, type[Objective]] = {
     "dvae": TrainDVAE,
-    "pyramid": TrainPyramid,
+    "pyramid": TrainAutoencoder,
+    "vqgan": TrainAutoencoder,
     "t2i": TrainTextToImage,
     "clip": TrainCLIP,
 }

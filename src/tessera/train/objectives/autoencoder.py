@@ -1,4 +1,5 @@
-"""Training the pyramid: reconstruct pictures through their codes, in pixels and in what a frozen network sees."""
+"""Training pyramids and VQGANs: reconstruct pictures through their codes, in pixels and in what a frozen network
+sees."""
 
 from __future__ import annotations
 
@@ -45,7 +46,7 @@ PERCEPTUAL: dict[str, Callable[[Any], Any]] = {"none": lambda config: PixelsAlon
 """The names are those of `config.PERCEPTUAL`."""
 
 
-class TrainPyramid(TrainTokenizer):
+class TrainAutoencoder(TrainTokenizer):
     """By pixels, and by what a frozen network sees. Where the settings ask for a critic, the codes settle before it
     speaks, and the decoder alone learns on."""
 
@@ -91,7 +92,7 @@ class TrainPyramid(TrainTokenizer):
     def unmoved(self) -> Tensor:
         """Nothing, by way of what a step would leave out: several processes wait for the gradient of every weight."""
         still = launched() > 1 and self.polishing
-        return nothing_of(self.model.encoder) if still else torch.zeros((), device=next(self.model.parameters()).device)
+        return nothing_of(self.model) if still else torch.zeros((), device=next(self.model.parameters()).device)
 
     def held_losses(self, models: Models, batch: Batch) -> Parts:
         pixels = floats(batch.pixels)
