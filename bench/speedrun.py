@@ -121,7 +121,7 @@ def looks(run: Path, data: Path) -> Measured:
 
 def given(folder: Path) -> None:
     """Photographs are not drawn here."""
-    raise ConfigError(f"There is no folder {folder} of photographs. Name one: --data PICTURES.")
+    raise ConfigError(f"The folder {folder} does not exist. Name a folder of captioned photographs: --data PICTURES.")
 
 
 TARGETS = {

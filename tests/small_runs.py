@@ -4,6 +4,9 @@ import dataclasses
 import math
 from pathlib import Path
 
+from safetensors.torch import load_file
+from torch import Tensor
+
 from tessera.config import (
     DataConfig,
     DVAEConfig,
@@ -48,6 +51,22 @@ def go(config: TrainConfig, show=lambda objective, path: ""):
     finally:
         tracker.close()
     return run, at
+
+
+def whole_and_in_parts(config: TrainConfig) -> tuple[Run, Run]:
+    """A training of six steps, and one that is stopped after three of them and goes on; at a constant learning rate,
+    because a share of three steps is not that of six."""
+    config = dataclasses.replace(config, steps=6, optim=OptimConfig(batch=4, warmup=2, schedule="constant"))
+    whole, _ = go(config)
+    parts = dataclasses.replace(config, out=f"{config.out}-in-parts")
+    go(dataclasses.replace(parts, steps=3))
+    again, _ = go(parts)
+    return whole, again
+
+
+def last_weights(run: Run) -> dict[str, Tensor]:
+    """Of the newest checkpoint, as drawing reads them."""
+    return load_file(run.checkpoints()[-1] / "weights.safetensors")
 
 
 def prior_config(folder: Path, out: Path, tokenizer: Path, **changes) -> TrainConfig:

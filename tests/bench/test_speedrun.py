@@ -77,7 +77,7 @@ def test_a_row_says_what_it_took(monkeypatch, tmp_path):
 def test_what_was_done_before_does_not_count(tmp_path):
     with pytest.raises(ConfigError, match="is there already"):
         speedrun.run("shapes", tmp_path / "data", tmp_path, "4m", 0, 1, "", [])
-    with pytest.raises(ConfigError, match="Name one: --data PICTURES"):
+    with pytest.raises(ConfigError, match="Name a folder of captioned photographs: --data PICTURES"):
         speedrun.run("photographs", tmp_path / "data", tmp_path / "out", "4m", 0, 1, "", [])
     assert not list(tmp_path.iterdir())
 

@@ -247,7 +247,7 @@ def test_a_picture_with_too_many_pixels_is_refused_before_it_is_decoded(monkeypa
 
 
 def test_a_model_that_is_not_served_is_not_found(client):
-    with pytest.raises(openai.NotFoundError, match="no model 'tinny'; did you mean 'tiny'"):
+    with pytest.raises(openai.NotFoundError, match="model 'tinny' does not exist; did you mean 'tiny'"):
         client.images.generate(prompt="1", model="tinny")
     with pytest.raises(openai.NotFoundError, match="Served: tiny, other"):
         client.models.retrieve("dall-e-2")

@@ -172,7 +172,7 @@ def test_a_key_file_that_is_no_good_is_refused(tmp_path, content, says):
     ("args", "says"),
     [
         ([], "usage: tessera serve"),
-        (["RUN", "--host", "0.0.0.0"], "there are no keys: anybody could draw"),
+        (["RUN", "--host", "0.0.0.0"], "no API keys are set"),
         (["RUN", "--port", "70000"], "port is 70000"),
         (["RUN", "--max-batch", "1"], "max-batch is 1"),
         (["RUN", "--max-queue", "3"], "max-queue is 3"),

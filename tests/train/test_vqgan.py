@@ -8,7 +8,7 @@ import torch
 from safetensors.torch import load_file
 
 from conftest import GOLDEN, fails
-from small_runs import dvae_config, go
+from small_runs import dvae_config, go, last_weights, whole_and_in_parts
 from tessera.cli import main
 from tessera.config import OptimConfig, SampleConfig, VQGANConfig
 from tessera.generate.pipeline import Pipeline
@@ -28,13 +28,8 @@ FEW = ["--data.workers", "0", "--data.holdout", "0.3", "--machine.device", "cpu"
 
 def test_three_steps_and_three_more_are_six_without_any_foreign_network(bird_folder, tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "efficientnet_lite_pytorch", None)
-    config = dvae_config(bird_folder, tmp_path / "whole", model=TINY, log_every=1)
-    config = dataclasses.replace(config, optim=OptimConfig(batch=4, warmup=2, schedule="constant"))
-    whole, _ = go(config)
-    parts = dataclasses.replace(config, out=str(tmp_path / "parts"))
-    go(dataclasses.replace(parts, steps=3))
-    again, _ = go(parts)
-    first, second = (load_file(run.checkpoints()[-1] / "weights.safetensors") for run in (whole, again))
+    whole, again = whole_and_in_parts(dvae_config(bird_folder, tmp_path / "whole", model=TINY, log_every=1))
+    first, second = map(last_weights, (whole, again))
     assert all(torch.equal(first[name], second[name]) for name in first)
     rows = [row for row in whole.read_metrics() if "quantizer" in row]
     assert rows[-1]["loss"] == pytest.approx(rows[-1]["reconstruction"] + rows[-1]["quantizer"], rel=1e-4)

@@ -86,8 +86,8 @@ class ServingConfig(Checked):
     def rules(self) -> None:
         if self.host not in LOOPBACK and not self.api_key_file:
             raise ConfigError(
-                f"host is '{self.host}', which other machines reach, and there are no keys: anybody could draw. Give "
-                "--api-key-file FILE with a key on each line, or leave --host out."
+                f"--host {self.host} is reachable from other machines, and no API keys are set: anyone could use the "
+                "server. Give --api-key-file FILE with one key per line, or leave --host out."
             )
         if self.public_url and not self.public_url.startswith(("http://", "https://")):
             raise ConfigError(f"public-url is '{self.public_url}'; it must begin with http:// or https://.")

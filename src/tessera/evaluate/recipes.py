@@ -137,7 +137,7 @@ def notices(recipes: Sequence[Recipe]) -> list[str]:
 
 
 def _within(recipe: Recipe) -> list[str]:
-    """What differs between the runs of a recipe but for the seed, and which figures only some of them have."""
+    """How the runs of a recipe differ apart from their seed, and which figures are missing in some of them."""
     first, found = recipe.runs[0], []
     for e in recipe.runs[1:]:
         for name in SAMPLING:

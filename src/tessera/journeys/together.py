@@ -3,6 +3,7 @@ in the run folder. It knows no stages."""
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import time
@@ -35,7 +36,7 @@ class Announced:
 
     def heard(self) -> Iterator[str]:
         """Every stage that is announced, by the other processes. It never ends by itself."""
-        for i in range(10**6):
+        for i in itertools.count():
             while len(stages := self._read()) <= i:
                 time.sleep(LOOK_EVERY)
             yield stages[i]

@@ -98,21 +98,21 @@ class Answers:
         """A picture that was asked for as a url."""
         found = self.kept.get(name)
         if found is None:
-            raise Refused(404, "There is no such picture; urls are kept for a while only.", code="picture_not_found")
+            raise Refused(404, "This picture does not exist, or its URL has expired.", code="picture_not_found")
         ending, content = found
         return Response(content, media_type=TYPES[ending])
 
     # What there is.
 
     def bench(self, name: str | None) -> Bench:
-        """Raises Refused where there is no such model; without a name it is the first."""
+        """The model of this name, or the first one where no name is given. Raises Refused for an unknown name."""
         benches = self.worker.benches
         if name is None:
             return next(iter(benches.values()))
         if name not in benches:
             near = nearest(name, benches) or "."
             known = f" Served: {', '.join(benches)}."
-            raise Refused(404, f"There is no model '{short(name, '')}'{near}{known}", "model", "model_not_found")
+            raise Refused(404, f"The model '{short(name, '')}' does not exist{near}{known}", "model", "model_not_found")
         return benches[name]
 
     async def models(self) -> Models:

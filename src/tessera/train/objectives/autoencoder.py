@@ -78,8 +78,10 @@ class TrainAutoencoder(TrainTokenizer):
         networks = {"model": total + looks}
         if self.critic:
             networks["critic"], score = self.judged(models, found, wanted)
-            networks["model"] = networks["model"] - self.adversary * score + self.unmoved()
+            networks["model"] = networks["model"] - self.adversary * score
             parts["score"] = score
+            if self.polishing and launched() > 1:  # several processes wait for the gradient of every weight
+                networks["model"] = networks["model"] + nothing_of(self.model)
         return networks, {**parts, "temperature": torch.tensor(temperature)}
 
     def judged(self, models: Models, found: list[Tensor], wanted: list[Tensor]) -> tuple[Tensor, Tensor]:
@@ -88,11 +90,6 @@ class TrainAutoencoder(TrainTokenizer):
         if not self.polishing:
             return nothing_of(self.critic), found[0].new_zeros(())
         return models["critic"](wanted, found), Through.apply(self.critic.score, *found)
-
-    def unmoved(self) -> Tensor:
-        """Nothing, by way of what a step would leave out: several processes wait for the gradient of every weight."""
-        still = launched() > 1 and self.polishing
-        return nothing_of(self.model) if still else torch.zeros((), device=next(self.model.parameters()).device)
 
     def held_losses(self, models: Models, batch: Batch) -> Parts:
         pixels = floats(batch.pixels)
