@@ -11,6 +11,7 @@ import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -131,7 +132,15 @@ def measure(
         questions = birds.questions(n, 0)
         read = draw(pipeline, way, [caption for caption, _ in questions], range(n), s)
         figures["colours"] = colours_right([p.image for p in read], [bird for _, bird in questions])
-    row("drawing", configuration=name, guidance=s.guidance, top_p=s.top_p, drawings=count, run=pipeline.name, **figures)
+    row(
+        "drawing",
+        configuration=name,
+        guidance=s.guidance,
+        top_p=s.top_p,
+        drawings=count,
+        run=Path(pipeline.name).name,
+        **figures,
+    )
 
 
 def main() -> None:
