@@ -297,9 +297,10 @@ def test_one_dead_rank_ends_the_job_and_restarts_continue_it(train, ground, tmp_
 
 
 def readme_lines(launcher: str) -> list[str]:
-    """The command lines of the README that begin with a launcher, continued lines joined."""
+    """The README's command lines by which a launcher trains one model, continued lines joined (`learn` in several processes
+    is tested in journeys/test_learn)."""
     text = (Path(__file__).parents[2] / "README.md").read_text().replace("\\\n", " ")
-    return [line for line in text.splitlines() if line.startswith(f"{launcher} ")]
+    return [line for line in text.splitlines() if line.startswith(f"{launcher} ") and " tessera train " in line]
 
 
 @pytest.mark.slow
