@@ -39,7 +39,7 @@ CLIENTS, QUEUE, WORDS, SEEDS = 32, 64, 6, 6
 WAYS = [{}, {"guidance": 2.0}, {"guidance": 3.0, "top_p": 0.8}, {"temperature": 0.7, "top_k": 9}]
 MALFORMED = [
     b"", b"{", b"[]", b'{"prompt": ""}', b'{"prompt": "1", "n": 99}', b'{"prompt": "1", "size": "7x7"}', b"[" * 9999,
-    b'{"prompt": "1", "model": "none"}', b'{"prompt": "1", "best_of": 3}', b'{"prompt": "1", "guidanse": 2}',
+    b'{"prompt": "1", "model": "none"}', b'{"prompt": "1", "best_of": 1, "n": 2}', b'{"prompt": "1", "guidanse": 2}',
     b'{"prompt": "1", "seed": -1}', b'{"prompt": "1 1 1 1 1 1 1 1 1"}', b'{"prompt": "x y"}', b" " * 2_000_000,
 ]  # fmt: skip
 

@@ -12,7 +12,7 @@ import torch
 
 from conftest import MODERN, TINY_DVAE, prior
 from tessera.config import Limits, ServingConfig
-from tessera.generate.judge import Judge
+from tessera.generate.judge import Judge, OwnJudge
 from tessera.generate.pipeline import Pipeline
 from tessera.generate.weights import prepare
 from tessera.models.dvae import DiscreteVAE
@@ -43,7 +43,7 @@ def pipeline(text: Numbers | None = None) -> Pipeline:
 
 
 def bench(own: Pipeline, judge: Judge | None = None, seats: int = 4, queue: int = 64, name: str = "tiny") -> Bench:
-    return Bench(name, own, judge, seats, queue, Measures())
+    return Bench(name, own, judge or OwnJudge(own.model, own.prompts), seats, queue, Measures())
 
 
 class Served:
@@ -74,7 +74,7 @@ def serving(
     """A server that listens, in a thread of this process."""
     limits = limits or Limits()
     measures = Measures()
-    benches = benches or [Bench("tiny", pipeline(), None, 4, limits.max_queue, measures)]
+    benches = benches or [bench(pipeline(), queue=limits.max_queue)]
     for own in benches:
         own.measures = measures
         measures.watch(own.name, len(own.seats.taken), own.line.most, lambda: 0, lambda own=own: own.line.waiting)

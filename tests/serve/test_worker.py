@@ -194,6 +194,69 @@ def test_what_goes_wrong_ends_those_who_sit_and_those_who_wait_are_drawn(own, mo
     assert waits.made[0].picture.codes == alone(own, waits.order)[0]
 
 
+class Counting:
+    """A judge that likes later seeds, and counts how many pictures it is shown at a time."""
+
+    def __init__(self, wrong: float = 0.0):
+        self.shown, self.wrong = [], wrong
+
+    def scores(self, pictures):
+        self.shown.append(len(pictures))
+        return torch.tensor([float(p.seed) + self.wrong for p in pictures])
+
+
+def test_judging_takes_turns_with_drawing(own):
+    worker = Worker({"tiny": bench(own, judge := Counting(), seats=8)})
+    best, other = Client("1", count=6, seed=1, keep=2), Client("2", seed=5, client="bob")
+    worker.submit("tiny", best.order)
+    while not judge.shown:
+        worker.turn()
+    worker.submit("tiny", other.order)
+    before = len(judge.shown)
+    worker.turn()
+    (drawing,) = worker.benches["tiny"].seats.drawings
+    assert drawing.done == 2, "its first code when it sat down, and one in the same turn"
+    assert len(judge.shown) == before + 1
+    while worker.busy:
+        worker.turn()
+    assert judge.shown == [1] * 6
+    assert [(m.index, m.picture.seed, m.picture.score) for m in best.made] == [(0, 6, 6.0), (1, 5, 5.0)]
+    assert [m.picture.codes for m in other.made] == [alone(own, other.order)[0]]
+
+
+def test_who_leaves_is_judged_no_more(own):
+    worker = Worker({"tiny": bench(own, judge := Counting(), seats=8)})
+    worker.submit("tiny", (gone := Client("1", count=6, keep=1)).order)
+    while not judge.shown:
+        worker.turn()
+    worker.cancel(gone.order)
+    worker.turn()
+    assert judge.shown == [1]
+    assert not worker.busy
+    assert not gone.events
+
+
+def test_a_judge_that_is_damaged_ends_its_order_alone(own):
+    worker = Worker({"tiny": bench(own, Counting(float("nan")), seats=8)})
+    best, other = Client("1", count=2, keep=1), Client("2", count=9, client="bob")
+    for client in (best, other):
+        worker.submit("tiny", client.order)
+    while worker.busy:
+        worker.turn()
+    (failed,) = best.events
+    assert "scores are not numbers" in str(failed.error)
+    assert len(other.made) == 9
+
+
+def test_the_judge_is_waited_for_where_more_is_drawn_than_it_can_see(own):
+    worker = Worker({"tiny": (tiny := bench(own, Counting(), seats=4, queue=1000))})
+    tiny.unjudged.extend((Client("1", keep=1).order, 0) for _ in range(4))
+    assert not tiny.admits(Client("1").order)
+    tiny.unjudged.pop()
+    assert tiny.admits(Client("1").order)
+    assert worker.busy
+
+
 def test_a_worker_that_stops_tells_everybody_and_takes_nobody(own):
     worker = Worker({"tiny": bench(own, seats=2)})
     worker.start()

@@ -21,7 +21,8 @@ class ServeRunsConfig(ServingConfig):
     docs/serving.md says the rest."""
 
     runs: tuple[str, ...]
-    """The run folders. A run with a clip run in its folder 'judge' also serves best_of."""
+    """The run folders. Where one has a clip run in its folder 'judge', this ranks for best_of; otherwise the run itself
+    does."""
 
     def rules(self) -> None:
         super().rules()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Protocol
@@ -33,14 +33,23 @@ class Judge(Protocol):
     def scores(self, pictures: Sequence[Picture]) -> Tensor: ...
 
 
-def best(pictures: Sequence[Picture], judge: Judge, count: int) -> list[Picture]:
-    """The `count` pictures that the judge finds to fit best, the best first. Raises CheckpointError where its scores
-    are not numbers."""
+def judged(pictures: Sequence[Picture], judge: Judge) -> list[Picture]:
+    """The pictures with their scores. Raises CheckpointError where these are not numbers."""
     scores = judge.scores(pictures).tolist()
     if not all(map(math.isfinite, scores)):
         raise CheckpointError("The judge's scores are not numbers: its weights are damaged. Name another judge.")
-    scored = [replace(picture, score=score) for picture, score in zip(pictures, scores, strict=True)]
-    return sorted(scored, key=lambda p: -(p.score or 0.0))[:count]
+    return [replace(picture, score=score) for picture, score in zip(pictures, scores, strict=True)]
+
+
+def ranked(pictures: Iterable[Picture], count: int) -> list[Picture]:
+    """The `count` judged pictures with the highest scores, the best first."""
+    return sorted(pictures, key=lambda p: -(p.score or 0.0))[:count]
+
+
+def best(pictures: Sequence[Picture], judge: Judge, count: int) -> list[Picture]:
+    """The `count` pictures that the judge finds to fit best, the best first. Raises CheckpointError where its scores
+    are not numbers."""
+    return ranked(judged(pictures, judge), count)
 
 
 class OwnJudge:

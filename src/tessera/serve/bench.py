@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import time
+from collections import deque
 from collections.abc import Callable
 from dataclasses import replace
 
 import torch
 from torch import Tensor
 
-from tessera.generate.judge import Judge, best
+from tessera.generate.judge import Judge, judged, ranked
 from tessera.generate.picture import Picture
 from tessera.generate.pipeline import Pipeline
 from tessera.generate.raster import Decode
@@ -22,19 +23,25 @@ class Bench:
     """A pipeline whose pictures are drawn side by side."""
 
     def __init__(
-        self, name: str, pipeline: Pipeline, judge: Judge | None, seats: int, queue: int, measures: Measures,
+        self, name: str, pipeline: Pipeline, judge: Judge, seats: int, queue: int, measures: Measures,
         decodes: Callable[[], Decode] | None = None,
     ):  # fmt: skip
         self.name, self.pipeline, self.judge, self.measures = name, pipeline, judge, measures
         self.seats, self.line = Seats(pipeline.model, seats, decodes), Line(queue)
         self.orders: dict[Drawing, tuple[Order, int]] = {}
         self.shows: dict[Drawing, list[int]] = {}
+        self.unjudged: deque[tuple[Order, int]] = deque()
         self.grid, self.total = pipeline.model.layout.grid, pipeline.model.layout.codes
         self.created, self.seconds = int(time.time()), 0.0
 
     @property
     def busy(self) -> bool:
-        return bool(self.orders) or self.line.next() is not None
+        return bool(self.orders or self.unjudged) or self.line.next() is not None
+
+    def asked(self) -> set[Order]:
+        """All orders that are not finished."""
+        drawn = (order for order, _ in (*self.orders.values(), *self.unjudged))
+        return {*self.line.orders(), *drawn}
 
     def wait(self) -> float:
         """Seconds until those who wait now have sat down, as far as one can tell."""
@@ -45,16 +52,19 @@ class Bench:
     def dismiss(self) -> None:
         """Whatever nobody waits for any more leaves its seats; orders out of time are given up."""
         now = time.monotonic()
-        for order in {*self.line.orders(), *(order for order, _ in self.orders.values())}:
+        for order in self.asked():
             if not order.over and order.deadline < now:
                 order.end(Failed(Late("The request was not drawn in the time that this server gives it.", self.wait())))
         for drawing, (order, _) in list(self.orders.items()):
             if order.over:
                 self.measures.cancelled.labels(self.name).inc()
                 self._leave(drawing)
+        self.unjudged = deque(drawn for drawn in self.unjudged if not drawn[0].over)
 
     def admits(self, order: Order) -> bool:
-        return self.seats.free >= places_needed(order.request.sampling)
+        """Whether there are seats, and the judge keeps up."""
+        seats = self.seats
+        return seats.free >= places_needed(order.request.sampling) and len(self.unjudged) < len(seats.taken)
 
     def sit(self, order: Order, index: int) -> None:
         """The picture of an order, of which there may be several."""
@@ -79,6 +89,23 @@ class Bench:
         self.measures.stepped(self.name, taken, len(self.orders))
         for drawing in list(self.orders):
             self._tell(drawing)
+
+    def rank(self) -> None:
+        """Judge one picture of those of which the best are wanted: one in a turn, so that nobody waits long for a code,
+        and no score depends on who else is served. What goes wrong ends that order alone."""
+        if not self.unjudged:
+            return
+        order, index = self.unjudged.popleft()
+        try:
+            (order.made[index],) = judged([order.made[index]], self.judge)
+        except Exception as error:
+            order.end(Failed(error))
+            raise
+        made = [order.made[i] for i in sorted(order.made)]
+        if len(made) == order.request.count and all(picture.score is not None for picture in made):
+            for place, kept in enumerate(ranked(made, order.keep)):
+                order.say(Made(place, kept))
+            order.end()
 
     def fail(self, error: Exception) -> None:
         """What went wrong is told to everybody who sits; those who wait are left alone."""
@@ -115,14 +142,11 @@ class Bench:
     def _made(self, order: Order, index: int, picture: Picture) -> None:
         order.made[index] = picture
         self.measures.pictures.labels(self.name).inc()
-        last = len(order.made) == order.request.count
-        if not order.keep:
-            order.say(Made(index, picture))
-        elif last:
-            assert self.judge is not None, "who asks for the best has a judge"
-            for rank, kept in enumerate(best(list(order.made.values()), self.judge, order.keep)):
-                order.say(Made(rank, kept))
-        if last:
+        if order.keep:
+            self.unjudged.append((order, index))
+            return
+        order.say(Made(index, picture))
+        if len(order.made) == order.request.count:
             order.end()
 
     def _leave(self, drawing: Drawing) -> None:

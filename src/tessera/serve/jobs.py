@@ -57,8 +57,13 @@ class Job:
     """Codes of the picture that is kept."""
 
     def usage(self, pictures: int) -> Usage:
-        """Of so many pictures of this request."""
+        """Of so many pictures of this request that were drawn."""
         return Usage.of(self.text, self.given, pictures * (self.bench.total - self.given))
+
+    @property
+    def drawn(self) -> int:
+        """Pictures that are drawn: with best_of more than are answered."""
+        return self.order.request.count
 
     async def encoded(self, picture: Picture) -> bytes:
         return await asyncio.to_thread(self.encoding, picture)
@@ -99,7 +104,6 @@ def refuse(wanted: Wanted, bench: Bench, limits: Limits) -> None:
         (n > limits.max_n, f"n is {n}; a request may ask for at most {limits.max_n} pictures."),
         (best > limits.max_best_of, f"best_of is {best}; at most {limits.max_best_of} pictures are drawn for it."),
         (0 < best < n, f"best_of is {best}, less than the {n} pictures to keep (n)."),
-        (best and not bench.judge, f"best_of needs a judge, and {bench.name} has none in its folder; leave it out."),
         (best and wanted.partial_images, "partial_images shows pictures that best_of may not keep; leave one out."),
         (wanted.partial_images and not wanted.stream, "partial_images are shown in a stream; set stream, too."),
         (wanted.stream and wanted.response_format == "url", "response_format is url; a stream sends pictures whole."),
@@ -135,7 +139,7 @@ async def whole(job: Job, link: Callable[[str], str] | None, kept: Kept) -> Imag
             where = {"url": link(kept.put(content, job.encoding.format))} if link else {"b64_json": _base64(content)}
             found[event.index] = Drawn(seed=picture.seed, score=picture.score, **where)
     return Images(
-        created=int(time.time()), data=[found[i] for i in sorted(found)], usage=job.usage(len(found)),
+        created=int(time.time()), data=[found[i] for i in sorted(found)], usage=job.usage(job.drawn),
         output_format=job.encoding.format, size=_size(job), background=job.background, model=job.bench.name,
     )  # fmt: skip
 
@@ -155,7 +159,8 @@ async def streamed(job: Job) -> AsyncIterator[bytes]:
                 "background": job.background, "quality": "auto", "index": event.index, "seed": event.picture.seed,
             }  # fmt: skip
             if isinstance(event, Made):
-                said["usage"] = job.usage(1).model_dump()
+                others = 0 if event.index else job.drawn - job.count  # the first counts those that are not kept
+                said["usage"] = job.usage(1 + others).model_dump()
             else:
                 said["partial_image_index"] = event.number
             yield f"event: {said['type']}\ndata: {json.dumps(said)}\n\n".encode()

@@ -82,7 +82,7 @@ class Order:
     shows: int = 0
     """Unfinished pictures to show of each."""
     keep: int = 0
-    """With a judge: how many of the pictures are told of, the best; 0 is all of them."""
+    """How many of the pictures are told of, those that the judge ranks highest; 0 is all of them, unjudged."""
     beginning: Beginning | None = None
     deadline: float = math.inf
     began: int = 0

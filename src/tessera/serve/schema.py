@@ -51,7 +51,7 @@ class Wanted(BaseModel):
     )
     top_p: Annotated[ShareAboveZero, Field(allow_inf_nan=False)] | None = Field(None, description="Nucleus sampling.")
     best_of: int | None = Field(
-        None, ge=1, le=MOST, description="Draw so many, keep the n that the run's judge likes best."
+        None, ge=1, le=MOST, description="Draw so many, keep the n that the judge ranks highest."
     )
     truncate: bool | None = Field(None, description="Cut a prompt that is too long, instead of refusing it.")
 

@@ -17,7 +17,7 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 from tessera.config import Limits, ServingConfig
 from tessera.errors import ConfigError
 from tessera.generate.defaults import find
-from tessera.generate.judge import CLIPJudge, Judge
+from tessera.generate.judge import CLIPJudge, Judge, OwnJudge
 from tessera.generate.pipeline import Pipeline
 from tessera.generate.weights import compiled
 from tessera.machine.device import choose_device, compiles
@@ -45,10 +45,11 @@ def names(runs: Sequence[str]) -> dict[str, str]:
 
 
 def load(name: str, run: str, config: ServingConfig, measures: Measures) -> Bench:
-    """A run, ready to draw; with a judge, where its folder holds one."""
+    """A run, ready to draw; with the judge that its folder holds, or itself for one."""
     pipeline = Pipeline.load(run, config.device, config.weights, config.compile)
     folder = Path(run).expanduser() / "judge"
-    judge: Judge | None = CLIPJudge.load(folder, config.device) if folder.is_dir() else None
+    own = OwnJudge(pipeline.model, pipeline.prompts)
+    judge: Judge = CLIPJudge.load(folder, config.device) if folder.is_dir() else own
     wanted = compiles(config.compile, choose_device(config.device))
     decodes = partial(compiled, pipeline.model) if wanted else None
     bench = Bench(name, pipeline, judge, config.max_batch, config.limits.max_queue, measures, decodes)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 from tessera.generate.events import naming
 from tessera.machine.device import few_rows
@@ -66,20 +66,29 @@ class Worker:
             self.thread.join()
         gone = Draining("The server ended before the picture was drawn; ask again, another one may answer.", 5)
         for bench in self.benches.values():
-            for order in {*bench.line.orders(), *(order for order, _ in bench.orders.values())}:
+            for order in bench.asked():
                 order.end(Failed(gone))
 
     def turn(self) -> None:
-        """One step of every model that has somebody to draw for. What goes wrong ends the orders that sit there."""
+        """One step of every model that has somebody to draw for, and one picture judged. What goes wrong with a step
+        ends the orders that sit there."""
         for bench in self.benches.values():
-            try:
-                with few_rows(), naming(bench.name):
-                    self._seat(bench)
-                    bench.step()
-            except Exception as error:
-                tell_error("drawing failed", error, model=bench.name)
-                bench.measures.failed.labels(bench.name).inc()
-                bench.fail(error)
+            with few_rows():
+                self._attempt(bench, lambda bench=bench: self._step(bench), bench.fail)
+            self._attempt(bench, bench.rank, lambda error: None)
+
+    def _attempt(self, bench: Bench, work: Callable[[], None], fail: Callable[[Exception], None]) -> None:
+        try:
+            with naming(bench.name):
+                work()
+        except Exception as error:
+            tell_error("drawing failed", error, model=bench.name)
+            bench.measures.failed.labels(bench.name).inc()
+            fail(error)
+
+    def _step(self, bench: Bench) -> None:
+        self._seat(bench)
+        bench.step()
 
     def _seat(self, bench: Bench) -> None:
         with self.changed:
