@@ -32,7 +32,7 @@ def track(config, use: tuple[str, ...]) -> Run:
     config = dataclasses.replace(config, track=TrackConfig(use=use, project="tests"))  # type: ignore[arg-type]
     objective, run = build(config), Run(config.out)
     run.open(objective.config)
-    tracker = trackers.choose(objective.config, run, "test")
+    tracker = trackers.choose(objective.config, run, "test", {})
     try:
         loop.train(objective.config, objective, SingleEngine(config.machine), run, tracker, preview)
     finally:

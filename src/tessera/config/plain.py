@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import typing
-from dataclasses import fields
+from dataclasses import fields, replace
 from typing import Any
 
 from tessera.config.drawing import PLAIN, Request, SampleConfig
@@ -12,18 +12,19 @@ from tessera.config.training import TrainConfig
 from tessera.errors import ConfigError
 
 
-def request(prompt: str, usual: SampleConfig = PLAIN, /, **options: Any) -> Request:
-    """A Request; `options` are its fields and those of SampleConfig, which are put over the usual ones. Raises
-    ConfigError that names a wrong one."""
+def request(prompt: str | Request, usual: SampleConfig = PLAIN, /, **options: Any) -> Request:
+    """A Request; `options` are its fields and those of SampleConfig, which are put over the usual ones, or over those
+    of a Request. Raises ConfigError that names a wrong one."""
+    base = prompt if isinstance(prompt, Request) else Request(prompt, sampling=usual)
     own = {f.name for f in fields(Request)} - {"prompt", "sampling"}
     sampling = {f.name for f in fields(SampleConfig)}
     for name in options:
         if name not in own | sampling:
             near = nearest(name, own | sampling) or "."
             raise ConfigError(f"There is no option '{name}'{near} Known: {', '.join(sorted(own | sampling))}.")
-    chosen = merge(usual, {name: value for name, value in options.items() if name in sampling})
+    chosen = merge(base.sampling, {name: value for name, value in options.items() if name in sampling})
     own_options = {name: value for name, value in options.items() if name in own}
-    return merge(Request(prompt, sampling=chosen), own_options)
+    return merge(replace(base, sampling=chosen), own_options)
 
 
 def train_config(plain: object) -> TrainConfig:

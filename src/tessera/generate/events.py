@@ -68,8 +68,8 @@ def told(
 def heard(
     events: Generator[Event, None, None],
     on_step: Callable[[int, int], None],
-    on_partial: Callable[[list[Picture]], None] | None,
-) -> Iterator[Picture]:
+    on_partial: Callable[[list[Picture]], None] | None = None,
+) -> Generator[Picture, None, None]:
     """The pictures among events; the others are told to callbacks."""
     with closing(events):
         for event in events:

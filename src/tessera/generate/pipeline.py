@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Generator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
@@ -20,6 +20,7 @@ from tessera.generate.decoder import Decoder, DrawingBatch, Progress
 from tessera.generate.defaults import find, usual
 from tessera.generate.events import Event, greyed, heard, naming, told
 from tessera.generate.judge import Judge, best
+from tessera.generate.live import OnPartial, OnStep, PictureStream
 from tessera.generate.picture import Picture, prime_codes
 from tessera.generate.prompts import Prompts
 from tessera.generate.raster import RasterDecoder
@@ -80,7 +81,8 @@ class Pipeline:
         """`count` pictures of a prompt; keywords are the fields of SampleConfig, such as temperature and guidance, and
         of Request, such as truncate. What is not said is as the run usually draws (`sampling`). Raises ConfigError that
         names a wrong keyword or value."""
-        return list(self.stream(request(prompt, self.sampling, count=count, seed=seed, **options)))
+        asked = request(prompt, self.sampling, count=count, seed=seed, **options)
+        return [event for event in self.events(asked, partial=False) if isinstance(event, Picture)]
 
     def events(self, request: Request, partial: bool = True) -> Generator[Event, None, None]:
         """What happens while a request is drawn: a Step after each step; a Partial after every two rows of codes, if
@@ -90,15 +92,15 @@ class Pipeline:
         return self._events(request, partial)
 
     def stream(
-        self,
-        request: Request,
-        on_step: Callable[[int, int], None] = lambda done, total: None,
-        on_partial: Callable[[list[Picture]], None] | None = None,
-    ) -> Iterator[Picture]:
-        """The pictures, as each batch is drawn. Along the way `on_step(codes done, codes in all)` is called, and
-        `on_partial` with the batch's unfinished pictures after every two rows of codes."""
-        self.prompts.accept(request)
-        return heard(self._events(request, on_partial is not None), on_step, on_partial)
+        self, prompt: str | Request, on_step: OnStep = lambda done, total: None, on_partial: OnPartial | None = None,
+        **options: Any,
+    ) -> PictureStream:  # fmt: skip
+        """The pictures, as each batch is drawn; in a notebook the cell shows them on the way. `options` are those of a
+        call. Along the way `on_step(codes done, codes in all)` is called, and `on_partial` with the batch's unfinished
+        pictures after every two rows of codes."""
+        asked = request(prompt, self.sampling, **options)
+        self.prompts.accept(asked)
+        return PictureStream(lambda partial: self._events(asked, partial), asked.count, on_step, on_partial)
 
     def _events(self, request: Request, partial: bool) -> Generator[Event, None, None]:
         prompts = [request.prompt] * request.count
@@ -143,12 +145,12 @@ class Pipeline:
         return greyed(drawn, self.model.layout.grid, lambda codes: self.pictures(codes, prompts, seeds))
 
     def best(
-        self, request: Request, judge: Judge, of: int, on_step: Callable[[int, int], None] = lambda done, total: None
+        self, request: Request, judge: Judge, of: int, on_step: OnStep = lambda done, total: None
     ) -> list[Picture]:
         """The `request.count` pictures of `of` drawn that the judge finds to fit best, the best first."""
         if of < request.count:
             raise ConfigError(f"best-of is {of}, less than the {request.count} pictures that are to be kept.")
-        return best(list(self.stream(replace(request, count=of), on_step)), judge, request.count)
+        return best([*heard(self.events(replace(request, count=of), False), on_step)], judge, request.count)
 
     def complete(self, beginning: str, seeds: Sequence[int], sampling: SampleConfig) -> list[str]:
         """The beginning of a caption, completed by the model, once for each seed, without guidance."""

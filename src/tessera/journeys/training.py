@@ -10,7 +10,9 @@ from torch import Tensor
 from tessera.config import TrainConfig
 from tessera.evaluate import report
 from tessera.evaluate.subject import Subject
+from tessera.journeys.live import Curves
 from tessera.journeys.preview import preview
+from tessera.machine.notebook import Wish, shows
 from tessera.store.run import Run
 from tessera.train import job
 from tessera.train.objectives.protocol import Objective
@@ -25,13 +27,16 @@ def train(
     progress: Progress = lambda title: lambda items, total: items,
     title: str = "",
     profiler: Callable[[Callable[[], object]], object] | None = None,
+    plot: Wish = "auto",
 ) -> Run:
     """Train a model to its end, or go on where it stopped; writes report.html. Returns its run.
 
-    `say` takes lines for a reader, `profiler` runs all steps in its own way. Raises TesseraError for everything that
-    can be wrong, before the first step.
+    `say` takes lines for a reader, `profiler` runs all steps in its own way, `plot` shows the loss curves in a cell of
+    a notebook while they grow: on, off, or auto, where there is one. Raises TesseraError for everything that can be
+    wrong, before the first step.
     """
     config.check()
+    trackers = {"the live plot": Curves(Run(config.out))} if shows(plot, "plot") else {}
 
     def finish(objective: Objective, run: Run) -> None:
         if profiler:
@@ -42,7 +47,7 @@ def train(
 
     checking = progress("Checking the pictures")
     around = profiler or (lambda steps: steps())
-    job.train(config, job.Ways(preview, say, checking, around, finish), title)
+    job.train(config, job.Ways(preview, say, checking, trackers, around, finish), title)
     return Run(config.out)
 
 

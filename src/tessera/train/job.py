@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeVar
 
@@ -30,6 +30,7 @@ from tessera.train.look import Preview
 from tessera.train.objectives.protocol import Objective
 from tessera.train.objectives.table import OBJECTIVES
 from tessera.train.replicas import together
+from tessera.train.track import Tracker
 
 Progress = Callable[[Iterable, int], Iterable]
 """Something that shows how far an iteration has come, given its length."""
@@ -46,6 +47,8 @@ class Ways:
     """Takes the lines that are worth reading before the first step; called by the first rank alone."""
     progress: Progress = lambda items, total: items
     """Around the check of the pictures."""
+    trackers: Mapping[str, Tracker] = field(default_factory=dict)
+    """Who else is told of numbers and pictures, by name; where one fails, training goes on without it."""
     around: Callable[[Callable[[], object]], object] = lambda steps: steps()
     """Around all steps: a profiler, for one."""
     finish: Callable[[Objective, Run], object] = lambda objective, run: None
@@ -74,7 +77,9 @@ def train(
         free = engine.least(free_memory(engine.device))
         objective.config, expected = plan.settle(objective.config, engine.device, free, engine.world, objective.encoder)
         ways.say(f"Memory expected: {expected}; {plan.size(free)} are free. {paths.summary()}")
-        tracker = trackers.choose(objective.config, run, title) if engine.rank == 0 else track.Several([])
+        tracker = (
+            trackers.choose(objective.config, run, title, ways.trackers) if engine.rank == 0 else track.Several([])
+        )
         for notice in notices:
             tracker.notice(notice)
         try:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import secrets
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -20,11 +20,12 @@ from tessera.store.run import Run
 from tessera.train.track import JSONL, Screen, Several, Tracker
 
 
-def choose(config: TrainConfig, run: Run, title: str) -> Several:
-    """metrics.jsonl, the screen, and what is asked for. Raises ConfigError where a library is not installed."""
+def choose(config: TrainConfig, run: Run, title: str, others: Mapping[str, Tracker]) -> Several:
+    """metrics.jsonl, the screen, what is asked for, and others by name. Raises ConfigError where a library is not
+    installed."""
     screen = Screen(title)
-    asked = [Guarded(name, TRACKERS[name](config, run), screen.notice) for name in config.track.use]
-    return Several([JSONL(run), screen, *asked])
+    asked = {**{name: TRACKERS[name](config, run) for name in config.track.use}, **others}
+    return Several([JSONL(run), screen, *(Guarded(name, tracker, screen.notice) for name, tracker in asked.items())])
 
 
 def remembered(run: Run, name: str) -> str:
