@@ -261,6 +261,15 @@ def test_a_picture_with_too_many_pixels_is_refused_before_it_is_decoded(monkeypa
             client.images.edit(image=bomb, mask=("m.png", bomb), prompt="1")
 
 
+def test_a_server_that_keeps_no_pictures_gives_no_urls():
+    with (
+        serving(limits=Limits(url_bytes=0)) as served,
+        served.client() as client,
+        pytest.raises(openai.BadRequestError, match="keeps no pictures: ask for b64_json"),
+    ):
+        client.images.generate(prompt="1", response_format="url")
+
+
 def test_a_model_that_is_not_served_is_not_found(client):
     with pytest.raises(openai.NotFoundError, match="model 'tinny' does not exist; did you mean 'tiny'"):
         client.images.generate(prompt="1", model="tinny")

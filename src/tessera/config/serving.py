@@ -52,7 +52,7 @@ class Limits(Checked):
     url_seconds: Seconds = 3600.0
     """How long a picture that was asked for as a url is kept."""
     url_bytes: Annotated[int, Ge(0), Le(2**36)] = 2**28
-    """Memory for such pictures; beyond it the oldest are forgotten."""
+    """Memory for such pictures; beyond it the oldest are forgotten. With 0, none are made."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -98,7 +98,7 @@ def job(kind: str, wanted: Wanted, bench: Bench, client: str, limits: Limits, be
 def refuse(wanted: Wanted, bench: Bench, limits: Limits) -> None:
     """Raise Refused where options contradict each other, the bounds, or what the run has."""
     letters, n, best = len(wanted.prompt), wanted.n or 1, wanted.best_of or 0
-    opaque = bench.pipeline.image.channels in (1, 3)
+    opaque, link = bench.pipeline.image.channels in (1, 3), wanted.response_format == "url"
     wrong = (
         (letters > limits.max_prompt, f"prompt has {letters} letters; at most {limits.max_prompt} are read."),
         (n > limits.max_n, f"n is {n}; a request may ask for at most {limits.max_n} pictures."),
@@ -106,7 +106,8 @@ def refuse(wanted: Wanted, bench: Bench, limits: Limits) -> None:
         (0 < best < n, f"best_of is {best}, less than the {n} pictures to keep (n)."),
         (best and wanted.partial_images, "partial_images shows pictures that best_of may not keep; leave one out."),
         (wanted.partial_images and not wanted.stream, "partial_images are shown in a stream; set stream, too."),
-        (wanted.stream and wanted.response_format == "url", "response_format is url; a stream sends pictures whole."),
+        (wanted.stream and link, "response_format is url; a stream sends pictures whole."),
+        (link and not limits.url_bytes, "response_format is url; this server keeps no pictures: ask for b64_json."),
         (opaque and wanted.background == "transparent", "background is transparent; this model draws opaque pictures."),
     )
     for holds, sentence in wrong:
