@@ -160,6 +160,7 @@ def main(args: list[str]) -> None:
         serve.run(deployed(config), name="tessera", route_prefix="/")
         say(f"Serving {', '.join(served)} at http://{config.host}:{config.port}/v1")
         ended.wait()
+        serve.delete("tessera")  # what is being drawn is finished; shutdown alone would break it off
     finally:
         serve.shutdown()
         ray.shutdown()
