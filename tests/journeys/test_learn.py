@@ -127,10 +127,10 @@ def test_a_collapsed_tokenizer_is_trained_again_at_half_the_rate(bird_folder, tm
     monkeypatch.setattr(learning, "collapsed", lambda run: rates.append(run.config().optim.lr) or len(rates) < 3)
     args = ["--out", str(tmp_path), "--pixels", "32", "--perceptual", "none", "--no-search", "--device", "cpu"]
     main(["learn", str(bird_folder), *args])
-    assert rates == [2e-3, 1e-3, 5e-4]
+    assert rates == [4e-3, 2e-3, 1e-3]
     assert capsys.readouterr().out.count("codes collapsed. Again") == 2
     assert [row["step"] for row in Run(tmp_path / "tokenizer").read_metrics() if "held" in row] == [0], "it began again"
-    assert json.loads((tmp_path / "learn.json").read_text())["tokenizer_rate"] == 5e-4
+    assert json.loads((tmp_path / "learn.json").read_text())["tokenizer_rate"] == 1e-3
     main(["learn", str(bird_folder), *args])
     assert len(rates) == 3, "what was settled stays so"
 
@@ -241,12 +241,12 @@ def chosen_for(found: Health, monkeypatch, pace: float = 50.0, gpu: bool = False
 def test_sizes_follow_the_machine_and_the_budget(monkeypatch):
     sizes = lambda c: (c.tokenizer, c.pixels, c.grid, c.dim, c.depth)
     found = health(40, 300)
-    assert sizes(chosen_for(found, monkeypatch, budget="119m")) == ("pyramid-xs-64", 64, 8, 192, 4)
-    assert sizes(chosen_for(found, monkeypatch, budget="2h")) == ("pyramid-xs-64", 64, 8, 256, 6)
+    assert sizes(chosen_for(found, monkeypatch, budget="119m")) == ("plain-xs-64", 64, 8, 192, 4)
+    assert sizes(chosen_for(found, monkeypatch, budget="2h")) == ("plain-xs-64", 64, 8, 256, 6)
     assert sizes(chosen_for(found, monkeypatch, budget="6h")) == ("pyramid-s-128", 128, 8, 256, 6)
     assert sizes(chosen_for(found, monkeypatch, budget="1m", gpu=True)) == ("pyramid-m-256", 256, 16, 512, 12)
     assert sizes(chosen_for(health(40, 100), monkeypatch, budget="6h")) == ("pyramid-s-128", 64, 8, 256, 6)
-    assert sizes(chosen_for(found, monkeypatch, grid=16, pixels=32)) == ("pyramid-xs-64", 32, 16, 192, 4)
+    assert sizes(chosen_for(found, monkeypatch, grid=16, pixels=32)) == ("plain-xs-64", 32, 16, 192, 4)
 
 
 def test_regularisation_follows_how_often_each_picture_is_seen(monkeypatch):
@@ -269,11 +269,12 @@ def test_what_looks_is_what_is_installed_unless_asked_for(monkeypatch):
         monkeypatch.setattr(choice, "installed", lambda name, there=there: there)
         chosen = chosen_for(health(40, 64), monkeypatch, perceptual=asked)
         model = choice.tokenizer_model(chosen)
-        assert chosen.perceptual == taken
+        assert (chosen.perceptual, chosen.tokenizer) == (taken, "pyramid-xs-64" if taken == "lite0" else "plain-xs-64")
+        assert (chosen.levels, chosen.tokenizer_rate) == (((8, 5, 5, 5), 2e-3) if taken == "lite0" else ((8,) * 4, 4e-3))
         assert model.perceptual == (preset("pyramid-xs-64").model.perceptual if taken == "lite0" else NoPerceptual())
 
 
-@pytest.mark.parametrize("preset_name", ["pyramid-xs-64", "pyramid-s-128", "pyramid-m-256"])
+@pytest.mark.parametrize("preset_name", ["pyramid-xs-64", "plain-xs-64", "pyramid-s-128", "pyramid-m-256"])
 @pytest.mark.parametrize(
     ("pixels", "grid"), [(16, 8), (32, 8), (32, 16), (64, 8), (64, 16), (64, 32), (128, 8), (256, 8)]
 )
@@ -333,7 +334,11 @@ def test_the_two_runs_of_a_choice_are_those_of_the_first_release(tmp_path):
 def test_every_recipe_names_presets_that_agree():
     for r in RECIPES:
         assert isinstance(preset(r.prior).model, TextToImageConfig)
-        assert preset(r.tokenizer).model.pixels == r.pixels
+        for name in (r.tokenizer, r.plain):
+            model = preset(name).model
+            assert model.pixels == r.pixels
+            assert preset(name).optim.weight_decay == 0.0, "as both have it in `stages`"
+            dataclasses.replace(model, perceptual=NoPerceptual()).check()
     assert len(recipes()) == len(RECIPES) + 1 + 1 + len(REPEATS) + 1
 
 

@@ -83,6 +83,7 @@ def demo(args: list[str]) -> None:
         seed=config.seed,
         device=config.device,
         grid=8,
+        perceptual="none",
         crop=1.0,
     )
     learning.check()

@@ -36,6 +36,11 @@ PYRAMID = {
     "pyramid-m-256": (256, 4, (96, 192, 320),      2, 2, (8, 8, 8, 8), 64, 100_000),
 }  # fmt: skip
 
+# name: pixels, patch, widths, levels, batch, steps
+PLAIN = {
+    "plain-xs-64": ( 64, 4, (64, 128), (8, 8, 8, 8), 8,  6_000),
+}  # fmt: skip
+
 # name: pixels, width, widths, blocks, code width, codes, batch, steps
 VQGAN = {
     "vqgan-s-64":  ( 64, 32, (1, 1, 2, 4),    1, 8, 1024, 16,  4_000),
@@ -78,6 +83,14 @@ def pyramid(name: str) -> TrainConfig:
         perceptual=Lite0(deep=1.0),
     )  # fmt: skip
     optim = OptimConfig(lr=2e-3, betas=(0.9, 0.99), weight_decay=0.0, batch=batch, warmup=50, ema=0.995)
+    return TrainConfig(preset=name, steps=steps, model=model, optim=optim)
+
+
+def plain(name: str) -> TrainConfig:
+    """A narrow pyramid that learns from pixels alone, in many small steps (docs/ablation.md)."""
+    pixels, patch, widths, levels, batch, steps = PLAIN[name]
+    model = PyramidConfig(pixels=pixels, patch=patch, widths=widths, quantizer=FSQ(levels=levels), reconstruction="mse")
+    optim = OptimConfig(lr=4e-3, betas=(0.9, 0.99), weight_decay=0.0, batch=batch, warmup=50, ema=0.995)
     return TrainConfig(preset=name, steps=steps, model=model, optim=optim)
 
 
@@ -135,6 +148,7 @@ PRESETS = {
     **dict.fromkeys(DVAE, dvae),
     "dvae-dalle1-256": dvae_dalle1,
     **dict.fromkeys(PYRAMID, pyramid),
+    **dict.fromkeys(PLAIN, plain),
     **dict.fromkeys(VQGAN, vqgan),
     **dict.fromkeys(T2I, t2i),
     "t2i-dalle1-256": t2i_dalle1,
@@ -157,7 +171,9 @@ class Recipe(NamedTuple):
     hours: float
     """The budget is below this."""
     tokenizer: str
-    """The preset that gives the image tokenizer its widths."""
+    """The preset that gives the image tokenizer its widths, codes and rate."""
+    plain: str
+    """The same where pixels alone are compared."""
     prior: str
     """The preset that gives the prior its width, depth and batch."""
     pixels: int
@@ -179,10 +195,10 @@ class Repeats(NamedTuple):
 
 ANY = math.inf
 RECIPES = (
-    Recipe("cpu",    2, "pyramid-xs-64", "t2i-xs-64",  64,  8),
-    Recipe("cpu",    6, "pyramid-xs-64", "t2i-s-64",   64,  8),
-    Recipe("cpu",  ANY, "pyramid-s-128", "t2i-s-64",  128,  8),
-    Recipe("cuda", ANY, "pyramid-m-256", "t2i-m-128", 256, 16),
+    Recipe("cpu",    2, "pyramid-xs-64", "plain-xs-64",   "t2i-xs-64",  64,  8),
+    Recipe("cpu",    6, "pyramid-xs-64", "plain-xs-64",   "t2i-s-64",   64,  8),
+    Recipe("cpu",  ANY, "pyramid-s-128", "pyramid-s-128", "t2i-s-64",  128,  8),
+    Recipe("cuda", ANY, "pyramid-m-256", "pyramid-m-256", "t2i-m-128", 256, 16),
 )  # fmt: skip
 """The first that fits is taken."""
 
@@ -224,7 +240,7 @@ def recipes() -> list[str]:
     bound: Callable[[float], str] = lambda x: "any" if x == ANY else f"{x:,}"
     return [
         *_aligned(
-            ("machine", "hours <", "tokenizer", "prior", "pixels <=", "grid"),
+            ("machine", "hours <", "tokenizer", "pixels alone", "prior", "pixels <=", "grid"),
             [(r.machine, bound(r.hours), *map(str, r[2:])) for r in RECIPES],
         ),
         "",

@@ -7,7 +7,7 @@ import json
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from annotated_types import Ge, Le
 
@@ -46,8 +46,6 @@ CAPTION_SHARE = 0.995
 """The text length fits this share of the captions; the others are cut."""
 VOCAB = 4096
 """Largest text vocabulary."""
-LEVELS = (8, 5, 5, 5)
-"""Of the image tokenizer's FSQ: 1,000 codes."""
 ALIKE = 0.9
 """How much codes with near vectors have in common where a prior begins (docs/ablation.md)."""
 
@@ -116,12 +114,10 @@ def choose(config: LearnConfig, health: Health, machine: MachineConfig, pace: Pa
     assert isinstance(prior.model, TextToImageConfig)
     pixels = config.pixels or min(found["pixels"], chosen.pixels)
     first = Choice(
+        **_tokenizer(config, chosen),
         pixels=pixels,
         layers=_halvings(pixels, config.grid or chosen.grid),
         channels=3,
-        tokenizer=chosen.tokenizer,
-        perceptual=config.perceptual if config.perceptual != "auto" else "lite0" if installed("lite0") else "none",
-        levels=LEVELS,
         dim=prior.model.transformer.dim,
         depth=prior.model.transformer.depth,
         batch=prior.optim.batch,
@@ -142,6 +138,19 @@ def choose(config: LearnConfig, health: Health, machine: MachineConfig, pace: Pa
     )
 
 
+def _tokenizer(config: LearnConfig, chosen: Recipe) -> dict[str, Any]:
+    """What of a choice is the image tokenizer's: its preset, which depends on what looks at pictures, its rate and its
+    codes."""
+    looks = config.perceptual if config.perceptual != "auto" else "lite0" if installed("lite0") else "none"
+    name = chosen.plain if looks == "none" else chosen.tokenizer
+    own = preset(name)
+    assert isinstance(own.model, PyramidConfig)
+    assert isinstance(own.model.quantizer, FSQ)
+    return {
+        "tokenizer": name, "perceptual": looks, "tokenizer_rate": own.optim.lr, "levels": own.model.quantizer.levels,
+    }  # fmt: skip
+
+
 def _text_length(captions: list[str]) -> int:
     """Text positions that hold nearly all captions, in the tokens of a vocabulary trained on them."""
     tokenizer = text_tokens.train_bpe(captions, VOCAB)
@@ -159,7 +168,7 @@ def explained(config: LearnConfig, health: Health) -> Iterator[str]:
     asked = "asked for" if config.pixels else f"the pictures allow {found['pixels']}, the recipe {r.pixels}"
     yield f"  pixels      {c.pixels:<12} {asked}"
     yield f"  codes       {f'{c.grid} x {c.grid}':<12} {grid}; {FSQ(levels=c.levels).vocab:,} different codes"
-    yield f"  tokenizer   {c.tokenizer:<12} the recipe's widths"
+    yield f"  tokenizer   {c.tokenizer:<12} the recipe's"
     yield f"  perceptual  {c.perceptual:<12} {_why_it_looks(config, c)}"
     yield f"  prior       {f'{c.dim} x {c.depth}':<12} width and depth from {r.prior}; learning rate {rate(c.dim):g}"
     yield f"  batch       {c.batch:<12} from {r.prior}"
