@@ -257,7 +257,8 @@ def test_regularisation_follows_how_often_each_picture_is_seen(monkeypatch):
     assert own(often) == (0.2, 1.0, 0.2)
     rarely = chosen_for(health(1000, 64), monkeypatch, pace=10, budget="1000s")
     assert rarely.epochs == 6.3
-    assert own(rarely) == (0.1, 0.05, 0.0)
+    assert own(rarely) == (0.0, 0.05, 0.0)
+    assert own(chosen_for(health(1000, 64), monkeypatch, pace=20, budget="1000s")) == (0.1, 0.05, 0.0)
     assert (often.views, chosen_for(health(3000, 64), monkeypatch).views) == (16, 4)
     assert chosen_for(health(50, 512, "left of a bird"), monkeypatch, crop=1.0).views == 1
     assert chosen_for(health(50, 512), monkeypatch, crop=1.0).views == 2
@@ -270,7 +271,9 @@ def test_what_looks_is_what_is_installed_unless_asked_for(monkeypatch):
         chosen = chosen_for(health(40, 64), monkeypatch, perceptual=asked)
         model = choice.tokenizer_model(chosen)
         assert (chosen.perceptual, chosen.tokenizer) == (taken, "pyramid-xs-64" if taken == "lite0" else "plain-xs-64")
-        assert (chosen.levels, chosen.tokenizer_rate) == (((8, 5, 5, 5), 2e-3) if taken == "lite0" else ((8,) * 4, 4e-3))
+        assert (chosen.levels, chosen.tokenizer_rate) == (
+            ((8, 5, 5, 5), 2e-3) if taken == "lite0" else ((8,) * 4, 4e-3)
+        )
         assert model.perceptual == (preset("pyramid-xs-64").model.perceptual if taken == "lite0" else NoPerceptual())
 
 

@@ -203,6 +203,7 @@ RECIPES = (
 """The first that fits is taken."""
 
 REPEATS = (
+    Repeats( 10, 0.0, 0.05, 0.0),
     Repeats( 40, 0.1, 0.05, 0.0),
     Repeats(ANY, 0.2, 1.0,  0.2),
 )  # fmt: skip

@@ -278,14 +278,10 @@ def _pyramid(c: Choice) -> PyramidConfig:
     assert isinstance(model, PyramidConfig)
     halvings = min(len(model.widths) - 1, max(0, c.layers - 1))
     return dataclasses.replace(
-        model,
-        pixels=c.pixels,
-        channels=c.channels,
-        patch=1 << (c.layers - halvings),
-        widths=model.widths[-1 - halvings :],
-        quantizer=FSQ(levels=c.levels),
+        model, pixels=c.pixels, channels=c.channels, patch=1 << (c.layers - halvings),
+        widths=model.widths[-1 - halvings :], quantizer=FSQ(levels=c.levels),
         perceptual=model.perceptual if c.perceptual == "lite0" else NoPerceptual(),
-    )
+    )  # fmt: skip
 
 
 CUTS = {"dvae": _dvae, "pyramid": _pyramid}

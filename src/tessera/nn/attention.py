@@ -75,10 +75,8 @@ class Visibility(nn.Module):
         text, grid, codes = self.layout.text, self.layout.grid, t - self.layout.text
         if codes <= 0 or self.band is None:
             return self._dense(q, k, v)
-        everything, (q, k, v) = (
-            (q, k, v),
-            (F.pad(u[:, :, text:], (0, 0, 0, self.layout.codes - codes)) for u in (q, k, v)),
-        )
+        everything = q, k, v
+        q, k, v = (F.pad(u[:, :, text:], (0, 0, 0, self.layout.codes - codes)) for u in everything)
         q, k, v = (u.reshape(b * h, grid, grid, e) for u in (q, k, v))
         if self.band.columns:
             q, k, v = (u.transpose(1, 2) for u in (q, k, v))
@@ -86,15 +84,21 @@ class Visibility(nn.Module):
             torch.cat((w[:, :, :text].reshape(b * h, 1, text, e).expand(-1, grid, -1, -1), _above(u, self.band.up)), 2)
             for w, u in zip(everything[1:], (k, v), strict=True)
         )
-        y = F.scaled_dot_product_attention(q, k, v, self.band_mask)
+        y = attention(q, k, v, self.band_mask)
         y = (y.transpose(1, 2) if self.band.columns else y).reshape(b, h, grid * grid, e)
         return torch.cat((self._causal(*(u[:, :, :text] for u in everything)), y[:, :, :codes]), 2)
 
     def _causal(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-        return F.scaled_dot_product_attention(q, k, v, is_causal=True)
+        return self._dense(q, k, v) if short(q) else F.scaled_dot_product_attention(q, k, v, is_causal=True)
 
     def _dense(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-        return F.scaled_dot_product_attention(q, k, v, self.mask[: q.shape[2], : k.shape[2]])
+        return attention(q, k, v, self.mask[: q.shape[2], : k.shape[2]])
+
+
+def short(q: Tensor) -> bool:
+    """Whether writing attention out is faster than the fused kernel: in bf16 on a CPU, up to 256 places, where
+    the kernel's gradient takes up to ten times as long (docs/LOG.md)."""
+    return q.device.type == "cpu" and torch.is_autocast_enabled("cpu") and 1 < q.shape[2] <= 256
 
 
 def attention(
@@ -107,6 +111,8 @@ def attention(
 
     One query is written out for torch.compile, which makes one loop of it and what stands around it.
     """
+    if mask is not None and short(q):
+        return ((q * q.shape[-1] ** -0.5) @ k.transpose(2, 3)).masked_fill(~mask, -torch.inf).softmax(-1) @ v
     if mask is None or not torch.compiler.is_compiling() or q.shape[2] > 1:
         return F.scaled_dot_product_attention(q, k, v, mask)
     scores = (k * q).sum(-1) * q.shape[-1] ** -0.5

@@ -159,15 +159,13 @@ def residual(pairs: nn.ModuleList, x: Tensor, past: Past | Nothing) -> Tensor:
 def reversible(pairs: nn.ModuleList, x: Tensor, past: Past | Nothing) -> Tensor:
     """y1 = x1 + f(x2), y2 = x2 + g(y1); the output is the mean of both streams (Gomez et al. 2017)."""
     if torch.is_grad_enabled() and x.requires_grad:
-        y1, y2 = _Reversible.apply(x, pairs, past)
-        return (y1 + y2) / 2
+        return torch.add(*_Reversible.apply(x, pairs, past)) / 2
     return reversible_kept(pairs, x, past)
 
 
 def reversible_kept(pairs: nn.ModuleList, x: Tensor, past: Past | Nothing) -> Tensor:
     """The same numbers with every activation kept for the backward pass: faster, where memory is at hand."""
-    y1, y2 = reversible_streams(pairs, x, past)
-    return (y1 + y2) / 2
+    return torch.add(*reversible_streams(pairs, x, past)) / 2
 
 
 def reversible_streams(
