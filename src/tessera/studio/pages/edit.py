@@ -1,0 +1,127 @@
+"""Edit: the top of a picture stays, down to a line, and the rest is drawn anew."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Callable
+
+from nicegui import background_tasks, events, run, ui
+
+from tessera.serve.orders import Made
+from tessera.studio.doctor import thumbnail
+from tessera.studio.pages.draw import GREY, source
+from tessera.studio.pages.frame import WRONG, button, card, empty, framed, link, picture, said, show, small, tell
+from tessera.studio.studio import Studio
+
+TITLE = "Edit"
+COUNT = 4
+
+
+def page(studio: Studio) -> Callable:
+    async def build(picture: str = "") -> None:
+        about = "Keep the top of a picture and let the run draw what comes below."
+        with framed("/edit", "Edit", about):
+            if names := studio.drawable():
+                Edit(studio, names, picture)
+            else:
+                with card():
+                    empty("There is no trained run yet. Begin with a folder of pictures.", "/folder", "Choose pictures")
+
+    return build
+
+
+class Edit:
+    """The page of one browser tab."""
+
+    def __init__(self, studio: Studio, names: list[str], name: str):
+        self.studio, self.content, self.task = studio, b"", None
+        with ui.element("div").classes("t-two"):
+            with card("The picture"):
+                with ui.element("div").classes("t-canvas"):
+                    self.image = picture(GREY, "the picture that is edited", "dot")
+                    self.veil = ui.element("div").classes("veil")
+                self.line = ui.slider(min=1, max=7, step=1, value=4, on_change=self._veil).props(
+                    'label aria-label="Rows that stay" markers snap'
+                )
+                small(
+                    "Drag the line: what is above it stays, what is below is drawn anew. This kind of model draws in reading order, row by row, so it can only go on from whole rows at the top; a brush needs a model that draws in any order."
+                )
+                ui.upload(
+                    on_upload=self._upload, auto_upload=True, max_files=1, label="Another picture (square)"
+                ).props('accept="image/*" flat bordered').style("width:100%")
+                link("Or choose one in the gallery", "/draw")
+            with card("What to draw"), ui.element("div").classes("t-form"):
+                self.prompt = ui.textarea("Prompt").props("outlined autogrow").on("keydown.enter.prevent", self._go)
+                self.run = ui.select(names, value=names[0], label="Run", on_change=self._rows).props("outlined")
+                self.seed = ui.number("Seed", min=0, max=2**53, precision=0, placeholder="by chance").props(
+                    "outlined clearable"
+                )
+                button("Draw the rest", self._go, primary=True)
+                self.status = small("").props('role="status" aria-live="polite"')
+                self.now = ui.element("div").classes("t-now")
+        self._rows()
+        self._from_gallery(name)
+
+    def _from_gallery(self, name: str) -> None:
+        kept = (
+            self.studio.gallery.newest(1)
+            if not name
+            else [k for k in self.studio.gallery.newest(10_000) if k.name == name]
+        )
+        if not kept:
+            return
+        self.content = self.studio.gallery.content(kept[0].name)
+        self.prompt.value = kept[0].prompt
+        if kept[0].run in self.run.options:
+            self.run.value = kept[0].run
+        show(self.image, kept[0].url)
+
+    async def _upload(self, event: events.UploadEventArguments) -> None:
+        content = await event.file.read()
+        event.sender.reset()  # type: ignore[attr-defined]
+        try:
+            show(self.image, await run.io_bound(thumbnail, content))
+        except WRONG as error:
+            return tell(error)
+        self.content = content
+        return None
+
+    def _rows(self) -> None:
+        try:
+            grid = self.studio.easel.bench(self.run.value).grid
+        except WRONG as error:
+            return tell(error)
+        self.line.props(f"max={grid - 1}")
+        self.grid = grid
+        self.line.value = max(1, grid // 2)
+        return self._veil()
+
+    def _veil(self) -> None:
+        self.veil.style(f"height:{100 - 100 * self.line.value / self.grid:.2f}%")
+
+    async def _go(self) -> None:
+        if not self.content or not (self.prompt.value or "").strip():
+            ui.notify("Choose a picture and say what to draw.", position="top")
+            return
+        if self.task:
+            self.task.cancel()
+        self.now.clear()
+        with self.now:
+            tiles = [picture(GREY, f"picture {i + 1}, not drawn yet", "wait") for i in range(COUNT)]
+        self.task = background_tasks.create(self._draw(tiles))
+
+    async def _draw(self, tiles: list[ui.element]) -> None:
+        seed = secrets.randbelow(2**31) if self.seed.value is None else int(self.seed.value)
+        self.status.text = "Drawing, row by row …"
+        try:
+            begin = await run.io_bound(self.studio.easel.kept_rows, self.run.value, self.content, int(self.line.value))
+            fields = {"prompt": self.prompt.value.strip(), "n": COUNT, "seed": seed}
+            async for event in self.studio.easel.draw(self.run.value, begin, **fields):
+                tile, own = tiles[event.index], event.picture
+                if isinstance(event, Made):
+                    show(tile.classes(remove="wait"), self.studio.gallery.keep(own).url)
+                else:
+                    show(tile, source(own.image))
+            self.status.text = "Done. The pictures are in the gallery."
+        except WRONG as error:
+            self.status.text = said(error)
