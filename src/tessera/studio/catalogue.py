@@ -1,5 +1,5 @@
-"""The runs that are drawn from: each is loaded when it has a checkpoint, and again when it has a better one. It knows no
-pages."""
+"""The runs that are drawn from: each is loaded when it has a checkpoint, and again when it has a better one. It
+knows no pages."""
 
 from __future__ import annotations
 

@@ -86,7 +86,7 @@ def _chosen(line: str) -> tuple[str, str, str]:
 
 
 def samples(places: Places, folder: Path, count: int) -> list[Sample]:
-    """Some pictures with their captions, evenly spread. Those that cannot be read, or lie elsewhere, are passed over."""
+    """Some pictures with their captions, evenly spread. Those that cannot be read or lie elsewhere are left out."""
     pairs = find(str(places.pictures(folder))).pairs
     found = []
     for pair in pairs[:: max(1, len(pairs) // count)][:count]:

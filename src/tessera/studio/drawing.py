@@ -44,12 +44,17 @@ class Easel:
             raise ConfigError(f"{run or 'This run'} cannot be drawn from yet; it needs its first checkpoint.")
         return self.worker.benches[run]
 
+    def cut(self, run: str, prompt: str) -> bool:
+        """Whether a prompt is longer than a run reads; then its end is left out."""
+        prompts = self.bench(run).pipeline.prompts
+        return len(prompts.encode(prompt)) > prompts.length
+
     async def draw(self, run: str, begin: Beginning | None = None, **fields: object) -> AsyncIterator[Shown | Made]:
         """Unfinished and finished pictures, as they come. Raises Refused with a sentence for what cannot be drawn. Left
         early, its rows are free before the next step."""
         bench = self.bench(run)
         given = {name: value for name, value in fields.items() if value is not None}
-        made = job("image_generation", _wanted(given), bench, CLIENT, self.limits, begin)
+        made = job("image_generation", _wanted({"truncate": True, **given}), bench, CLIENT, self.limits, begin)
         made.order.shows = 0 if made.order.keep else bench.grid - 1
         try:
             self.worker.submit(bench.name, made.order)

@@ -6,8 +6,8 @@ from __future__ import annotations
 import io
 import re
 import secrets
-import time
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 
 from PIL import Image
@@ -18,7 +18,7 @@ from tessera.files.claim import claim
 from tessera.files.regular import read_regular
 from tessera.generate.picture import Picture, write_png
 
-NAME = re.compile(r"drawn-\d{8}-\d{6}-[0-9a-f]{8}\.png")
+NAME = re.compile(r"drawn-\d{8}-\d{6}-\d{6}-[0-9a-f]{4}\.png")
 LARGEST = 2**26
 """Bytes of a picture that is read."""
 
@@ -49,7 +49,7 @@ class Gallery:
         """Write a picture. Raises ConfigError where the folder cannot be written."""
         claim(self.folder.parent, "studio")
         self.folder.mkdir(exist_ok=True)
-        name = f"drawn-{time.strftime('%Y%m%d-%H%M%S', time.gmtime())}-{secrets.token_hex(4)}.png"
+        name = f"drawn-{datetime.now(UTC):%Y%m%d-%H%M%S-%f}-{secrets.token_hex(2)}.png"
         file = io.BytesIO()
         write_png(picture.image, file, picture.words)
         write_whole(self.folder / name, file.getvalue())

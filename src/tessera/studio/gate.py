@@ -80,7 +80,7 @@ class Gate:
             return False
         told = (cookie.value if cookie else "").encode()
         # All are compared, each in constant time.
-        return any([secrets.compare_digest(told, own.encode()) for own in self.sessions])
+        return sum(secrets.compare_digest(told, own.encode()) for own in self.sessions) > 0
 
     async def _asked(self, request: Request) -> Response:
         """The page that asks for the key; with the right one, a cookie that no script can read."""
@@ -107,10 +107,12 @@ class Gate:
 
     async def _refuse(self, wrong: Refused, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "websocket":
-            return await send({"type": "websocket.close", "code": 1008})
+            await send({"type": "websocket.close", "code": 1008})
+            return
         page = scope["method"] == "GET" and "text/html" in Headers(scope=scope).get("accept", "")
         if wrong.status_code == 401 and page:
-            return await RedirectResponse(ASK, 303)(scope, receive, _headed(send))
+            await RedirectResponse(ASK, 303)(scope, receive, _headed(send))
+            return
         await wrong.response()(scope, receive, _headed(send))
 
 

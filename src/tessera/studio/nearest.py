@@ -1,5 +1,5 @@
-"""Drawings beside their nearest training pictures, as an evaluation's page holds them. It takes pictures and words out of
-the page, and none of its HTML."""
+"""Drawings beside their nearest training pictures, as an evaluation's page holds them. It takes pictures and words
+out of the page, and none of its HTML."""
 
 from __future__ import annotations
 

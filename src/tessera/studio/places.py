@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -44,9 +43,7 @@ class Places:
         """The folders in a folder below the roots, without hidden ones and links that lead out."""
         here = self.pictures(asked)
         try:
-            names = sorted(
-                entry.name for entry in os.scandir(here) if not entry.name.startswith(".") and entry.is_dir()
-            )
+            names = sorted(p.name for p in here.iterdir() if not p.name.startswith(".") and p.is_dir())
         except OSError as error:
             raise ConfigError(f"{here.name} cannot be read: {error.strerror}.") from error
         return [here / name for name in names[:MOST] if self._inside(here / name)]

@@ -1,5 +1,5 @@
-"""Commands of this program as processes of their own, which outlive the page and the server. The one place of the Studio
-that starts anything; it knows no pages.
+"""Commands of this program as processes of their own, which outlive the page and the server. Nothing else of the Studio
+starts anything; it knows no pages.
 
 What is started is written down in STUDIO/jobs/NAME.json, without its command: a file is never turned into a command.
 """

@@ -1,5 +1,5 @@
-"""The process: the server's interface below /v1 and the pages at /, over one worker. It does not know what stands on the
-pages."""
+"""The process: the server's interface below /v1 and the pages at /, over one worker. It does not know what the pages
+show."""
 
 from __future__ import annotations
 

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import warnings
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from pathlib import Path
 
 from fastapi import FastAPI
 from nicegui import ui
@@ -35,6 +37,8 @@ def site(studio: Studio, work: Callable[[], Awaitable[None]]) -> FastAPI:
     files(app, studio)
     for path, page in (("/folder", folder), ("/train", train), ("/draw", draw), ("/edit", edit), ("/judge", judge)):
         ui.page(path, title=f"{page.TITLE} · Tessera Studio")(page.page(studio))
+    # NiceGUI looks for its server among all objects, torch's deprecated names included.
+    warnings.filterwarnings("ignore", "`torch.distributed.reduce_op`", FutureWarning)
     ui.run_with(
         app, title="Tessera Studio", favicon=ASSETS / "icon.svg", dark=None, tailwind=False, show_welcome_message=False,
         reconnect_timeout=20.0, gzip_middleware_factory=None,
@@ -83,7 +87,7 @@ def files(app: FastAPI, studio: Studio) -> None:
         return Response((ASSETS / "theme.css").read_text("utf-8"), media_type="text/css")
 
 
-def _below(studio: Studio, run: str, name: str):
+def _below(studio: Studio, run: str, name: str) -> Path:
     """A file in a run's folder, links followed. Raises TesseraError where it lies elsewhere."""
     folder = studio.places.run(run)
     path = (folder / name).resolve()

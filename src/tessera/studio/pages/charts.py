@@ -21,13 +21,14 @@ class Chart:
             "nameTextStyle": {"color": GREY},
             "axisLine": {"lineStyle": {"color": GREY}},
         }
+        bare = {"splitLine": {"show": False}}
         split = {"splitLine": {"lineStyle": {"color": "rgba(138,143,152,.22)"}}}
         self.own = ui.echart({
             "animation": False,
             "grid": {"left": 48, "right": 16, "top": 34, "bottom": 40},
             "legend": {"top": 0, "left": 0, "textStyle": {"color": GREY}, "itemWidth": 16, "icon": "roundRect"},
             "tooltip": {"trigger": "axis", "confine": True, "renderMode": "richText"},
-            "xAxis": {"type": "value", "name": across, "nameLocation": "middle", "nameGap": 26, **axis, "splitLine": {"show": False}},
+            "xAxis": {"type": "value", "name": across, "nameLocation": "middle", "nameGap": 26, **axis, **bare},
             "yAxis": {"type": "value", "scale": True, **axis, **split},
             "series": [],
         }).style(f"height:{height};width:100%").props(f'role="img" aria-label="{about}"')  # fmt: skip

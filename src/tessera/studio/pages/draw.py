@@ -24,7 +24,6 @@ from tessera.studio.pages.frame import (
     said,
     show,
     small,
-    tell,
     words,
 )
 from tessera.studio.studio import Studio
@@ -85,25 +84,22 @@ class Draw:
                     .classes("grow")
                 )
             with ui.expansion("More").props("dense").classes("t-more"), ui.element("div").classes("t-form"):
-                self.guidance = ui.number(
-                    "Guidance: how closely the prompt is followed", min=0, max=20, step=0.5
-                ).props("outlined")
-                self.temperature = ui.number(
-                    "Temperature: lower is safer, higher more varied", min=0, max=4, step=0.05
-                ).props("outlined")
-                self.top_p = ui.number("Top-p: leaves out unlikely codes below 1", min=0.01, max=1, step=0.05).props(
-                    "outlined"
-                )
-                self.best = ui.number(
-                    "Best of: draw so many, keep the best", min=1, max=10, precision=0, placeholder="off"
-                ).props("outlined clearable")
-                others = {"": "nobody", **{name: name for name in self.names}}
-                self.beside = ui.select(others, value="", label="Beside it, the same by").props("outlined")
+                self._options()
             with ui.element("div").classes("t-row"):
                 self.button = button("Draw", self._go, primary=True).classes("grow")
                 self.stop = button("Stop", self._stop)
                 self.stop.set_visibility(False)
             small("Enter draws, too.")
+
+    def _options(self) -> None:
+        """What a run has its own usual values for, and more."""
+        number = lambda label, hint, **bounds: ui.number(label, **bounds).props(f'outlined clearable hint="{hint}"')
+        self.guidance = number("Guidance", "how closely the prompt is followed; 1 is off", min=0, max=20, step=0.5)
+        self.temperature = number("Temperature", "lower is safer, higher is more varied", min=0, max=4, step=0.05)
+        self.top_p = number("Top-p", "below 1 it leaves out unlikely codes", min=0.01, max=1, step=0.05)
+        self.best = number("Best of", "draws so many and keeps the best", min=1, max=10, precision=0)
+        others = {"": "no other run", **{name: name for name in self.names}}
+        self.beside = ui.select(others, value="", label="Side by side with").props("outlined")
 
     def _usual(self) -> None:
         """The options as the chosen run usually has them."""
@@ -121,7 +117,7 @@ class Draw:
             return
         chance = secrets.randbelow(2**31)
         fields = {
-            "prompt": self.prompt.value.strip(), "n": self.count.value, "guidance": self.guidance.value,
+            "prompt": (self.prompt.value or "").strip(), "n": self.count.value, "guidance": self.guidance.value,
             "temperature": self.temperature.value, "top_p": self.top_p.value,
             "seed": chance if self.seed.value is None else int(self.seed.value),
             "best_of": None if self.best.value is None else int(self.best.value),
@@ -129,7 +125,8 @@ class Draw:
         self._stop()
         self.now.clear()
         self.now_card.set_visibility(True)
-        self._busy(True)
+        self.status.text = "Drawing, row by row …"
+        self.stop.set_visibility(True)
         runs = dict.fromkeys(name for name in (self.run.value, self.beside.value) if name)
         self.left = len(runs)
         for run in runs:
@@ -143,7 +140,7 @@ class Draw:
 
     async def _draw(self, run: str, tiles: list[ui.element], fields: dict[str, object]) -> None:
         try:
-            async for event in self.studio.easel.draw(run, **fields):
+            async for event in self.studio.easel.draw(run, None, **fields):
                 tile = tiles[event.index]
                 if isinstance(event, Made):
                     kept = self.studio.gallery.keep(event.picture)
@@ -154,23 +151,22 @@ class Draw:
                     show(tile, source(event.picture.image))
             with self.gallery:
                 self._fill()
+            cut = "The prompt is longer than this run reads; its end was left out. "
+            cut = cut if self.studio.easel.cut(run, str(fields["prompt"])) else ""
+            self.status.text = f"Done. {cut}The pictures are in the gallery."
         except WRONG as error:
-            with self.now:
-                tell(error)
-                self.status.text = said(error)
+            self.status.text = f"{run}: {said(error)}"
+            for tile in tiles:
+                tile.delete()
         finally:
             self.left -= 1
-            if not self.left:
-                self._busy(False)
+            self.stop.set_visibility(self.left > 0)
 
     def _stop(self) -> None:
+        """What is being drawn is given up, and its rows are free before the next step."""
         for task in self.tasks:
             task.cancel()
         self.tasks.clear()
-
-    def _busy(self, busy: bool) -> None:
-        self.status.text = "Drawing, row by row …" if busy else "Done. The pictures are in the gallery."
-        self.stop.set_visibility(busy)
 
     # The gallery.
 
@@ -186,7 +182,7 @@ class Draw:
             for one in kept[: self.shown]:
                 self._tile(one)
             if not kept:
-                small("Pictures that you draw stay here.")
+                small("Pictures that you draw stay here.").classes("t-all")
 
     def _tile(self, kept: Kept) -> None:
         with ui.element("figure").classes("t-tile").style("margin:0"):

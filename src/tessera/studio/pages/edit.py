@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import secrets
 from collections.abc import Callable
 
-from nicegui import background_tasks, events, run, ui
+from nicegui import background_tasks, events, ui
 
 from tessera.serve.orders import Made
 from tessera.studio.doctor import thumbnail
@@ -15,6 +16,10 @@ from tessera.studio.studio import Studio
 
 TITLE = "Edit"
 COUNT = 4
+WHY = (
+    "Drag the line: what is above it stays, what is below is drawn anew. A run of this kind draws in reading order, so "
+    "it can go on from whole rows at the top and from nothing else; a brush needs a model that draws in any order."
+)
 
 
 def page(studio: Studio) -> Callable:
@@ -37,19 +42,16 @@ class Edit:
         self.studio, self.content, self.task = studio, b"", None
         with ui.element("div").classes("t-two"):
             with card("The picture"):
-                with ui.element("div").classes("t-canvas"):
-                    self.image = picture(GREY, "the picture that is edited", "dot")
-                    self.veil = ui.element("div").classes("veil")
-                self.line = ui.slider(min=1, max=7, step=1, value=4, on_change=self._veil).props(
-                    'label aria-label="Rows that stay" markers snap'
-                )
-                small(
-                    "Drag the line: what is above it stays, what is below is drawn anew. This kind of model draws in reading order, row by row, so it can only go on from whole rows at the top; a brush needs a model that draws in any order."
-                )
-                ui.upload(
-                    on_upload=self._upload, auto_upload=True, max_files=1, label="Another picture (square)"
-                ).props('accept="image/*" flat bordered').style("width:100%")
-                link("Or choose one in the gallery", "/draw")
+                with ui.element("div").classes("t-easel"):
+                    with ui.element("div").classes("t-canvas"):
+                        self.image = picture(GREY, "the picture that is edited", "dot")
+                        self.veil = ui.element("div").classes("veil")
+                    self.line = ui.slider(min=1, max=7, step=1, value=4, on_change=self._veil)
+                    self.line.props('vertical snap markers aria-label="Rows that stay"')
+                small(WHY)
+                with ui.element("div").classes("t-row"):
+                    self._upload_button()
+                    link("Choose one in the gallery", "/draw")
             with card("What to draw"), ui.element("div").classes("t-form"):
                 self.prompt = ui.textarea("Prompt").props("outlined autogrow").on("keydown.enter.prevent", self._go)
                 self.run = ui.select(names, value=names[0], label="Run", on_change=self._rows).props("outlined")
@@ -58,9 +60,15 @@ class Edit:
                 )
                 button("Draw the rest", self._go, primary=True)
                 self.status = small("").props('role="status" aria-live="polite"')
-                self.now = ui.element("div").classes("t-now")
+                self.now = ui.element("div").classes("t-now t-pairs")
         self._rows()
         self._from_gallery(name)
+
+    def _upload_button(self) -> None:
+        """A button in place of the library's large panel; the browser opens its dialog itself."""
+        upload = ui.upload(on_upload=self._upload, auto_upload=True).props('accept="image/*"').classes("t-hidden")
+        press = f"() => getElement({upload.id}).pickFiles()"
+        ui.button("Upload a square picture").props("no-caps outline").classes("t-button").on("click", js_handler=press)
 
     def _from_gallery(self, name: str) -> None:
         kept = (
@@ -80,7 +88,7 @@ class Edit:
         content = await event.file.read()
         event.sender.reset()  # type: ignore[attr-defined]
         try:
-            show(self.image, await run.io_bound(thumbnail, content))
+            show(self.image, await asyncio.to_thread(thumbnail, content))
         except WRONG as error:
             return tell(error)
         self.content = content
@@ -97,7 +105,7 @@ class Edit:
         return self._veil()
 
     def _veil(self) -> None:
-        self.veil.style(f"height:{100 - 100 * self.line.value / self.grid:.2f}%")
+        self.veil.style(f"height:{100 - 100 * (self.line.value or 1) / self.grid:.2f}%")
 
     async def _go(self) -> None:
         if not self.content or not (self.prompt.value or "").strip():
@@ -114,8 +122,10 @@ class Edit:
         seed = secrets.randbelow(2**31) if self.seed.value is None else int(self.seed.value)
         self.status.text = "Drawing, row by row …"
         try:
-            begin = await run.io_bound(self.studio.easel.kept_rows, self.run.value, self.content, int(self.line.value))
-            fields = {"prompt": self.prompt.value.strip(), "n": COUNT, "seed": seed}
+            begin = await asyncio.to_thread(
+                self.studio.easel.kept_rows, self.run.value, self.content, int(self.line.value or 1)
+            )
+            fields = {"prompt": (self.prompt.value or "").strip(), "n": COUNT, "seed": seed}
             async for event in self.studio.easel.draw(self.run.value, begin, **fields):
                 tile, own = tiles[event.index], event.picture
                 if isinstance(event, Made):

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import statistics
 from collections.abc import Callable
 from pathlib import Path
 from urllib.parse import urlencode
 
-from nicegui import run, ui
+from nicegui import ui
 
 from tessera.studio.doctor import Report, budget_of, samples
 from tessera.studio.pages.frame import WRONG, button, card, facts, framed, link, picture, small, tell, words
@@ -84,7 +85,7 @@ class Folder:
         self.look.disable()
         try:
             report = await self.studio.doctor.look(folder)
-            shown = await run.io_bound(samples, self.studio.places, folder, SHOWN)
+            shown = await asyncio.to_thread(samples, self.studio.places, folder, SHOWN)
         except WRONG as error:
             self.found.clear()
             with self.found, card("These pictures cannot be used yet"):
@@ -117,9 +118,7 @@ class Folder:
                 ("layout", report.layout),
             ])  # fmt: skip
             if len(report.pairs) < 200:
-                small(
-                    "A few hundred pictures are the least from which something can be learned; some thousand are better."
-                )
+                small("A few hundred pictures are the least from which something is learned; thousands are better.")
 
 
 def left_out(report: Report) -> None:
@@ -161,7 +160,8 @@ class Plan:
         self.table.clear()
         with self.table:
             small(
-                f"It takes {budget} in all: a quarter for the image tokenizer, six tenths for the prior, the rest to encode, measure and report."
+                f"It takes {budget} in all: a quarter for the image tokenizer, six tenths for the prior, the rest to "
+                "encode, measure and report."
             )
             with ui.element("table").classes("t-table"):
                 for name, value, why in rows:

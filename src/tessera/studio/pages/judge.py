@@ -11,7 +11,7 @@ from nicegui import ui
 from tessera.errors import ConfigError, TesseraError
 from tessera.evaluate.figures import Evaluation, Figure, read
 from tessera.evaluate.memorisation import Verdict
-from tessera.evaluate.telling import number, told
+from tessera.evaluate.telling import bar, number, told
 from tessera.studio.nearest import beside
 from tessera.studio.pages.frame import WRONG, button, card, empty, framed, link, picture, small, tell, words
 from tessera.studio.runs import Seen
@@ -22,9 +22,14 @@ EVERY, ROWS = 3.0, 12
 KINDS = {"draws anew": "", "leans on its pictures": "warn", "copies": "bad"}
 GROUPS = {
     "drawings": "Do the drawings look like the photographs?", "text": "Do they show what was asked for?",
-    "caption": "What is the caption worth to the model?", "likelihood": "How well does it predict pictures it never saw?",
+    "caption": "What is the caption worth to the model?",
+    "likelihood": "How well does it predict pictures it never saw?",
     "tokenizer": "What do the codes keep of a picture?", "copying": "Does it copy?",
 }  # fmt: skip
+KEY = (
+    "Each figure stands between a floor, which is what pictures without sense get (of copying: what copies get), and "
+    "a ceiling, which is what photographs that it never saw get. The dot is this run, the band its 95 % interval."
+)
 PLACES = (("full", "evaluation"), ("short", "evaluation-short"))
 """Where evaluations lie: the thorough one, and the one that `learn` ends with."""
 
@@ -102,7 +107,8 @@ class Judge:
             verdict(e.verdict)
             if kind == "short":
                 small(
-                    f"These are the short figures that training ends with: {e.pictures['drawn']} drawings. Evaluate it thoroughly for narrower intervals."
+                    f"These are the short figures that training ends with, of {e.pictures['drawn']} drawings. Evaluate "
+                    "it thoroughly for narrower intervals."
                 )
             nearest(folder / place / "evaluation.html")
             figures(e)
@@ -136,7 +142,8 @@ def nearest(page: Path) -> None:
         return
     with card("Drawings beside their nearest training pictures"):
         small(
-            "From left to right: the drawing; its nearest training picture as the codes keep it, and as it is; the nearest one by pixels. A number near 0 means a copy, 1 or more a new picture."
+            "From left to right: the drawing; its nearest training picture as the codes keep it, and as it is; the "
+            "nearest one by pixels. A number near 0 means a copy, 1 or more a new picture."
         )
         with ui.element("div").classes("t-near"):
             for row in rows:
@@ -155,6 +162,7 @@ def nearest(page: Path) -> None:
 
 def figures(e: Evaluation) -> None:
     """All figures, by what they are about."""
+    small(KEY)
     for group, lines in groupby(e.figures, key=lambda f: f.group):
         with (
             card(GROUPS.get(group, group)),
@@ -162,7 +170,7 @@ def figures(e: Evaluation) -> None:
             ui.element("table").classes("t-table"),
         ):
             with ui.element("tr"):
-                for head in ("", "this run [95 %]", "worst", "best"):
+                for head in ("", "this run [95 %]", "from floor to ceiling", "floor", "ceiling"):
                     words("th", head).props('scope="col"')
             for figure in lines:
                 line(figure)
@@ -176,5 +184,7 @@ def line(f: Figure) -> None:
             words("div", f.name)
             small(f.about)
         words("td", told(f.value), "num")
+        with ui.element("td"):
+            ui.html(bar(f), sanitize=False)  # made of numbers alone
         for other in (f.floor, f.ceiling):
             words("td", number(other.value) if other else "")

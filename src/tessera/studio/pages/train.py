@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 from nicegui import ui
@@ -49,10 +50,16 @@ class Train:
             )
             self.chart = Chart("minutes of training", "held-out loss of several runs")
         self.listed: list[tuple[str, str]] = []
-        names = [seen.name for seen in studio.runs()]
-        self.choose(run if run in names else names[0] if names and not pictures else "")
+        self.choose(self._first(run, pictures))
         self._refresh()
         ui.timer(EVERY, self._refresh)
+
+    def _first(self, asked: str, pictures: str) -> str:
+        """The run to show at first: the one asked for, one at work, or where nothing is to be started the newest."""
+        names = [seen.name for seen in self.studio.runs()]
+        at_work = [name for name in [*self._started(), *names] if self.studio.processes.running(name)]
+        wanted = [asked] if asked in names else at_work or ([] if pictures else names)
+        return wanted[0] if wanted else ""
 
     def _form(self, pictures: str) -> None:
         with ui.element("form").classes("t-form") as form:
@@ -71,7 +78,7 @@ class Train:
         """A name that no run has."""
         plain = "".join(c if c.isalnum() or c in "-_." else "-" for c in name).strip("-.")[:60] or "run"
         names = [plain, *(f"{plain}-{i}" for i in range(2, 1000))]
-        return next(name for name in names if not (self.studio.places.runs / name).exists())
+        return next((name for name in names if not (self.studio.places.runs / name).exists()), "")
 
     def _start(self) -> None:
         try:
@@ -130,7 +137,7 @@ class Train:
         self.list.clear()
         with self.list:
             for name, state in self.listed:
-                with ui.element("button").props('type="button"').on("click", lambda name=name: self.choose(name)):
+                with ui.element("button").props('type="button"').on("click", partial(self.choose, name)):
                     words("span", name)
                     words("span", state, f"t-chip end {'on' if state in ('learns', 'starts') else ''}")
             if not self.listed:

@@ -47,7 +47,8 @@ class Watch:
             self.head = ui.element("div").classes("t-form")
         with card("How well it predicts pictures it never saw"):
             small(
-                "Lower is better. The thin line is what it learns from, the thick one what it never saw; when the thick one rises, it learns by heart."
+                "Lower is better. The thin line is what it learns from, the thick one what it never saw; when the "
+                "thick one rises, it learns by heart."
             )
             self.charts = {}
             for stage, about in STAGES.items():
@@ -86,7 +87,7 @@ class Watch:
             facts(list(self._facts(job, stage, tokenizer, prior)))
             if (best := prior.best) and not self.run.finished:
                 small(
-                    f"Best if you stop now: the checkpoint around step {best[0]:,}, with a held-out loss of {best[1]:.3f}."
+                    f"Best if you stop now: what it knew at step {best[0]:,}, with a never-seen loss of {best[1]:.3f}."
                 )
             with ui.element("div").classes("t-row"):
                 self._buttons(job)
@@ -173,7 +174,7 @@ class OverTime:
         self.run, self.found = run, []
         with card("The same captions over time") as self.card:
             self.about = small("")
-            self.picture = picture("", "previews of fixed captions", "t-wide dot")
+            self.picture = picture("", "previews of fixed captions", "t-wide")
             self.slider = ui.slider(min=0, max=1, step=1, value=0, on_change=self._show).props(
                 'label aria-label="Time"'
             )
@@ -197,7 +198,7 @@ class OverTime:
 
     def _show(self) -> None:
         stage, found = self.found
-        step, path = found[min(int(self.slider.value), len(found) - 1)]
+        step, path = found[min(int(self.slider.value or 0), len(found) - 1)]
         what = "held-out captions, drawn" if stage == "prior" else "above held-out pictures, below what its codes keep"
         self.about.text = f"Step {step:,}: {what}."
         show(self.picture, f"/studio/preview/{self.run.name}/{stage}/{path.name}")
