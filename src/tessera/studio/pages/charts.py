@@ -48,5 +48,5 @@ def _line(index: int, name: str, points: Points, marked: bool) -> dict[str, obje
     return {
         "type": "line", "name": name, "data": [[round(x, 4), round(y, 5)] for x, y in points], "color": colour,
         "showSymbol": marked and len(points) < 60, "symbolSize": 5, "sampling": "lttb",
-        "lineStyle": {"width": 2.4 if marked else 1.4, "opacity": 1 if marked else 0.65},
+        "lineStyle": {"width": 2.4 if marked else 1.4, "opacity": 1 if marked else 0.8},
     }  # fmt: skip

@@ -46,7 +46,7 @@ class Edit:
                     with ui.element("div").classes("t-canvas"):
                         self.image = picture(GREY, "the picture that is edited", "dot")
                         self.veil = ui.element("div").classes("veil")
-                    self.line = ui.slider(min=1, max=7, step=1, value=4, on_change=self._veil)
+                    self.line = ui.slider(min=0, max=8, step=1, value=4, on_change=self._veil)
                     self.line.props('vertical snap markers aria-label="Rows that stay"')
                 small(WHY)
                 with ui.element("div").classes("t-row"):
@@ -67,8 +67,8 @@ class Edit:
     def _upload_button(self) -> None:
         """A button in place of the library's large panel; the browser opens its dialog itself."""
         upload = ui.upload(on_upload=self._upload, auto_upload=True).props('accept="image/*"').classes("t-hidden")
-        press = f"() => getElement({upload.id}).pickFiles()"
-        ui.button("Upload a square picture").props("no-caps outline").classes("t-button").on("click", js_handler=press)
+        press = f"() => getElement({upload.id}).$refs.qRef.pickFiles()"
+        button("Upload a square picture", lambda: None).on("click", js_handler=press)
 
     def _from_gallery(self, name: str) -> None:
         kept = (
@@ -99,7 +99,7 @@ class Edit:
             grid = self.studio.easel.bench(self.run.value).grid
         except WRONG as error:
             return tell(error)
-        self.line.props(f"max={grid - 1}")
+        self.line.props(f"max={grid} inner-min=1 inner-max={grid - 1}")
         self.grid = grid
         self.line.value = max(1, grid // 2)
         return self._veil()

@@ -15,7 +15,7 @@ from tessera.serve.orders import Refusal
 PAGES = (("/folder", "Pictures"), ("/train", "Train"), ("/draw", "Draw"), ("/edit", "Edit"), ("/judge", "Judge"))
 WRONG = (TesseraError, HTTPException, Refusal)
 """What has a sentence for the reader."""
-ACCENT, SERIES = "#2f7d6f", ("#2f7d6f", "#c9762b", "#5b6ee1", "#b0457b", "#7a8b2f", "#3d8fb5")
+ACCENT, SERIES = "#2f7d6f", ("#3a9c89", "#c9762b", "#5b6ee1", "#b0457b", "#7a8b2f", "#3d8fb5")
 
 
 @contextmanager
@@ -94,11 +94,9 @@ def tell(error: BaseException) -> None:
     ui.notify(said(error), type="negative", position="top", multi_line=True, close_button="Close", timeout=12_000)
 
 
-def button(text: str, press: Callable, primary: bool = False, icon: str = "") -> ui.button:
-    own = ui.button(text, on_click=press, icon=icon or None).props(
-        "no-caps unelevated" if primary else "no-caps outline"
-    )
-    return own.classes("t-button")
+def button(text: str, press: Callable, primary: bool = False) -> ui.button:
+    own = ui.button(text, on_click=press, color=None).props("no-caps unelevated")
+    return own.classes(f"t-button {'t-primary' if primary else ''}")
 
 
 def link(text: str, address: str, more: str = "") -> ui.element:

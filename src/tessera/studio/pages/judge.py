@@ -84,7 +84,9 @@ class Judge:
         job = self.studio.processes.running(self.run.value)
         before, self.busy = self.busy, bool(job)
         self.start.set_enabled(not job)
-        if job:
+        if job and job.command == "learn":
+            self.status.text = "It still learns."
+        elif job:
             last = self.studio.processes.tail(self.run.value).strip().rpartition("\n")[2]
             self.status.text = last or "Drawing and measuring; this takes some minutes."
         elif before:

@@ -50,10 +50,11 @@ class Watch:
                 "Lower is better. The thin line is what it learns from, the thick one what it never saw; when the "
                 "thick one rises, it learns by heart."
             )
-            self.charts = {}
+            self.charts, self.parts = {}, {}
             for stage, about in STAGES.items():
-                words("h3", about, "t-small")
-                self.charts[stage] = Chart("step", about)
+                with ui.element("div") as self.parts[stage]:
+                    words("h3", about, "t-small")
+                    self.charts[stage] = Chart("step", about)
         self.over_time = OverTime(self.run)
         with card("Log"):
             self.log = words("pre", "", "t-log").props('tabindex="0" aria-label="Log"')
@@ -71,6 +72,7 @@ class Watch:
         for name, stage in (("tokenizer", tokenizer), ("prior", prior)):
             lines = [("learned", stage.curve("loss"), False), ("never seen", stage.curve("held_loss"), True)]
             self.charts[name].draw(lines)
+            self.parts[name].set_visibility(bool(stage.rows) or name == "tokenizer")
         self.over_time.refresh(prior, tokenizer)
         text = self.studio.processes.tail(self.name) or "This run was started in a shell; its log is there."
         self.log.set_text(text.strip())  # type: ignore[attr-defined]
