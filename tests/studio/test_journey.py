@@ -126,6 +126,7 @@ def test_from_a_folder_to_a_picture_that_stays(browser, address, pictures, tmp_p
     seen.open("/")
     assert page.url.endswith("/folder"), "who has no run begins with pictures"
     page.get_by_role("button", name="birds").click()
+    page.get_by_text("No folders in here.").wait_for()
     page.get_by_role("button", name="Look at these pictures").click()
     page.get_by_text("pictures can be learned from").wait_for(timeout=120_000)
     page.get_by_text("lonely.png").wait_for()

@@ -29,15 +29,21 @@ class Places:
         return Places(Path(runs).expanduser().resolve(), roots)
 
     def pictures(self, asked: str | Path) -> Path:
-        """A folder below the roots, with every link on the way followed first. Raises ConfigError for all others."""
-        try:
-            found = Path(asked).resolve()
-            inside = any(found.is_relative_to(root) for root in self.roots) and found.is_dir()
-        except (OSError, ValueError, RuntimeError):  # a name that is too long, a NUL, a circle of links
-            inside = False
-        if not inside:
-            raise ConfigError("This folder does not lie below a folder that the Studio was started with (--pictures).")
-        return found
+        """A folder below the roots, by its whole path or by the one below a root, with every link on the way followed
+        first. Raises ConfigError for all others."""
+        for root in self.roots:
+            try:
+                found = (root / asked).resolve()  # a whole path stays as it is
+                if found.is_dir() and any(found.is_relative_to(own) for own in self.roots):
+                    return found
+            except (OSError, ValueError, RuntimeError):  # a name that is too long, a NUL, a circle of links
+                continue
+        raise ConfigError("This folder does not lie below a folder that the Studio was started with (--pictures).")
+
+    def short(self, folder: Path) -> str:
+        """The path of a folder below the first root that holds it."""
+        root = next((root for root in self.roots if folder.is_relative_to(root)), folder)
+        return str(folder.relative_to(root))
 
     def folders(self, asked: Path) -> list[Path]:
         """The folders in a folder below the roots, without hidden ones and links that lead out."""

@@ -129,8 +129,9 @@ class Draw:
         self.stop.set_visibility(True)
         runs = dict.fromkeys(name for name in (self.run.value, self.beside.value) if name)
         self.left = len(runs)
+        self.now.classes(replace="t-two" if len(runs) > 1 else "t-stack")
         for run in runs:
-            with self.now:
+            with self.now, ui.element("div").classes("t-form"):
                 if len(runs) > 1:
                     heading(run)
                 grid = ui.element("div").classes("t-now")

@@ -36,6 +36,8 @@ class Folder:
         with ui.element("div").classes("t-split"):
             with ui.element("div").classes("t-stack"), card("Folder"):
                 self.list = ui.element("div").classes("t-form")
+                self.look = button("Look at these pictures", self._look, primary=True)
+                small("Every picture is opened once; nothing is changed or copied.")
             self.found = ui.element("div").classes("t-stack")
         try:
             self.here = studio.places.pictures(path) if path else studio.places.roots[0]
@@ -57,7 +59,7 @@ class Folder:
         others = [root for root in places.roots if root != self.here and not above]
         self.list.clear()
         with self.list:
-            ui.label(str(self.here)).classes("t-path")
+            ui.label(self._trail()).classes("t-path").tooltip(str(self.here))
             with ui.element("div").classes("t-list").props('role="group" aria-label="Folders"'):
                 if above:
                     self._entry("↑  up", above)
@@ -68,13 +70,16 @@ class Folder:
                 if not inner:
                     with ui.element("div").classes("item"):
                         small("No folders in here.")
-            self.look = button("Look at these pictures", self._look, primary=True)
-            small("Every picture is opened once; nothing is changed or copied.")
         return None
 
     def _entry(self, name: str, folder: Path) -> None:
         with ui.element("button").props('type="button"').on("click", lambda: self._open(folder)):
             ui.label(name)
+
+    def _trail(self) -> str:
+        """Where we are, from the folder that the Studio was started with."""
+        root = next(root for root in self.studio.places.roots if self.here.is_relative_to(root))
+        return " / ".join((root.name or str(root), *self.here.relative_to(root).parts))
 
     async def _look(self) -> None:
         folder = self.here
@@ -143,7 +148,7 @@ class Plan:
             with ui.element("div").classes("t-row"):
                 self.budget = ui.input("Time for everything", value="30m").props("outlined dense").classes("grow")
                 button("What would be chosen?", self._ask)
-                query = urlencode({"pictures": str(folder)})
+                query = urlencode({"pictures": studio.places.short(folder)})
                 link("Go to Train", f"/train?{query}").classes("t-cta")
             self.table = ui.element("div").classes("t-scroll")
 

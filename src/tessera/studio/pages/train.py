@@ -48,6 +48,7 @@ class Train:
             self.chosen = ui.select([], value=[], multiple=True, label="Runs", on_change=self._compare).props(
                 "outlined use-chips dense"
             )
+            small("Only runs that learn from the same pictures can be compared by this number.")
             self.chart = Chart("minutes of training", "held-out loss of several runs")
         self.listed: list[tuple[str, str]] = []
         self.choose(self._first(run, pictures))
