@@ -148,6 +148,13 @@ def test_from_a_folder_to_a_picture_that_stays(browser, address, pictures, tmp_p
     assert before > first
     page.reload()
     page.get_by_text("learns").first.wait_for(timeout=30_000)
+
+    # It is stopped, and goes on from there.
+    page.get_by_role("button", name="Stop and save").click()
+    page.get_by_role("button", name="Go on").wait_for(timeout=120_000)
+    assert (pictures / "runs" / "birds" / "tokenizer" / "latest").is_file()
+    page.get_by_role("button", name="Go on").click()
+    page.get_by_role("button", name="Stop and save").wait_for(timeout=120_000)
     if SHOTS:
         page.get_by_text("learns words").first.wait_for(timeout=3_600_000)
         page.wait_for_timeout(60_000)

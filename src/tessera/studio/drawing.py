@@ -69,11 +69,9 @@ class Easel:
     def kept_rows(self, run: str, picture: bytes, rows: int) -> Beginning:
         """A picture of which the first rows of codes stay. Raises TesseraError for what is not a square picture."""
         bench = self.bench(run)
-        image = bench.pipeline.image
-        with Image.open(io.BytesIO(picture)) as head:
-            side = head.size[0] if head.size[0] * head.size[1] <= self.limits.max_upload_pixels else 1
-        mask = mask_of(side, rows, bench.grid)
-        return beginning(picture, mask, image.pixels, image.channels, image.grid, self.limits.max_upload_pixels)
+        image, most = bench.pipeline.image, self.limits.max_upload_pixels
+        mask = mask_of(_side(picture, most), rows, bench.grid)
+        return beginning(picture, mask, image.pixels, image.channels, image.grid, most)
 
 
 def mask_of(side: int, rows: int, grid: int) -> bytes:
@@ -83,6 +81,15 @@ def mask_of(side: int, rows: int, grid: int) -> bytes:
     mask.paste((0, 0, 0, 255), (0, 0, side, side * rows // grid))
     mask.save(file, "PNG")
     return file.getvalue()
+
+
+def _side(picture: bytes, most: int) -> int:
+    """The width of a picture by its head; 1 for what `beginning` refuses."""
+    try:
+        with Image.open(io.BytesIO(picture)) as head:
+            return head.size[0] if head.size[0] * head.size[1] <= most else 1
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
+        return 1
 
 
 def _wanted(fields: dict[str, object]) -> Generation:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import psutil
@@ -84,9 +84,10 @@ class Watch:
             with ui.element("div").classes("t-row"):
                 words("h2", self.name, "t-h2").style("margin:0")
                 words("span", self._state(job, tokenizer, prior), f"t-chip {'on' if job else ''}")
-            if job:
-                self._progress(job)
-            facts(list(self._facts(job, stage, tokenizer, prior)))
+            left = left_of(job, tokenizer, prior)
+            if job and left is not None:
+                self._progress(job, left)
+            facts(list(self._facts(job, stage, tokenizer, left)))
             if (best := prior.best) and not self.run.finished:
                 small(
                     f"Best if you stop now: what it knew at step {best[0]:,}, with a never-seen loss of {best[1]:.3f}."
@@ -104,23 +105,17 @@ class Watch:
         status = self.studio.processes.status(self.name)
         return "stopped" if status in (None, 0, SAVED) else "ended with an error: see the log"
 
-    def _progress(self, job: Job) -> None:
-        if not job.budget:
-            return
-        share = min(1.0, (time.time() - job.began) / seconds(job.budget))
-        with (
-            ui.element("div")
-            .classes("t-progress")
-            .props(f'role="progressbar" aria-valuenow="{100 * share:.0f}" aria-label="time used"')
-        ):
-            ui.element("i").style(f"width:{100 * share:.1f}%")
+    def _progress(self, job: Job, left: float) -> None:
+        share = 100 * (1 - max(0.0, left) / seconds(job.budget))
+        with ui.element("div").classes("t-progress") as own:
+            own.props(f'role="progressbar" aria-valuenow="{share:.0f}" aria-label="time used, in percent"')
+            ui.element("i").style(f"width:{share:.1f}%")
 
-    def _facts(self, job: Job | None, stage: Stage, tokenizer: Stage, prior: Stage):
-        if job and job.budget:
-            left = job.began + seconds(job.budget) - time.time()
+    def _facts(self, job: Job | None, stage: Stage, tokenizer: Stage, left: float | None) -> Iterator[tuple[str, str]]:
+        if left is not None:
             yield "time left", clock(left) if left > 0 else "a moment"
-        if job and (left := stage.last("left_s")) is not None:
-            yield "left in this stage", clock(left)
+        if job and job.command == "learn" and (own := stage.last("left_s")) is not None:
+            yield "left in this stage", clock(own)
         for name, key, form in (
             ("step", "step", "{:,.0f}"),
             ("loss", "loss", "{:.3f}"),
@@ -167,6 +162,14 @@ class Watch:
             tell(error)
         self.seen = None
         self.refresh()
+
+
+def left_of(job: Job | None, tokenizer: Stage, prior: Stage) -> float | None:
+    """Seconds until a run is done: of a first call what its time leaves, of a later one what training has left."""
+    if job is None or not job.budget:
+        return None
+    trained = sum(stage.last("elapsed") or 0.0 for stage in (tokenizer, prior))
+    return seconds(job.budget) - max(time.time() - job.began, trained)
 
 
 class OverTime:
