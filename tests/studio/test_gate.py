@@ -52,6 +52,8 @@ def ask(gate: Gate, method: str = "GET", path: str = "/", base: str = ADDRESS, *
         ({"Origin": "https://evil.example"}, 403),
         ({"Origin": "http://127.0.0.1:9999"}, 403),  # another server of this machine
         ({"Origin": "null"}, 403),
+        ({"Origin": "http://["}, 403),
+        ({"Host": "["}, 403),
         ({"Sec-Fetch-Site": "cross-site"}, 403),
         ({"Sec-Fetch-Site": "same-site"}, 403),
     ],

@@ -1,6 +1,7 @@
 """The Studio as a person meets it, in a real browser: from a folder of pictures to a picture that was drawn and kept.
 
-TESSERA_SCREENSHOTS=docs also writes the pictures of docs/studio.md, of a run that learns for TESSERA_STUDIO_BUDGET.
+TESSERA_SCREENSHOTS=docs TESSERA_STUDIO_RUN=runs/demo also writes the pictures of docs/studio.md, of what `tessera demo`
+left behind.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -21,10 +23,10 @@ from tessera.journeys.birds import draw_folder
 
 sync_api = pytest.importorskip("playwright.sync_api", reason="the journey needs playwright: pip install -e '.[dev]'")
 
-SHOTS = os.environ.get("TESSERA_SCREENSHOTS", "")
-BUDGET = os.environ.get("TESSERA_STUDIO_BUDGET", "60s")
+BUDGET = "60s"
 PROMPT = "a small red bird with black wings"
 FLAGS = ["--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking"]
+SHOTS, RUN = os.environ.get("TESSERA_SCREENSHOTS", ""), os.environ.get("TESSERA_STUDIO_RUN", "")
 NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(3600)]
@@ -46,24 +48,31 @@ def chromium(play) -> str:
 @pytest.fixture(scope="module")
 def pictures(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("studio")
-    draw_folder(folder / "pictures" / "birds", 2000 if SHOTS else 150)
+    draw_folder(folder / "pictures" / "birds", 150)
     (folder / "pictures" / "birds" / "00003.txt").write_text("<script>document.title = 'broken in'</script> a bird\n")
     (folder / "pictures" / "birds" / "lonely.png").write_bytes(b"not a picture")
     return folder
 
 
-@pytest.fixture(scope="module")
-def address(pictures) -> Iterator[str]:
-    words = ["studio", "runs", "--pictures", "pictures", "--port", "0"]
-    server = subprocess.Popen(
-        [sys.executable, "-m", "tessera", *words], cwd=pictures, stdout=subprocess.PIPE, text=True
-    )
+@contextmanager
+def serving(folder: Path, *pictures: str) -> Iterator[str]:
+    """The Studio of a folder that holds runs and pictures; its address."""
+    words = ["studio", "runs", "--pictures", *pictures, "--port", "0"]
+    server = subprocess.Popen([sys.executable, "-m", "tessera", *words], cwd=folder, stdout=subprocess.PIPE, text=True)
     with server:
         assert server.stdout
         said = server.stdout.readline()
-        yield re.search(r"http://\S+", said)[0]  # type: ignore[index]
-        server.send_signal(signal.SIGTERM)
-        assert server.wait(30) == 0
+        try:
+            yield re.search(r"http://\S+", said)[0]  # type: ignore[index]
+        finally:
+            server.send_signal(signal.SIGTERM)
+        assert server.wait(60) == 0
+
+
+@pytest.fixture(scope="module")
+def address(pictures) -> Iterator[str]:
+    with serving(pictures, "pictures") as own:
+        yield own
 
 
 @pytest.fixture(scope="module")
@@ -102,20 +111,16 @@ class Watched:
         assert "broken in" not in self.page.title()
         assert self.page.evaluate("document.documentElement.scrollWidth <= innerWidth"), "nothing is cut off"
 
-    def shoot(self, name: str) -> None:
-        if SHOTS:
-            self.page.evaluate("window.scrollTo(0, 0)")
-            path = Path(SHOTS) / f"studio-{name}.png"
-            self.page.screenshot(path=path)
-            with Image.open(path) as image:
-                image.convert("RGB").quantize(200, dither=Image.Dither.NONE).save(path, optimize=True)
-            assert path.stat().st_size < 300_000
-
 
 def steps(page) -> int:
     """The step that the page shows."""
     shown = page.locator("dt", has_text=re.compile("^step$")).locator("xpath=following-sibling::dd")
     return int(shown.first.inner_text().replace(",", "")) if shown.count() else 0
+
+
+def curve(page) -> str:
+    """The first chart, as it is drawn."""
+    return page.evaluate("document.querySelector('canvas').toDataURL()")
 
 
 def test_from_a_folder_to_a_picture_that_stays(browser, address, pictures, tmp_path):
@@ -130,7 +135,6 @@ def test_from_a_folder_to_a_picture_that_stays(browser, address, pictures, tmp_p
     page.get_by_role("button", name="Look at these pictures").click()
     page.get_by_text("pictures can be learned from").wait_for(timeout=120_000)
     page.get_by_text("lonely.png").wait_for()
-    seen.shoot("pictures")
     seen.check()
 
     # A run is started with the keyboard, and its curve moves.
@@ -139,13 +143,18 @@ def test_from_a_folder_to_a_picture_that_stays(browser, address, pictures, tmp_p
     time.fill(BUDGET)
     time.press("Enter")
     page.get_by_text("learns pictures").first.wait_for(timeout=120_000)
-    page.wait_for_function("() => document.querySelector('canvas')")
-    first = before = steps(page)
-    for _ in range(60):
-        page.wait_for_timeout(1000)
-        if (before := steps(page)) > first:
+    page.wait_for_selector("canvas")
+    first = curve(page)
+    page.wait_for_function(
+        "first => document.querySelector('canvas').toDataURL() !== first", arg=first, timeout=120_000
+    )
+    before = steps(page)
+    for _ in range(120):
+        page.wait_for_timeout(500)
+        if steps(page) > before:
             break
-    assert before > first
+    assert steps(page) > before > 0
+    assert curve(page) != first
     page.reload()
     page.get_by_text("learns").first.wait_for(timeout=30_000)
 
@@ -155,10 +164,6 @@ def test_from_a_folder_to_a_picture_that_stays(browser, address, pictures, tmp_p
     assert (pictures / "runs" / "birds" / "tokenizer" / "latest").is_file()
     page.get_by_role("button", name="Go on").click()
     page.get_by_role("button", name="Stop and save").wait_for(timeout=120_000)
-    if SHOTS:
-        page.get_by_text("learns words").first.wait_for(timeout=3_600_000)
-        page.wait_for_timeout(60_000)
-        seen.shoot("train")
     page.get_by_text("finished").first.wait_for(timeout=3_600_000)
     assert (pictures / "runs" / "birds" / "report.html").is_file()
     seen.check()
@@ -171,10 +176,10 @@ def test_from_a_folder_to_a_picture_that_stays(browser, address, pictures, tmp_p
     prompt.fill(PROMPT)
     page.get_by_label("Seed").fill("7")
     prompt.press("Enter")
+    page.wait_for_selector(".t-now img[src^='data:image/png']")  # the first rows
     page.get_by_text("Done.").wait_for(timeout=60_000)
     tiles = page.locator(".t-gallery img")
     assert tiles.count() == 4
-    seen.shoot("draw")
     page.locator(".t-gallery button").last.click()
     with page.expect_download() as download:
         page.get_by_role("link", name="Download").click()
@@ -194,11 +199,9 @@ def test_from_a_folder_to_a_picture_that_stays(browser, address, pictures, tmp_p
     seen.open("/edit")
     page.get_by_role("button", name="Draw the rest").click()
     page.get_by_text("Done.").wait_for(timeout=60_000)
-    seen.shoot("edit")
     seen.check()
     seen.open("/judge")
     page.get_by_text("Does it copy?").wait_for()
-    seen.shoot("judge")
     seen.check()
 
 
@@ -209,8 +212,6 @@ def test_it_fits_a_telephone_in_the_dark(browser, address):
         seen.open(path)
         assert "rgb(22, 24, 27)" in seen.page.evaluate("getComputedStyle(document.body).backgroundColor")
         seen.check()
-        if path == "/draw":
-            seen.shoot("telephone")
 
 
 def test_a_page_of_another_site_gets_nothing(browser, address, tmp_path):
@@ -225,3 +226,67 @@ def test_a_page_of_another_site_gets_nothing(browser, address, tmp_path):
         return [opened, fetched]
     }"""
     assert page.evaluate(script, address) == [False, "refused"]
+
+
+def shoot(seen: Watched, name: str) -> None:
+    """A picture of what is seen, in few colours."""
+    path = Path(SHOTS) / f"studio-{name}.png"
+    seen.page.screenshot(path=path)
+    with Image.open(path) as image:
+        image.convert("RGB").quantize(255, dither=Image.Dither.NONE).save(path, optimize=True)
+    assert path.stat().st_size < 300_000
+
+
+@pytest.mark.skipif(not (SHOTS and RUN), reason="TESSERA_SCREENSHOTS and TESSERA_STUDIO_RUN are not set")
+def test_the_screenshots(browser, tmp_path):
+    (tmp_path / "pictures").mkdir()
+    learned = Path(RUN).resolve() / "pictures"
+    shutil.copytree(RUN, tmp_path / "runs" / "birds", ignore=shutil.ignore_patterns("pictures"))
+    draw_folder(tmp_path / "pictures" / "birds", 1000)
+    (tmp_path / "pictures" / "birds" / "lonely.png").write_bytes(b"not a picture")
+    with serving(tmp_path, "pictures", str(learned)) as address:
+        seen = Watched(browser, address)
+        page = seen.page
+        seen.open("/folder")
+        page.get_by_role("button", name="birds", exact=True).click()
+        page.get_by_text("No folders in here.").wait_for()
+        page.get_by_role("button", name="Look at these pictures").click()
+        page.get_by_text("pictures can be learned from").wait_for(timeout=120_000)
+        shoot(seen, "pictures")
+        page.wait_for_timeout(10_000)
+        seen.open("/draw")
+        page.get_by_label("What to draw").fill(PROMPT)
+        page.get_by_label("Seed").fill("7")
+        page.keyboard.press("Enter")
+        page.get_by_text("Done.").wait_for(timeout=60_000)
+        page.get_by_label("What to draw").fill("a large blue bird with yellow wings sitting on a wire")
+        page.keyboard.press("Enter")
+        page.get_by_text("Done.").wait_for(timeout=60_000)
+        page.wait_for_timeout(1000)
+        shoot(seen, "draw")
+        seen.open("/edit")
+        page.get_by_label("Prompt").fill("a bird with a red belly standing on the ground")
+        page.get_by_role("button", name="Draw the rest").click()
+        page.get_by_text("Done.").wait_for(timeout=60_000)
+        page.mouse.move(5, 500)
+        page.wait_for_timeout(600)
+        shoot(seen, "edit")
+        seen.open("/judge")
+        shoot(seen, "judge")
+        phone = Watched(browser, address, 390, color_scheme="dark")
+        phone.open("/draw")
+        shoot(phone, "telephone")
+        seen.open("/train?run=birds")
+        before = steps(page)
+        page.get_by_label("Time in all").fill("1h")
+        page.get_by_role("button", name="Train longer").click()
+        page.wait_for_function(
+            f"() => document.querySelector('main').innerText.match(/step\\n([\\d,]+)/)?.[1].replace(',', '') > {before}",
+            timeout=600_000,
+        )
+        page.mouse.move(5, 500)
+        page.wait_for_timeout(1500)
+        shoot(seen, "train")
+        page.get_by_role("button", name="Stop and save").click()
+        page.get_by_role("button", name="Train longer").wait_for(timeout=120_000)
+        seen.check()

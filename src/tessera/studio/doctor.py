@@ -8,7 +8,7 @@ import io
 import json
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 from PIL import Image
@@ -55,23 +55,16 @@ class Sample:
     captions: Sequence[str]
 
 
-@dataclass
-class Doctor:
-    """Remembers what it was asked last."""
+async def look(folder: Path) -> Report:
+    """Open every picture once. Raises ConfigError with the doctor's sentence where none can be used."""
+    return Report(**json.loads(await asked("data", ["check", str(folder), "--json"], SECONDS)))
 
-    reports: dict[Path, Report] = field(default_factory=dict)
 
-    async def look(self, folder: Path) -> Report:
-        """Every picture is opened once. Raises ConfigError with the doctor's sentence where none can be used."""
-        found = Report(**json.loads(await asked("data", ["check", str(folder), "--json"], SECONDS)))
-        self.reports = {folder: found}
-        return found
-
-    async def plan(self, folder: Path, budget: str) -> list[tuple[str, str, str]]:
-        """What learn would choose: name, value, reason."""
-        said = await asked("show", ["learn", str(folder), "--budget", budget], SECONDS)
-        lines = said.rpartition("\n\n")[2].splitlines()[1:]
-        return [_chosen(line) for line in lines if line.startswith("  ")]
+async def plan(folder: Path, budget: str) -> list[tuple[str, str, str]]:
+    """What learn would choose: name, value, reason."""
+    said = await asked("show", ["learn", str(folder), "--budget", budget], SECONDS)
+    lines = said.rpartition("\n\n")[2].splitlines()[1:]
+    return [_chosen(line) for line in lines if line.startswith("  ")]
 
 
 def _chosen(line: str) -> tuple[str, str, str]:

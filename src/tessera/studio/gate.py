@@ -68,7 +68,7 @@ class Gate:
         if not self.keyed and _name(host) not in LOOPBACK:
             raise Refused(403, "The request names another host; open 127.0.0.1 or localhost, or start with a key file.")
         origin = headers.get("origin")
-        if origin is not None and urlsplit(origin).netloc not in (host, self.public.netloc or host):
+        if origin is not None and _place(origin) not in (host, self.public.netloc or host):
             raise Refused(403, "The request comes from a page of another site.")
         if headers.get("sec-fetch-site") in ("cross-site", "same-site"):
             raise Refused(403, "The request comes from a page of another site. Type the address instead.")
@@ -129,6 +129,13 @@ def key_page(wrong: str = "", status: int = 200) -> Response:
         "this browser.</p></main></html>",
         status,
     )
+
+
+def _place(origin: str) -> str | None:
+    try:
+        return urlsplit(origin).netloc or None
+    except ValueError:
+        return None
 
 
 def _name(host: str) -> str | None:

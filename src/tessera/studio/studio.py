@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from tessera.config.studio import StudioConfig
 from tessera.studio.catalogue import Catalogue
-from tessera.studio.doctor import Doctor
 from tessera.studio.drawing import Easel
 from tessera.studio.gallery import Gallery
 from tessera.studio.places import Places
@@ -24,7 +23,6 @@ class Studio:
     gallery: Gallery
     processes: Processes
     catalogue: Catalogue
-    doctor: Doctor = field(default_factory=Doctor)
 
     def runs(self) -> list[Seen]:
         return seen(self.places)

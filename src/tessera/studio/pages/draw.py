@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import io
 import secrets
@@ -54,7 +55,7 @@ class Draw:
 
     def __init__(self, studio: Studio, names: list[str], prompt: str, run: str):
         self.studio, self.names, self.shown = studio, names, SHELF
-        self.tasks: list[background_tasks.asyncio.Task] = []
+        self.tasks: list[asyncio.Task] = []
         with ui.element("div").classes("t-split"):
             with ui.element("div").classes("t-stack"), card():
                 self._form(prompt, run)
@@ -69,9 +70,10 @@ class Draw:
                     self.more = button("Show more", self._show_more)
         self._fill()
         self._usual()
+        ui.context.client.on_delete(self._stop)
 
     def _form(self, prompt: str, run: str) -> None:
-        with ui.element("form").classes("t-form") as form:
+        with ui.element("form").classes("t-form").props("novalidate") as form:
             form.on("submit.prevent", self._go)
             self.prompt = ui.textarea("What to draw", value=prompt, placeholder="a small red bird on a branch")
             self.prompt.props("outlined autogrow autofocus").on("keydown.enter.prevent", self._go)
@@ -86,7 +88,7 @@ class Draw:
             with ui.expansion("More").props("dense").classes("t-more"), ui.element("div").classes("t-form"):
                 self._options()
             with ui.element("div").classes("t-row"):
-                self.button = button("Draw", self._go, primary=True).classes("grow")
+                button("Draw", lambda: None, primary=True).classes("grow").props('type="submit"')
                 self.stop = button("Stop", self._stop)
                 self.stop.set_visibility(False)
             small("Enter draws, too.")
@@ -128,7 +130,6 @@ class Draw:
         self.status.text = "Drawing, row by row …"
         self.stop.set_visibility(True)
         runs = dict.fromkeys(name for name in (self.run.value, self.beside.value) if name)
-        self.left = len(runs)
         self.now.classes(replace="t-two" if len(runs) > 1 else "t-stack")
         for run in runs:
             with self.now, ui.element("div").classes("t-form"):
@@ -160,8 +161,8 @@ class Draw:
             for tile in tiles:
                 tile.delete()
         finally:
-            self.left -= 1
-            self.stop.set_visibility(self.left > 0)
+            own = asyncio.current_task()
+            self.stop.set_visibility(any(not task.done() for task in self.tasks if task is not own))
 
     def _stop(self) -> None:
         """What is being drawn is given up, and its rows are free before the next step."""

@@ -52,17 +52,19 @@ class Edit:
                 with ui.element("div").classes("t-row"):
                     self._upload_button()
                     link("Choose one in the gallery", "/draw")
-            with card("What to draw"), ui.element("div").classes("t-form"):
+            with card("What to draw"), ui.element("form").classes("t-form").props("novalidate") as form:
+                form.on("submit.prevent", self._go)
                 self.prompt = ui.textarea("Prompt").props("outlined autogrow").on("keydown.enter.prevent", self._go)
                 self.run = ui.select(names, value=names[0], label="Run", on_change=self._rows).props("outlined")
                 self.seed = ui.number("Seed", min=0, max=2**53, precision=0, placeholder="by chance").props(
                     "outlined clearable"
                 )
-                button("Draw the rest", self._go, primary=True)
+                button("Draw the rest", lambda: None, primary=True).props('type="submit"')
                 self.status = small("").props('role="status" aria-live="polite"')
                 self.now = ui.element("div").classes("t-now t-pairs")
         self._rows()
         self._from_gallery(name)
+        ui.context.client.on_delete(self._stop)
 
     def _upload_button(self) -> None:
         """A button in place of the library's large panel; the browser opens its dialog itself."""
@@ -111,12 +113,16 @@ class Edit:
         if not self.content or not (self.prompt.value or "").strip():
             ui.notify("Choose a picture and say what to draw.", position="top")
             return
-        if self.task:
-            self.task.cancel()
+        self._stop()
         self.now.clear()
         with self.now:
             tiles = [picture(GREY, f"picture {i + 1}, not drawn yet", "wait") for i in range(COUNT)]
         self.task = background_tasks.create(self._draw(tiles))
+
+    def _stop(self) -> None:
+        """Whatever is being drawn is given up."""
+        if self.task:
+            self.task.cancel()
 
     async def _draw(self, tiles: list[ui.element]) -> None:
         seed = secrets.randbelow(2**31) if self.seed.value is None else int(self.seed.value)

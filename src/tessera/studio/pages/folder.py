@@ -10,7 +10,7 @@ from urllib.parse import urlencode
 
 from nicegui import ui
 
-from tessera.studio.doctor import Report, budget_of, samples
+from tessera.studio.doctor import Report, budget_of, look, plan, samples
 from tessera.studio.pages.frame import WRONG, button, card, facts, framed, link, picture, small, tell, words
 from tessera.studio.studio import Studio
 
@@ -89,7 +89,7 @@ class Folder:
             ui.linear_progress(show_value=False).props("indeterminate rounded")
         self.look.disable()
         try:
-            report = await self.studio.doctor.look(folder)
+            report = await look(folder)
             shown = await asyncio.to_thread(samples, self.studio.places, folder, SHOWN)
         except WRONG as error:
             self.found.clear()
@@ -158,7 +158,7 @@ class Plan:
             ui.label("Measuring this machine …").props('role="status"')
         try:
             budget = budget_of(self.budget.value or "")
-            rows = await self.studio.doctor.plan(self.folder, budget)
+            rows = await plan(self.folder, budget)
         except WRONG as error:
             self.table.clear()
             return tell(error)

@@ -13,7 +13,7 @@ from tessera.errors import TesseraError
 from tessera.serve.orders import Refusal
 
 PAGES = (("/folder", "Pictures"), ("/train", "Train"), ("/draw", "Draw"), ("/edit", "Edit"), ("/judge", "Judge"))
-WRONG = (TesseraError, HTTPException, Refusal)
+WRONG = (TesseraError, HTTPException, Refusal, OSError)
 """What has a sentence for the reader."""
 ACCENT, SERIES = "#2f7d6f", ("#3a9c89", "#c9762b", "#5b6ee1", "#b0457b", "#7a8b2f", "#3d8fb5")
 

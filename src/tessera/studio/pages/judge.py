@@ -76,7 +76,7 @@ class Judge:
             folder = self.studio.places.pictures(pictures)
             words = [str(run.folder), "--data.path", str(folder), "--device", self.studio.config.device]
             self.studio.processes.start("evaluate", name, words, str(folder))
-        except (*WRONG, OSError) as error:
+        except WRONG as error:
             return tell(error)
         return self._watch()
 

@@ -63,7 +63,7 @@ class Train:
         return wanted[0] if wanted else ""
 
     def _form(self, pictures: str) -> None:
-        with ui.element("form").classes("t-form") as form:
+        with ui.element("form").classes("t-form").props("novalidate") as form:
             form.on("submit.prevent", self._start)
             self.pictures = ui.input("Folder of pictures", value=pictures).props("outlined")
             self.name = ui.input("Name of the run", value=self._free(Path(pictures).name) if pictures else "").props(
@@ -88,7 +88,7 @@ class Train:
             if self.studio.places.run(name).exists():
                 return ui.notify(f"There is a run '{name}' already; choose another name.", position="top")
             learn(self.studio, name, folder, budget_of(self.budget.value or ""))
-        except (*WRONG, OSError) as error:
+        except WRONG as error:
             return tell(error)
         self.choose(name)
         self._refresh()

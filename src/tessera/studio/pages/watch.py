@@ -158,7 +158,7 @@ class Watch:
             if not pictures:
                 raise ConfigError("The run does not say which pictures it learned from; go on in a shell.")
             self.again(Path(pictures), budget_of(self.budget.value or ""))
-        except (*WRONG, OSError) as error:
+        except WRONG as error:
             tell(error)
         self.seen = None
         self.refresh()
