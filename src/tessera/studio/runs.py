@@ -77,10 +77,12 @@ class Seen:
         return (self.folder / "latest").is_file() and _kind(self.folder) == "t2i"
 
     def pictures(self) -> str:
-        """The folder it learns from, as its settings say; nothing where they do not."""
+        """The folder it learns from, as its settings say, from where the Studio was started; nothing where they do
+        not."""
         for folder in (self.folder, self.folder / "tokenizer"):
             try:
-                return Run(folder).config().data.path
+                path = Run(folder).config().data.path
+                return str(Path(path).expanduser().absolute()) if path else ""
             except TesseraError:
                 continue
         return ""
