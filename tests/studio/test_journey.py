@@ -102,7 +102,12 @@ class Watched:
 
     def open(self, path: str) -> None:
         self.page.goto(f"{self.address}{path}")
+        self.ready()
+
+    def ready(self) -> None:
+        """The page is there and listens: what is clicked before that is lost."""
         self.page.wait_for_selector("h1")
+        self.page.wait_for_function("() => window.socket?.connected")
         self.page.wait_for_timeout(600)
 
     def check(self) -> None:
@@ -139,6 +144,8 @@ def test_from_a_folder_to_a_picture_that_stays(browser, address, pictures, tmp_p
 
     # A run is started with the keyboard, and its curve moves.
     page.get_by_role("link", name="Go to Train").click()
+    page.wait_for_url("**/train?*")
+    seen.ready()
     time = page.get_by_label("Time", exact=True)
     time.fill(BUDGET)
     time.press("Enter")
@@ -156,6 +163,7 @@ def test_from_a_folder_to_a_picture_that_stays(browser, address, pictures, tmp_p
     assert steps(page) > before > 0
     assert curve(page) != first
     page.reload()
+    seen.ready()
     page.get_by_text("learns").first.wait_for(timeout=30_000)
 
     # It is stopped, and goes on from there.
@@ -172,6 +180,8 @@ def test_from_a_folder_to_a_picture_that_stays(browser, address, pictures, tmp_p
     page.get_by_role("link", name="Draw from it").wait_for(timeout=30_000)
     page.wait_for_timeout(5000)
     page.get_by_role("link", name="Draw from it").click()
+    page.wait_for_url("**/draw?*")
+    seen.ready()
     prompt = page.get_by_label("What to draw")
     prompt.fill(PROMPT)
     page.get_by_label("Seed").fill("7")

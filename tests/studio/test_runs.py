@@ -8,7 +8,7 @@ from tessera.studio.doctor import _chosen
 from tessera.studio.drawing import mask_of
 from tessera.studio.nearest import beside
 from tessera.studio.places import Places
-from tessera.studio.runs import POINTS, Stage, seen
+from tessera.studio.runs import POINTS, Seen, Stage, seen
 
 PIXEL = "data:image/png;base64,AAAA"
 
@@ -25,6 +25,18 @@ def test_runs_are_found_by_their_marks_the_last_worked_at_first(tmp_path):
     found = seen(Places(tmp_path, ()))
     assert {run.name for run in found} == {"one", "two", "new"}
     assert not any(run.draws or run.finished for run in found)
+
+
+def test_options_that_a_run_was_begun_with_are_given_again_and_nothing_else(tmp_path):
+    for content, expected in (
+        ('{"crop": 1.0, "perceptual": "none", "seed": "--out"}', ["--crop", "1.0", "--perceptual", "none"]),
+        ('{"crop": "0.5 --out /", "perceptual": "--out"}', []),
+        ("[]", []),
+        ("", []),
+    ):
+        (tmp_path / "learn.json").write_text(content)
+        assert Seen("birds", tmp_path).begun_with() == expected
+    assert Seen("birds", tmp_path / "absent").begun_with() == []
 
 
 def test_curves_are_thinned_and_end_with_the_newest(tmp_path):

@@ -76,6 +76,17 @@ class Seen:
         """Whether there is a checkpoint of a prior."""
         return (self.folder / "latest").is_file() and _kind(self.folder) == "t2i"
 
+    def begun_with(self) -> list[str]:
+        """The options of `learn` that must be the same when a run goes on, as words. They are values from a file, so
+        only those of their kind are taken."""
+        try:
+            found = read_json(self.folder / "learn.json")
+        except TesseraError:
+            return []
+        crop, looks = (found.get(name) for name in ("crop", "perceptual")) if isinstance(found, dict) else (None, None)
+        words = ["--crop", str(crop)] if isinstance(crop, float | int) and 0 < crop <= 1 else []
+        return [*words, *(["--perceptual", looks] if looks in ("none", "lite0") else [])]
+
     def pictures(self) -> str:
         """The folder it learns from, as its settings say, from where the Studio was started; nothing where they do
         not."""

@@ -160,4 +160,5 @@ def learn(studio: Studio, name: str, pictures: Path, budget: str) -> None:
     """Start to learn, or go on. Raises ConfigError where the folder may not be read, or the run is at work."""
     folder, out = studio.places.pictures(pictures), studio.places.run(name)
     words = [str(folder), "--out", str(out), "--budget", budget, "--device", studio.config.device]
+    words += Seen(name, out).begun_with()
     studio.processes.start("learn", name, words, str(folder), budget)
