@@ -25,6 +25,12 @@ RUN = {
     "machine/launch.py die_with_the_parent: ctypes.CDLL": "this process's own C library, for prctl",
     "machine/paths.py _mallopt: ctypes.CDLL": "whether it has mallopt",
     "machine/paths.py _prctl: ctypes.CDLL": "whether it has prctl",
+    "studio/processes.py Processes: subprocess.DEVNULL": "an empty input",
+    "studio/processes.py Processes: subprocess.Popen": "this program's own learn and evaluate, by a list of words",
+    "studio/processes.py Processes: subprocess.STDOUT": "into its log",
+    "studio/processes.py asked: asyncio.create_subprocess_exec": "this program's own show and data, by a list of words",
+    "studio/processes.py asked: subprocess.DEVNULL": "an empty input",
+    "studio/processes.py asked: subprocess.PIPE": "its answer",
     "train/sharded.py Description: pickle.Unpickler": "every name must stand in a list",
     "train/sharded.py _whole: torch.load": "weights_only: tensors",
 }

@@ -12,7 +12,7 @@ from tessera.cli.evaluate import compare, evaluate
 from tessera.cli.exchange import bring_in, send_out
 from tessera.cli.generate import generate
 from tessera.cli.screen import notice, say
-from tessera.cli.serve import serve
+from tessera.cli.serve import serve, studio
 from tessera.cli.stopping import Stopped
 from tessera.cli.train import demo, learn, show, train
 from tessera.config.merging import nearest, short
@@ -31,6 +31,7 @@ COMMANDS: dict[str, Callable[[list[str]], None]] = {
     "evaluate": evaluate,
     "compare": compare,
     "serve": serve,
+    "studio": studio,
     "import": bring_in,
     "export": send_out,
     "show": show,

@@ -1,4 +1,4 @@
-"""The command that serves runs over HTTP."""
+"""Commands that serve runs over HTTP: serve, and studio, which shows pages too."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from tessera.cli.arguments import options
 from tessera.cli.screen import say
-from tessera.config import ServingConfig
+from tessera.config import ServingConfig, StudioConfig
 from tessera.errors import ConfigError
 
 
@@ -40,3 +40,17 @@ def serve(args: list[str]) -> None:
             f"Serving needs a package that is not installed ({error}): pip install 'tessera[serve]'."
         ) from error
     work(config.runs, config, lambda address, models: say(f"Serving {', '.join(models)} at {address}/v1"))
+
+
+def studio(args: list[str]) -> None:
+    """[RUNS]  Open a page to train, draw, edit and judge; also an interface as serve has it."""
+    if args and not args[0].startswith("-"):
+        args = ["--runs", *args]
+    config = options(StudioConfig, args, "studio [RUNS]")
+    try:
+        from tessera.studio.server import serve as work
+    except ImportError as error:
+        raise ConfigError(
+            f"The Studio needs a package that is not installed ({error}): pip install 'tessera[studio]'."
+        ) from error
+    work(config, lambda address, models: say(f"The Studio is at {address} (open it in a browser; Ctrl-C ends it)"))

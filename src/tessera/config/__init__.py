@@ -15,6 +15,7 @@ from tessera.config.plain import request, train_config
 from tessera.config.pyramid import PyramidConfig
 from tessera.config.quantizers import EMA, FSQ, LFQ, QUANTIZERS, Gumbel, Lookup, Quantizer, SimVQ
 from tessera.config.serving import Limits, ServingConfig
+from tessera.config.studio import StudioConfig
 from tessera.config.text_to_image import TextToImageConfig
 from tessera.config.tracking import TrackConfig
 from tessera.config.training import MachineConfig, OptimConfig, TrainConfig
@@ -55,6 +56,7 @@ __all__ = [
     "SampleConfig",
     "ServingConfig",
     "SimVQ",
+    "StudioConfig",
     "TextToImageConfig",
     "TokensConfig",
     "TrackConfig",

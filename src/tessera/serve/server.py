@@ -10,7 +10,9 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from types import FrameType
+from typing import Literal
 
+import h11
 import uvicorn
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
@@ -78,6 +80,7 @@ class Connection(H11Protocol):
 
     most = Limits.max_connections
     late: asyncio.TimerHandle | None = None
+    upgraded = False
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
@@ -97,9 +100,13 @@ class Connection(H11Protocol):
         super().connection_lost(exc)
         self._unwatch()
 
+    def handle_websocket_upgrade(self, event: h11.Request) -> None:
+        self.upgraded = True
+        super().handle_websocket_upgrade(event)
+
     def _watch(self) -> None:
-        """Between requests the clock runs."""
-        if self.cycle is not None and not self.cycle.response_complete:
+        """Between requests the clock runs; a WebSocket may be silent."""
+        if self.upgraded or (self.cycle is not None and not self.cycle.response_complete):
             self._unwatch()
         elif self.late is None:
             self.late = self.loop.call_later(HEAD_SECONDS, self.transport.abort)
@@ -134,8 +141,13 @@ class Server(uvicorn.Server):
             over = time.monotonic() > self.until
             if over:
                 self.worker.stop()
-            self.should_exit |= over or (not self.worker.busy and not self.server_state.tasks)
+            self.should_exit |= over or (not self.worker.busy and not self.answering)
         return await super().on_tick(counter)
+
+    @property
+    def answering(self) -> bool:
+        """Whether somebody still waits for an answer."""
+        return bool(self.server_state.tasks)
 
 
 def serve(runs: Sequence[str], config: ServingConfig, ready: Callable[[str, list[str]], None]) -> None:
@@ -157,15 +169,17 @@ def serve(runs: Sequence[str], config: ServingConfig, ready: Callable[[str, list
 
 
 def prepared(
-    worker: Worker, config: ServingConfig, app: object, ready: Callable[[str, list[str]], None], own: socket.socket
-) -> Server:
-    """The server of an application."""
+    worker: Worker, config: ServingConfig, app: object, ready: Callable[[str, list[str]], None], own: socket.socket,
+    kind: type[Server] = Server, ws: str = "none", lifespan: Literal["on", "off"] = "off",
+) -> Server:  # fmt: skip
+    """The server of an application, which may also speak WebSocket (`ws`, uvicorn's name of a library) and have a
+    beginning and an end."""
     protocol = type("Connection", (Connection,), {"most": config.limits.max_connections})
     settings = uvicorn.Config(
-        app, http=protocol, ws="none", lifespan="off", log_config=None, access_log=False, server_header=False,  # type: ignore[arg-type]
+        app, http=protocol, ws=ws, lifespan=lifespan, log_config=None, access_log=False, server_header=False,  # type: ignore[arg-type]
         timeout_keep_alive=15, timeout_graceful_shutdown=10, h11_max_incomplete_event_size=32_768, proxy_headers=False,
         backlog=min(2048, 4 * config.limits.max_connections), workers=1,
     )  # fmt: skip
     host, port = own.getsockname()[:2]
     address = f"http://{f'[{host}]' if ':' in host else host}:{port}"
-    return Server(settings, worker, config.limits.drain_seconds, lambda: ready(address, list(worker.benches)))
+    return kind(settings, worker, config.limits.drain_seconds, lambda: ready(address, list(worker.benches)))
