@@ -38,7 +38,7 @@ PYRAMID = {
 
 # name: pixels, patch, widths, levels, batch, steps
 PLAIN = {
-    "plain-xs-64": ( 64, 4, (64, 128), (8, 8, 8, 8), 8,  6_000),
+    "plain-xs-64": ( 64, 4, (64, 128), (8, 5, 5, 5), 8,  6_000),
 }  # fmt: skip
 
 # name: pixels, width, widths, blocks, code width, codes, batch, steps
