@@ -111,7 +111,7 @@ TRAIN += f"\n\nOptions of a preset: tessera train {next(iter(PRESETS))} --help"
 
 
 def train(args: list[str]) -> None:
-    """PRESET|RUN  Train a tokenizer (pyramid-*, plain-*, vqgan-*, dvae-*), prior (t2i-*) or judge (clip-*), or resume."""
+    """PRESET|RUN  Train a tokenizer (pyramid-*, plain-*, vqgan-*, dvae-*), prior (t2i-*), judge (clip-*), or resume."""
     if args[:1] in (["-h"], ["--help"]):
         say(TRAIN)
         return
