@@ -4,9 +4,11 @@ import dataclasses
 import math
 from pathlib import Path
 
+import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
+from conftest import MODERN, TINY_DVAE, prior
 from tessera.config import (
     DataConfig,
     DVAEConfig,
@@ -18,8 +20,10 @@ from tessera.config import (
     TrainConfig,
     TransformerConfig,
 )
+from tessera.models import saved
 from tessera.models.dvae import DiscreteVAE
 from tessera.store.run import Run
+from tessera.tokens.text import Numbers
 from tessera.train.engines.single import SingleEngine
 from tessera.train.job import build
 from tessera.train.loop import train
@@ -85,3 +89,16 @@ def spoil(monkeypatch, steps):
         return loss._replace(total=loss.total * math.nan) if steps is None or step in steps else loss
 
     monkeypatch.setattr(DiscreteVAE, "forward", spoiled)
+
+
+def run_folder(folder: Path, step: int = 1) -> Path:
+    """A run with a checkpoint of a tiny model, whose prompts are numbers and whose weights are chance's, by its step."""
+    torch.manual_seed(step)
+    checkpoint = folder / f"step-{step:06d}"
+    saved.write(checkpoint, prior(MODERN, image_vocab=27))
+    saved.write(checkpoint / "image_tokenizer", DiscreteVAE(TINY_DVAE))
+    Numbers(20).save(checkpoint / "text_tokenizer")
+    (folder / ".tessera").write_text('{"kind": "run"}')
+    (folder / "config.json").write_text('{"model": {"kind": "t2i"}}')
+    (folder / "latest").write_text(checkpoint.name)
+    return folder

@@ -10,20 +10,15 @@ import socket
 import subprocess
 import sys
 import time
-from pathlib import Path
 
 import httpx
 import openai
 import pytest
-import torch
 
-from conftest import MODERN, TINY_DVAE, prior
+from small_runs import run_folder
 from small_server import serving
 from tessera.config import Limits
-from tessera.models import saved
-from tessera.models.dvae import DiscreteVAE
 from tessera.serve import server as serve_module
-from tessera.tokens.text import Numbers
 
 
 @pytest.fixture(scope="module")
@@ -174,15 +169,6 @@ def test_several_requests_on_one_connection_and_what_is_not_http(served):
     assert b" 200 " not in raw(served, b"GET /health HTTP/1.1\r\nHost: localhost\r\nX: " + b"y" * 700_000 + b"\r\n\r\n")
     both = b"POST /v1/images/generations HTTP/1.1\r\nHost: localhost\r\nContent-Length: 3\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n"
     assert b" 200 " not in raw(served, both)
-
-
-def run_folder(folder: Path) -> Path:
-    torch.manual_seed(0)
-    checkpoint = folder / "step-000001"
-    saved.write(checkpoint, prior(MODERN, image_vocab=27))
-    saved.write(checkpoint / "image_tokenizer", DiscreteVAE(TINY_DVAE))
-    Numbers(20).save(checkpoint / "text_tokenizer")
-    return folder
 
 
 def test_the_command_serves_says_where_drains_at_sigterm_and_ends_well(tmp_path):

@@ -7,19 +7,17 @@ import io
 import shutil
 
 import pytest
-import torch
 from PIL import Image
 
-from conftest import MODERN, TINY_DVAE, prior
+from small_runs import run_folder
 from small_server import AnyText, bench, pipeline
 from tessera.config import Limits, SampleConfig, StudioConfig
 from tessera.errors import ConfigError, TesseraError
-from tessera.models import saved
-from tessera.models.dvae import DiscreteVAE
 from tessera.serve.errors import Refused
 from tessera.serve.measures import Measures
 from tessera.serve.orders import Made, Shown
 from tessera.serve.worker import Worker
+from tessera.studio import catalogue as catalogue_module
 from tessera.studio.catalogue import Catalogue
 from tessera.studio.drawing import Easel
 from tessera.studio.places import Places
@@ -101,28 +99,17 @@ def test_what_is_not_a_square_picture_is_refused_in_a_sentence(easel, content):
         easel.kept_rows("tiny", file.getvalue() if content is None else content, 2)
 
 
-def write_run(folder, step: int = 1):
-    torch.manual_seed(step)
-    checkpoint = folder / f"step-{step:06d}"
-    saved.write(checkpoint, prior(MODERN, image_vocab=27))
-    saved.write(checkpoint / "image_tokenizer", DiscreteVAE(TINY_DVAE))
-    Numbers(20).save(checkpoint / "text_tokenizer")
-    (folder / ".tessera").write_text('{"kind": "run"}')
-    (folder / "config.json").write_text('{"model": {"kind": "t2i"}}')
-    (folder / "latest").write_text(checkpoint.name)
-
-
 def test_runs_come_get_better_and_go(tmp_path):
     worker = Worker({})
     catalogue = Catalogue(Places(tmp_path, ()), StudioConfig(device="cpu", max_batch=2), worker, Measures())
     catalogue.refresh()
     assert not worker.benches
-    write_run(tmp_path / "birds")
+    run_folder(tmp_path / "birds")
     catalogue.refresh()
     first = worker.benches["birds"]
     catalogue.refresh()
     assert worker.benches["birds"] is first, "nothing is read twice"
-    write_run(tmp_path / "birds", 2)
+    run_folder(tmp_path / "birds", 2)
     catalogue.refresh()
     assert worker.benches["birds"] is first, "while it learns, not more often than once a minute"
     (tmp_path / "birds" / "report.html").write_text("")
@@ -136,3 +123,20 @@ def test_runs_come_get_better_and_go(tmp_path):
     shutil.rmtree(tmp_path / "birds")
     catalogue.refresh()
     assert not worker.benches
+
+
+def test_what_cannot_be_read_is_not_read_again_at_once(tmp_path, monkeypatch):
+    calls = []
+    monkeypatch.setattr(catalogue_module, "load", lambda name, *rest: calls.append(name) or damaged())
+    catalogue = Catalogue(Places(tmp_path, ()), StudioConfig(device="cpu"), Worker({}), Measures())
+    run_folder(tmp_path / "birds")
+    for _ in range(3):
+        catalogue.refresh()
+    assert calls == ["birds"]
+    run_folder(tmp_path / "birds", 2)
+    catalogue.refresh()
+    assert calls == ["birds", "birds"], "another checkpoint is"
+
+
+def damaged():
+    raise TesseraError("damaged")

@@ -11,30 +11,12 @@ import socket
 import subprocess
 import sys
 import time
-from pathlib import Path
 
 import httpx
 import pytest
-import torch
 
-from conftest import MODERN, TINY_DVAE, prior
+from small_runs import run_folder
 from tessera.cli import main
-from tessera.models import saved
-from tessera.models.dvae import DiscreteVAE
-from tessera.tokens.text import Numbers
-
-
-def run_folder(folder: Path) -> Path:
-    """A run with one checkpoint of a tiny model, whose prompts are numbers."""
-    torch.manual_seed(0)
-    checkpoint = folder / "step-000001"
-    saved.write(checkpoint, prior(MODERN, image_vocab=27))
-    saved.write(checkpoint / "image_tokenizer", DiscreteVAE(TINY_DVAE))
-    Numbers(20).save(checkpoint / "text_tokenizer")
-    (folder / ".tessera").write_text('{"kind": "run"}')
-    (folder / "config.json").write_text('{"model": {"kind": "t2i"}}')
-    (folder / "latest").write_text("step-000001")
-    return folder
 
 
 def handshake(address: str, **headers: str) -> tuple[socket.socket, bytes]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 from tessera.cli.arguments import options
@@ -30,15 +32,22 @@ class ServeRunsConfig(ServingConfig):
             raise ConfigError("Name a run: tessera serve RUN [RUN ...]")
 
 
+@contextmanager
+def needing(extra: str, what: str) -> Iterator[None]:
+    """Around imports that need an extra; what is not installed becomes a sentence with the install line."""
+    try:
+        yield
+    except ImportError as error:
+        raise ConfigError(
+            f"{what} needs a package that is not installed ({error}): pip install 'tessera[{extra}]'."
+        ) from error
+
+
 def serve(args: list[str]) -> None:
     """RUN [RUN ...]  Serve runs over HTTP, as OpenAI's images interface has it."""
     config = options(ServeRunsConfig, args, "serve")
-    try:
+    with needing("serve", "Serving"):
         from tessera.serve.server import serve as work
-    except ImportError as error:
-        raise ConfigError(
-            f"Serving needs a package that is not installed ({error}): pip install 'tessera[serve]'."
-        ) from error
     work(config.runs, config, lambda address, models: say(f"Serving {', '.join(models)} at {address}/v1"))
 
 
@@ -47,10 +56,6 @@ def studio(args: list[str]) -> None:
     if args and not args[0].startswith("-"):
         args = ["--runs", *args]
     config = options(StudioConfig, args, "studio [RUNS]")
-    try:
+    with needing("studio", "The Studio"):
         from tessera.studio.server import serve as work
-    except ImportError as error:
-        raise ConfigError(
-            f"The Studio needs a package that is not installed ({error}): pip install 'tessera[studio]'."
-        ) from error
     work(config, lambda address, models: say(f"The Studio is at {address} (open it in a browser; Ctrl-C ends it)"))

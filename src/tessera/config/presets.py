@@ -82,16 +82,19 @@ def pyramid(name: str) -> TrainConfig:
         quantizer=FSQ(levels=levels), reconstruction="mse", pixel_weight=200.0,
         perceptual=Lite0(deep=1.0),
     )  # fmt: skip
-    optim = OptimConfig(lr=2e-3, betas=(0.9, 0.99), weight_decay=0.0, batch=batch, warmup=50, ema=0.995)
-    return TrainConfig(preset=name, steps=steps, model=model, optim=optim)
+    return TrainConfig(preset=name, steps=steps, model=model, optim=_averaged(2e-3, batch))
+
+
+def _averaged(lr: float, batch: int) -> OptimConfig:
+    """The optimiser of the image tokenizers whose weights are averaged."""
+    return OptimConfig(lr=lr, betas=(0.9, 0.99), weight_decay=0.0, batch=batch, warmup=50, ema=0.995)
 
 
 def plain(name: str) -> TrainConfig:
     """A narrow pyramid that learns from pixels alone, in many small steps (docs/ablation.md)."""
     pixels, patch, widths, levels, batch, steps = PLAIN[name]
     model = PyramidConfig(pixels=pixels, patch=patch, widths=widths, quantizer=FSQ(levels=levels), reconstruction="mse")
-    optim = OptimConfig(lr=4e-3, betas=(0.9, 0.99), weight_decay=0.0, batch=batch, warmup=50, ema=0.995)
-    return TrainConfig(preset=name, steps=steps, model=model, optim=optim)
+    return TrainConfig(preset=name, steps=steps, model=model, optim=_averaged(4e-3, batch))
 
 
 def vqgan(name: str) -> TrainConfig:
@@ -103,8 +106,7 @@ def vqgan(name: str) -> TrainConfig:
         latent=width * widths[-1], code_dim=code_dim, codes=codes, commitment=5.0, revive=True,
         pixel_weight=20.0, perceptual=Lite0(deep=1.0),
     )  # fmt: skip
-    optim = OptimConfig(lr=2e-3, betas=(0.9, 0.99), weight_decay=0.0, batch=batch, warmup=50, ema=0.995)
-    return TrainConfig(preset=name, steps=steps, model=model, optim=optim)
+    return TrainConfig(preset=name, steps=steps, model=model, optim=_averaged(2e-3, batch))
 
 
 def t2i(name: str) -> TrainConfig:

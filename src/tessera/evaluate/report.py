@@ -134,7 +134,11 @@ def page(title: str, figures: dict[str, str], sections: Sequence[tuple[str, str]
 
 def picture(of: Image.Image, kind: str = "", form: str = "PNG") -> str:
     """An image inside the page."""
+    return f'<img class="{kind}" alt="" src="{data_url(of, form, quality=90)}">'
+
+
+def data_url(of: Image.Image, form: str, **options: int) -> str:
+    """An image as an address that holds it whole; `options` are those of Pillow for the form."""
     buffer = io.BytesIO()
-    of.save(buffer, form, quality=90)
-    data = base64.b64encode(buffer.getvalue()).decode()
-    return f'<img class="{kind}" alt="" src="data:image/{form.lower()};base64,{data}">'
+    of.save(buffer, form, **options)
+    return f"data:image/{form.lower()};base64,{base64.b64encode(buffer.getvalue()).decode()}"

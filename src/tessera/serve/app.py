@@ -108,7 +108,7 @@ class Answers:
         """The model of this name, or the first one where no name is given. Raises Refused for an unknown name."""
         benches = self.worker.benches
         if not benches:
-            raise Refused(404, "No model is there yet: train one first.", "model", "model_not_found")
+            raise Refused(404, "No model has been trained yet.", "model", "model_not_found")
         if name is None:
             return next(iter(benches.values()))
         if name not in benches:

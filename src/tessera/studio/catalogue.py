@@ -32,6 +32,8 @@ class Catalogue:
     measures: Measures
     held: dict[str, tuple[str, float]] = field(default_factory=dict)
     """By run: the checkpoint that was read, and when."""
+    failed: dict[str, tuple[str, float]] = field(default_factory=dict)
+    """By run: the checkpoint that could not be read, and when."""
 
     def refresh(self) -> None:
         """Read what is new, and forget what is gone. It takes as long as reading weights does."""
@@ -45,6 +47,9 @@ class Catalogue:
 
     def _take(self, run: Seen) -> None:
         best = _best(run.folder)
+        failed, then = self.failed.get(run.name, ("", 0.0))
+        if best == failed and time.monotonic() - then < AGAIN:
+            return
         before, when = self.held.get(run.name, ("", 0.0))
         busy = run.name in self.held and self.worker.benches[run.name].busy
         if best in ("", before) or busy or (before and not run.finished and time.monotonic() - when < AGAIN):
@@ -53,12 +58,9 @@ class Catalogue:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")  # a damaged checkpoint, in whose place another is taken
                 bench = load(run.name, str(run.folder), self.config, self.measures)
-        except (
-            TesseraError,
-            OSError,
-        ) as error:  # it is being replaced; what is wrong for good is told again by drawing
+        except (TesseraError, OSError) as error:  # perhaps it is being replaced
             tell_error("run not read", error, model=run.name)
-            self.held.setdefault(run.name, ("", time.monotonic())) if run.name in self.worker.benches else None
+            self.failed[run.name] = best, time.monotonic()
             return
         self.held[run.name] = best, time.monotonic()
         self._serve(run.name, bench)

@@ -3,8 +3,6 @@ of their own; it knows no pages."""
 
 from __future__ import annotations
 
-import base64
-import io
 import json
 from collections import Counter
 from collections.abc import Sequence
@@ -17,6 +15,7 @@ from tessera.config import seconds
 from tessera.data.find import find
 from tessera.data.pictures import decode_bytes
 from tessera.errors import ConfigError, TesseraError
+from tessera.evaluate.report import data_url
 from tessera.files.regular import read_regular
 from tessera.studio.places import Places
 from tessera.studio.processes import asked
@@ -93,10 +92,9 @@ def samples(places: Places, folder: Path, count: int) -> list[Sample]:
 
 def thumbnail(content: bytes) -> str:
     """A small JPEG of a picture, as a data URL. Raises DataError for what is not a picture."""
-    image, file = Image.fromarray(decode_bytes(content, 3, PIXELS).permute(1, 2, 0).numpy()), io.BytesIO()
+    image = Image.fromarray(decode_bytes(content, 3, PIXELS).permute(1, 2, 0).numpy())
     image.thumbnail((2 * THUMB, 2 * THUMB), Image.Resampling.LANCZOS)
-    image.convert("RGB").save(file, "JPEG", quality=85)
-    return f"data:image/jpeg;base64,{base64.b64encode(file.getvalue()).decode()}"
+    return data_url(image, "JPEG", quality=85)
 
 
 def budget_of(text: str) -> str:

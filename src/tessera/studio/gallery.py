@@ -65,16 +65,19 @@ class Gallery:
         for name in names:
             if len(found) == count:
                 break
-            kept = self.read.get(name) or self._read(name)
-            if kept:
+            if kept := self.find(name):
                 found.append(self.read.setdefault(name, kept))
         return found
+
+    def find(self, name: str) -> Kept | None:
+        """What a picture says of itself; None where no picture has that name."""
+        return self.read.get(name) or self._read(name)
 
     def content(self, name: str) -> bytes:
         """The file of a picture. Raises DataError for any other name."""
         path = self.folder / name
         if not NAME.fullmatch(name) or path.is_symlink():
-            raise DataError("There is no such picture.")
+            raise DataError("No picture has that name.")
         return read_regular(path, LARGEST)
 
     def _read(self, name: str) -> Kept | None:

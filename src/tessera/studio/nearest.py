@@ -52,7 +52,7 @@ class _Reader(HTMLParser):
 
 
 def beside(page: Path, most: int) -> Sequence[Beside]:
-    """The first rows of an evaluation's page; none where there is no such page."""
+    """The first rows of an evaluation's page; an empty list where the page does not exist."""
     try:
         text = read_regular(page, LARGEST).decode("utf-8", "replace")
     except DataError:

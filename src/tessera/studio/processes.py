@@ -118,7 +118,7 @@ class Processes:
         return own.poll() if own else None
 
     def _process(self, job: Job | None) -> psutil.Process | None:
-        """The process of a job, where it still lives and is no other with its number."""
+        """The running process of a job; None if it has ended, or if another process now has its pid."""
         if job is None:
             return None
         self.status(job.run)  # takes leave of a child that ended, which would else live on as a zombie

@@ -92,7 +92,7 @@ def _below(studio: Studio, run: str, name: str) -> Path:
     folder = studio.places.run(run)
     path = (folder / name).resolve()
     if not name or not path.is_relative_to(folder.resolve()):
-        raise TesseraError("There is no such file.")
+        raise TesseraError("The run has no such file.")
     return path
 
 
@@ -100,6 +100,6 @@ def _file(read: Callable[[], bytes], kind: str, download: str = "") -> Response:
     try:
         content = read()
     except (TesseraError, OSError):
-        return Response("There is no such file.", 404, media_type="text/plain")
+        return Response("File not found.", 404, media_type="text/plain")
     named = {"content-disposition": f'attachment; filename="{download}"'} if download else {}
     return Response(content, media_type=kind, headers={"cache-control": "private, max-age=60", **named})

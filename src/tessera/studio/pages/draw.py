@@ -3,21 +3,19 @@
 from __future__ import annotations
 
 import asyncio
-import base64
-import io
 import secrets
 from collections.abc import Callable
 
 from nicegui import background_tasks, ui
 from PIL import Image
 
+from tessera.evaluate.report import data_url
 from tessera.serve.orders import Made
 from tessera.studio.gallery import Kept
 from tessera.studio.pages.frame import (
     WRONG,
     button,
     card,
-    empty,
     framed,
     heading,
     link,
@@ -25,6 +23,7 @@ from tessera.studio.pages.frame import (
     said,
     show,
     small,
+    untrained,
     words,
 )
 from tessera.studio.studio import Studio
@@ -44,8 +43,7 @@ def page(studio: Studio) -> Callable:
             if names := studio.drawable():
                 Draw(studio, names, prompt, run if run in names else names[0])
             else:
-                with card():
-                    empty("There is no trained run yet. Begin with a folder of pictures.", "/folder", "Choose pictures")
+                untrained()
 
     return build
 
@@ -214,7 +212,5 @@ class Draw:
 
 
 def source(image: Image.Image) -> str:
-    """A picture as a data URL."""
-    file = io.BytesIO()
-    image.save(file, "PNG", compress_level=1)
-    return f"data:image/png;base64,{base64.b64encode(file.getvalue()).decode()}"
+    """An unfinished picture as a data URL."""
+    return data_url(image, "PNG", compress_level=1)

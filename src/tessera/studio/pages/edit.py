@@ -11,7 +11,7 @@ from nicegui import background_tasks, events, ui
 from tessera.serve.orders import Made
 from tessera.studio.doctor import thumbnail
 from tessera.studio.pages.draw import GREY, source
-from tessera.studio.pages.frame import WRONG, button, card, empty, framed, link, picture, said, show, small, tell
+from tessera.studio.pages.frame import WRONG, button, card, framed, link, picture, said, show, small, tell, untrained
 from tessera.studio.studio import Studio
 
 TITLE = "Edit"
@@ -29,8 +29,7 @@ def page(studio: Studio) -> Callable:
             if names := studio.drawable():
                 Edit(studio, names, picture)
             else:
-                with card():
-                    empty("There is no trained run yet. Begin with a folder of pictures.", "/folder", "Choose pictures")
+                untrained()
 
     return build
 
@@ -73,18 +72,15 @@ class Edit:
         button("Upload a square picture", lambda: None).on("click", js_handler=press)
 
     def _from_gallery(self, name: str) -> None:
-        kept = (
-            self.studio.gallery.newest(1)
-            if not name
-            else [k for k in self.studio.gallery.newest(10_000) if k.name == name]
-        )
-        if not kept:
+        gallery = self.studio.gallery
+        kept = gallery.find(name) if name else next(iter(gallery.newest(1)), None)
+        if kept is None:
             return
-        self.content = self.studio.gallery.content(kept[0].name)
-        self.prompt.value = kept[0].prompt
-        if kept[0].run in self.run.options:
-            self.run.value = kept[0].run
-        show(self.image, kept[0].url)
+        self.content = gallery.content(kept.name)
+        self.prompt.value = kept.prompt
+        if kept.run in self.run.options:
+            self.run.value = kept.run
+        show(self.image, kept.url)
 
     async def _upload(self, event: events.UploadEventArguments) -> None:
         content = await event.file.read()

@@ -114,6 +114,12 @@ def empty(text: str, address: str = "", then: str = "") -> None:
             link(then, address).classes("t-cta")
 
 
+def untrained() -> None:
+    """In place of a page that needs a trained run."""
+    with card():
+        empty("No run has been trained yet. Begin with a folder of pictures.", "/folder", "Choose pictures")
+
+
 def clock(seconds: float) -> str:
     """A time for people: 45 s, 12 min, 1 h 05 min."""
     minutes, rest = divmod(round(max(0.0, seconds)), 60)

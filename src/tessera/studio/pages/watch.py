@@ -31,7 +31,8 @@ from tessera.studio.processes import Job
 from tessera.studio.runs import Seen, Stage
 from tessera.studio.studio import Studio
 
-SAVED, LATER = 75, "It stopped and saved what it had; it can go on."
+SAVED = 75
+"""Exit status of a run that was stopped and saved."""
 STAGES = {"tokenizer": "Image tokenizer: learns what pictures are made of", "prior": "Prior: learns what words mean"}
 
 
@@ -65,8 +66,6 @@ class Watch:
         now = (job, len(tokenizer.rows), len(prior.rows), self.run.finished, job and int(time.time()) // 2)
         if now == self.seen:
             return
-        if not isinstance(self.seen, tuple) or self.seen[:1] != now[:1]:
-            self.controls: list[ui.element] = []
         self.seen = now
         self._head(job, tokenizer, prior)
         for name, stage in (("tokenizer", tokenizer), ("prior", prior)):
