@@ -96,8 +96,8 @@ class Visibility(nn.Module):
 
 
 def short(q: Tensor) -> bool:
-    """Whether writing attention out is faster than the fused kernel: in bf16 on a CPU, up to 256 places, where
-    the kernel's gradient takes up to ten times as long (docs/LOG.md)."""
+    """Whether writing attention out is faster than the fused kernel: in bf16 on a CPU, up to 256 places,
+    1.3 to 5 times as fast (docs/LOG.md)."""
     return q.device.type == "cpu" and torch.is_autocast_enabled("cpu") and 1 < q.shape[2] <= 256
 
 
