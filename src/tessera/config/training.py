@@ -30,9 +30,11 @@ class OptimConfig(Checked):
     """The optimiser and its schedule."""
 
     name: Literal["adamw", "adam", "muon"] = "adamw"
-    """muon takes torch.optim.Muon for the matrices of the stack and AdamW for the rest."""
+    """muon takes Muon for matrices and the kernels of convolutions, and AdamW for the rest."""
     lr: Positive = 1e-3
     """Peak learning rate."""
+    muon_lr: NotNegative = 0.0
+    """Peak learning rate of what Muon moves; 0 takes lr."""
     betas: tuple[ShareBelowOne, ShareBelowOne] = (0.9, 0.95)
     weight_decay: NotNegative = 0.05
     """Only on matrices: never on norms, biases or embeddings."""
@@ -60,8 +62,7 @@ class OptimConfig(Checked):
     def rules(self) -> None:
         if self.batch % self.accumulate:
             raise ConfigError(
-                f"optim.batch is {self.batch} and optim.accumulate {self.accumulate}: "
-                "the batch must be a positive multiple of the micro-batches it is split into."
+                f"optim.batch is {self.batch}: make it a positive multiple of accumulate, {self.accumulate}."
             )
 
 

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from tessera.config import OptimConfig
 from tessera.nn.loss import Head
+from tessera.train.muon import Muon
 
 
 def tagged(model: nn.Module) -> dict[str, list[nn.Parameter]]:
@@ -55,11 +56,11 @@ def _adam(config: OptimConfig, tags: Tags) -> torch.optim.Optimizer:
 
 
 def _muon(config: OptimConfig, tags: Tags) -> torch.optim.Optimizer:
-    """With updates as large as AdamW's (Liu et al. 2025), so that both take the same learning rate."""
-    muon = torch.optim.Muon(
-        tags["matrix"], lr=config.lr, weight_decay=config.weight_decay, momentum=0.95, adjust_lr_fn="match_rms_adamw"
-    )
-    rest = _groups(config, tags, [n for n in tags if n != "matrix"])
+    """Muon for matrices and kernels, AdamW for the rest."""
+    muon = Muon([*tags["matrix"], *tags["kernel"]], config.lr, config.weight_decay)
+    for group in muon.param_groups:
+        group["times"] = config.muon_lr / config.lr if config.muon_lr else 1.0
+    rest = _groups(config, tags, [n for n in tags if n not in ("matrix", "kernel")])
     return Together([muon, torch.optim.AdamW(rest, lr=config.lr, betas=config.betas, fused=True)])
 
 

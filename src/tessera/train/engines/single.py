@@ -63,7 +63,7 @@ class SingleTrainee:
 
     def apply(self, rate: float) -> None:
         for group in self.optimizer.param_groups:
-            group["lr"] = rate
+            group["lr"] = rate * group.get("times", 1.0)
         self.scaler.step(self.optimizer)
         self.average.update()
         self.discard()
