@@ -3,6 +3,7 @@ packed codes, judged on held-out pictures.
 
     python bench/priors.py prepare PICTURES FOLDER [--steps 1000]
     python bench/priors.py train FOLDER VARIANT ... [--steps 300] [--pictures 0] [--seeds 0 1] [--draw 0] [--small]
+                                                [--birds]
     python bench/priors.py table
 
 Steps are those of the base; a variant whose step costs more, measured in CPU seconds beside the base's, takes as many
@@ -17,13 +18,14 @@ import json
 import statistics
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from common import RESULTS, row
 from ideas import with_vectors
@@ -31,6 +33,7 @@ from tessera.config import LearnConfig, MachineConfig, SampleConfig, TrainConfig
 from tessera.config.merging import merge, read_json
 from tessera.data.check import check
 from tessera.data.codes import Codes, encode
+from tessera.data.pictures import to_image
 from tessera.data.split import Data, split
 from tessera.evaluate import likelihood
 from tessera.evaluate.distances import kid, subject_rate
@@ -39,6 +42,8 @@ from tessera.evaluate.intervals import bootstrap
 from tessera.evaluate.looking import spread
 from tessera.evaluate.subject import Subject
 from tessera.generate import raster
+from tessera.generate.likelihood import nats as code_nats
+from tessera.journeys import bird_reader, birds
 from tessera.journeys.choice import Choice, choose, remembered, stages
 from tessera.machine.device import keep_freed_memory
 from tessera.store.run import Run, checkpoint_of
@@ -70,6 +75,7 @@ def stack(**changes: Any) -> Changes:
     return {"model": {"transformer": changes}}
 
 
+MUON, HEADS = optim(name="muon", muon_lr=2e-2), stack(heads=6, head_dim=32)
 VARIANTS: dict[str, Changes] = {
     "base": {},
     "little against learning by heart": {
@@ -90,6 +96,11 @@ VARIANTS: dict[str, Changes] = {
     "muon 8e-3": optim(name="muon", lr=8e-3),
     "muon 1.2e-2": optim(name="muon", lr=12e-3),
     "muon 2e-2": optim(name="muon", lr=2e-2),
+    "muon 2e-2 for matrices": MUON,
+    "muon, heads of 32": {**MUON, **HEADS},
+    "muon, heads of 32, decay 0.3": {**optim(name="muon", muon_lr=2e-2, weight_decay=0.3), **HEADS},
+    "muon, heads of 32, decay 0.05": {**optim(name="muon", muon_lr=2e-2, weight_decay=0.05), **HEADS},
+    "heads of 32": HEADS,
     "ema 0.99": optim(ema=0.99),
     "ema 0.999": optim(ema=0.999),
     "decay 0.3": optim(weight_decay=0.3),
@@ -226,7 +237,7 @@ def relative_cost(ground: Ground, changes: Changes) -> float:
     return own / base
 
 
-def measure(ground: Ground, name: str, seed: int, steps: int, drawn: int) -> dict[str, Any]:
+def measure(ground: Ground, name: str, seed: int, steps: int, drawn: int, look: Look) -> dict[str, Any]:
     """Train a variant for the time of so many steps of the base; returns its figures."""
     changes = VARIANTS[name]
     cost = relative_cost(ground, changes)
@@ -236,7 +247,7 @@ def measure(ground: Ground, name: str, seed: int, steps: int, drawn: int) -> dic
     model = lesson.objective.model.eval()
     with torch.no_grad(), lesson.engine.trainees["model"].averaged():
         figures = judged(ground, model, lesson.objective)
-        figures |= of_drawings(ground, model, drawn) if drawn else {}
+        figures |= look(ground, model, drawn) if drawn else {}
     batch = lesson.objective.config.optim.batch
     return {
         "steps": total, "epochs": round(total * batch / len(ground.learned), 1), "relative_cost": round(cost, 3),
@@ -251,7 +262,7 @@ def judged(ground: Ground, model: Any, objective: TrainTextToImage) -> dict[str,
         codes = torch.stack([ground.codes.only([p]).views(0)[0] for p in pairs])
         tokens = likelihood.tokens_of(model, ground.text, captions or [p.captions[0] for p in pairs])
         tokens = model.null_caption(tokens) if captions == [""] * len(pairs) else tokens
-        return nats(model, tokens, codes).double().mean(1).numpy()
+        return code_nats(model, tokens, codes).double().mean(1).numpy()
 
     held = ground.held
     own, learned = nats(held), nats(spread(ground.learned, len(held)))
@@ -265,16 +276,35 @@ def judged(ground: Ground, model: Any, objective: TrainTextToImage) -> dict[str,
     }  # fmt: skip
 
 
-def of_drawings(ground: Ground, model: Any, count: int) -> dict[str, Any]:
+Look = Callable[[Ground, Any, int], dict[str, Any]]
+"""Figures of so many drawings of a model."""
+
+
+def drawings(ground: Ground, model: Any, captions: Sequence[str], sampling: SampleConfig) -> Tensor:
+    """The codes of a drawing of each caption."""
+    tokens = likelihood.tokens_of(model, ground.text, captions)
+    parts = enumerate(tokens.split(64))
+    return torch.cat([raster.codes(model, t, range(64 * i, 64 * i + len(t)), sampling) for i, t in parts])
+
+
+def of_birds(ground: Ground, model: Any, count: int) -> dict[str, Any]:
+    """The share of asked colours of built-in birds that were never learned, as the demo usually draws them."""
+    asked = birds.questions(count)
+    codes = drawings(ground, model, [caption for caption, _ in asked], SampleConfig(guidance=2.5, top_p=0.9))
+    subject = Subject(model=model, image=ground.image, text=None, learned=[], held=[], skipped=0, curves=())
+    pictures = [to_image(p) for p in subject.decoded(codes)]
+    right = bird_reader.hits(pictures, [bird for _, bird in asked])
+    each = [sum(hits) / len(hits) for hits in zip(*right.values(), strict=True)]
+    return {"colours": asdict(bootstrap(each)), "parts": {part: sum(hits) / count for part, hits in right.items()}}
+
+
+def of_photographs(ground: Ground, model: Any, count: int) -> dict[str, Any]:
     """Held-out captions drawn as `learn` draws them; KID x 1000 and the subject rate against the learned pictures."""
     features, image = load("lite2"), ground.image
     subject = Subject(model=model, image=image, text=None, learned=[], held=[], skipped=0, curves=())
     photographs = seen(features, subject.pixels(ground.learned, len(ground.learned)))
     asked = [ground.held[i % len(ground.held)].captions[i // len(ground.held)] for i in range(count)]
-    tokens = likelihood.tokens_of(model, ground.text, asked)
-    found = [raster.codes(model, part, range(64 * i, 64 * i + len(part)), SampleConfig(guidance=2.0))
-             for i, part in enumerate(tokens.split(64))]  # fmt: skip
-    looks = seen(features, subject.decoded(torch.cat(found)))
+    looks = seen(features, subject.decoded(drawings(ground, model, asked, SampleConfig(guidance=2.0))))
     distance = kid(photographs.features, looks.features)
     figures = {"kid": {k: round(v * 1000, 1) if k != "count" else v for k, v in asdict(distance).items()}}
     if photographs.probabilities is not None and looks.probabilities is not None:
@@ -282,13 +312,15 @@ def of_drawings(ground: Ground, model: Any, count: int) -> dict[str, Any]:
     return figures
 
 
-def train(folder: Path, names: list[str], steps: int, pictures: int, seeds: list[int], drawn: int, small: bool) -> None:
+def train(
+    folder: Path, names: list[str], steps: int, pictures: int, seeds: list[int], drawn: int, small: bool, look: Look
+) -> None:
     keep_freed_memory()
     ground = Ground(folder, pictures, SMALL if small else {})
     t = ground.config.model.transformer  # type: ignore[attr-defined]
     for name in names:
         for seed in seeds:
-            figures = measure(ground, name, seed, steps, drawn)
+            figures = measure(ground, name, seed, steps, drawn, look)
             about = {"codes": folder.name, "model": f"{t.dim} x {t.depth}", "pictures": len(ground.learned)}
             row("priors", configuration=name, **about, base_steps=steps, seed=seed, **figures)
 
@@ -336,11 +368,13 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
     parser.add_argument("--draw", type=int, default=0, help="drawings that are judged")
     parser.add_argument("--small", action="store_true", help="a smaller base")
+    parser.add_argument("--birds", action="store_true", help="the pictures are the built-in birds: read their colours")
     a = parser.parse_args()
     if a.task == "prepare":
         prepare(a.rest[0], Path(a.rest[1]), a.steps)
     elif a.task == "train":
-        train(Path(a.rest[0]), a.rest[1:] or list(VARIANTS), a.steps, a.pictures, a.seeds, a.draw, a.small)
+        look = of_birds if a.birds else of_photographs
+        train(Path(a.rest[0]), a.rest[1:] or list(VARIANTS), a.steps, a.pictures, a.seeds, a.draw, a.small, look)
     else:
         table()
 

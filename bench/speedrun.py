@@ -86,9 +86,7 @@ def drawn(run: Path, captions: Sequence[str]) -> list[Any]:
 def colours(run: Path, data: Path) -> Measured:
     """The share of asked colours of birds that were never learned."""
     asked = birds.questions(QUESTIONS)
-    found = [bird_reader.measure(picture) for picture in drawn(run, [caption for caption, _ in asked])]
-    right = {part: [f[part] == getattr(bird, part) for f, (_, bird) in zip(found, asked, strict=True)]
-             for part in birds.PALETTES}  # fmt: skip
+    right = bird_reader.hits(drawn(run, [caption for caption, _ in asked]), [bird for _, bird in asked])
     each = [sum(hits) / len(hits) for hits in zip(*right.values(), strict=True)]
     parts = {part: sum(hits) / len(hits) for part, hits in right.items()}
     return Measured([Goal("asked colours", bootstrap(each), 0.9, "higher")], parts)

@@ -59,12 +59,15 @@ def _name(colour: np.ndarray, palette: dict[str, Colour]) -> str:
     return min(palette, key=lambda name: float(((colour - np.array(palette[name])) ** 2).sum()))
 
 
+def hits(pictures: Sequence[Image.Image], asked: Sequence[Bird]) -> dict[str, list[bool]]:
+    """For each part of the built-in birds, in which pictures it has the asked colour."""
+    found = [measure(picture) for picture in pictures]
+    return {
+        part: [f[part] == getattr(bird, part) for f, bird in zip(found, asked, strict=True)] for part in PALETTES
+    }  # fmt: skip
+
+
 def colours_right(pictures: Sequence[Image.Image], asked: Sequence[Bird]) -> dict[str, float]:
-    """For each part of the built-in birds, the share of pictures in which it has the asked colour; "all" over parts."""
-    right = dict.fromkeys(PALETTES, 0)
-    for picture, bird in zip(pictures, asked, strict=True):
-        found = measure(picture)
-        for part in right:
-            right[part] += found[part] == getattr(bird, part)
-    shares = {part: count / len(pictures) for part, count in right.items()}
+    """For each part, the share of pictures in which it has the asked colour; "all" over parts."""
+    shares = {part: sum(right) / len(right) for part, right in hits(pictures, asked).items()}
     return {**shares, "all": sum(shares.values()) / len(shares)}
