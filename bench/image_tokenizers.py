@@ -33,6 +33,7 @@ from tessera.config import (
     SimVQ,
     TrainConfig,
 )
+from tessera.config.presets import preset
 from tessera.data.pictures import grid_image
 from tessera.evaluate import metrics
 from tessera.evaluate.distances import class_agreement, kid, named, subject_classes, subject_rate
@@ -66,9 +67,20 @@ def optim(**changes: object) -> Variant:
 
 def weighed(pixels: float, adversary: float = 0.0, **changes: Any) -> Variant:
     """The pooled head has weight 1 and pixels have `pixels`; changes are the network's or the optimiser's."""
-    own = {name: changes.pop(name) for name in ("lr", "batch", "ema") if name in changes}
+    own = {name: changes.pop(name) for name in ("lr", "batch", "ema", "name", "muon_lr") if name in changes}
     network = dataclasses.replace(BASE, perceptual=Lite0(deep=1.0, adversary=adversary), pixel_weight=pixels, **changes)
     return network, dataclasses.replace(OPTIM, **own)
+
+
+def now(**changes: Any) -> Variant:
+    """What `learn` trained before Muon, with changes of the optimiser."""
+    return weighed(200.0, reconstruction="mse", ema=0.995, **changes)
+
+
+def plain(**changes: Any) -> Variant:
+    """The same where pixels alone are compared."""
+    own = preset("plain-xs-64")
+    return own.model, dataclasses.replace(own.optim, **{"name": "adamw", "muon_lr": 0.0, **changes})
 
 
 def dvae(layers: int, levels: tuple[int, ...]) -> Variant:
@@ -97,7 +109,12 @@ VARIANTS: dict[str, Variant] = {
     "deep 1, pixels 20, mean of weights": weighed(20.0, ema=0.995),
     "deep 1, pixels 20, batch 8": weighed(20.0, batch=8),
     "deep 1, pixels 100, mean of weights": weighed(100.0, ema=0.995),
-    "deep 1, mse 200, mean of weights": weighed(200.0, reconstruction="mse", ema=0.995),
+    "deep 1, mse 200, mean of weights": now(),
+    "the same, muon 5e-3": now(name="muon", muon_lr=5e-3),
+    "the same, muon 1e-2": now(name="muon", muon_lr=1e-2),
+    "the same, muon 2e-2": now(name="muon", muon_lr=2e-2),
+    "plain": plain(),
+    "plain, muon 1e-2": plain(name="muon", muon_lr=1e-2),
     "deep 1, mse 500, mean of weights": weighed(500.0, reconstruction="mse", ema=0.995),
     "deep 1, mse 200, adversary": weighed(200.0, adversary=0.1, reconstruction="mse", ema=0.995),
     "deep 1, pixels 40, adversary": weighed(40.0, adversary=0.1, ema=0.995),
