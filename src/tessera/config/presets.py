@@ -214,8 +214,24 @@ REPEATS = (
 VIEWS = ((3_000, 16), (ANY, 4))
 """How often each picture is encoded, each time with another crop, where there are fewer pictures than this."""
 
-RATES = ((192, 8e-3), (256, 3e-3), (ANY, 1.5e-3))
-"""Peak learning rate of the prior by its width: that of the first row that is at least as wide."""
+
+class Steps(NamedTuple):
+    """How a prior moves, by its width."""
+
+    width: float
+    """The prior is at most as wide as this."""
+    lr: float
+    muon_lr: float
+    """Of its matrices, which Muon moves; 0 leaves them to AdamW."""
+    head_dim: int
+
+
+STEPS = (
+    Steps(192, 8e-3,   2e-2, 32),
+    Steps(256, 3e-3,   0.0,  64),
+    Steps(ANY, 1.5e-3, 0.0,  64),
+)  # fmt: skip
+"""The first that fits is taken (docs/ablation.md)."""
 
 
 def recipe(machine: str, hours: float) -> Recipe:
@@ -233,9 +249,9 @@ def views(pictures: int) -> int:
     return next(count for bound, count in VIEWS if pictures < bound)
 
 
-def rate(dim: int) -> float:
-    """The learning rate of a prior of this width."""
-    return next(value for width, value in RATES if dim <= width)
+def steps(dim: int) -> Steps:
+    """How a prior of this width moves."""
+    return next(s for s in STEPS if dim <= s.width)
 
 
 def recipes() -> list[str]:

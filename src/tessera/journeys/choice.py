@@ -30,7 +30,7 @@ from tessera.config import (
     seconds,
 )
 from tessera.config.merging import read_json
-from tessera.config.presets import Recipe, preset, rate, recipe, repeats, views
+from tessera.config.presets import Recipe, preset, recipe, repeats, steps, views
 from tessera.data.check import Health
 from tessera.errors import ConfigError
 from tessera.files.atomic import write_whole
@@ -89,6 +89,9 @@ class Choice:
     """Share of the codes that near ones replace where the prior reads them."""
     alike: float = 0.0
     """How much codes with near vectors have in common where the prior begins."""
+    head_dim: int = 64
+    muon_rate: float = 0.0
+    """Learning rate of the prior's matrices, where Muon moves them; 0 leaves them to AdamW."""
 
     @property
     def grid(self) -> int:
@@ -131,6 +134,8 @@ def choose(config: LearnConfig, health: Health, machine: MachineConfig, pace: Pa
         alike=ALIKE,
     )
     learned = max(1.0, len(health.good) * (1 - first.holdout))
+    own = steps(first.dim)
+    first = dataclasses.replace(first, head_dim=own.head_dim, muon_rate=own.muon_lr)
     epochs = pace(sized(first), machine, first.batch) * PRIOR_SHARE * seconds(config.budget) / learned
     often = repeats(epochs)
     return dataclasses.replace(
@@ -170,7 +175,7 @@ def explained(config: LearnConfig, health: Health) -> Iterator[str]:
     yield f"  codes       {f'{c.grid} x {c.grid}':<12} {grid}; {FSQ(levels=c.levels).vocab:,} different codes"
     yield f"  tokenizer   {c.tokenizer:<12} the recipe's"
     yield f"  perceptual  {c.perceptual:<12} {_why_it_looks(config, c)}"
-    yield f"  prior       {f'{c.dim} x {c.depth}':<12} width and depth from {r.prior}; learning rate {rate(c.dim):g}"
+    yield f"  prior       {f'{c.dim} x {c.depth}':<12} width and depth from {r.prior}; learning rate {steps(c.dim).lr:g}{_muon(c)}"
     yield f"  batch       {c.batch:<12} from {r.prior}"
     yield f"  epochs      {c.epochs:<12g} what this machine can do in the prior's share of the time"
     yield f"  dropout     {c.dropout:<12g} for so many epochs; so are the next two"
@@ -180,6 +185,10 @@ def explained(config: LearnConfig, health: Health) -> Iterator[str]:
     yield f"  views       {c.views:<12} {crops}, {'mirrored too' if c.flip else 'not mirrored: captions name sides'}"
     yield f"  text        {c.text_len:<12} tokens hold {CAPTION_SHARE:.1%} of the captions"
     yield f"  held out    {f'{c.holdout:.0%}':<12} of the pictures"
+
+
+def _muon(c: Choice) -> str:
+    return f", of matrices {c.muon_rate:g} by Muon" if c.muon_rate else ""
 
 
 def _why_it_looks(config: LearnConfig, c: Choice) -> str:
@@ -245,7 +254,10 @@ def stages(config: LearnConfig, c: Choice, machine: MachineConfig, out: Path) ->
         model=prior_model(c),
         data=dataclasses.replace(data, codes=str(out / "codes")),
         tokens=TokensConfig(image=str(out / "tokenizer"), vocab=c.vocab, alike=c.alike),
-        optim=OptimConfig(lr=rate(c.dim), batch=c.batch, weight_decay=c.weight_decay),
+        optim=OptimConfig(
+            name="muon" if c.muon_rate else "adamw", lr=steps(c.dim).lr, muon_lr=c.muon_rate, batch=c.batch,
+            weight_decay=c.weight_decay,
+        ),
         noise=NoiseConfig(codes=c.noise),
         valid_every=100,
         preview_every=400,
@@ -289,8 +301,10 @@ CUTS = {"dvae": _dvae, "pyramid": _pyramid}
 
 
 def prior_model(c: Choice) -> TextToImageConfig:
-    heads = max(1, c.dim // 64)
-    transformer = TransformerConfig(dim=c.dim, depth=c.depth, heads=heads, attn_dropout=c.dropout, ff_dropout=c.dropout)
+    transformer = TransformerConfig(
+        dim=c.dim, depth=c.depth, heads=max(1, c.dim // c.head_dim), head_dim=c.head_dim, attn_dropout=c.dropout,
+        ff_dropout=c.dropout,
+    )  # fmt: skip
     return TextToImageConfig(text_len=c.text_len, transformer=transformer)
 
 
