@@ -25,7 +25,7 @@ from tessera.config import (
     TrainConfig,
     TransformerConfig,
 )
-from tessera.config.presets import RECIPES, REPEATS, preset, recipes
+from tessera.config.presets import RECIPES, REPEATS, STEPS, preset, recipes
 from tessera.data.check import Checked, Health
 from tessera.data.codes import Codes
 from tessera.data.sources import Pair
@@ -65,6 +65,13 @@ def test_learn_from_a_folder(bird_folder, tmp_path, capsys):
     assert Run(tmp_path).latest() == before, "the finished command has nothing left to learn"
 
 
+OLD = choice.Choice(
+    pixels=64, layers=2, channels=3, hidden=64, levels=(6, 6, 6), dim=192, depth=4, batch=32, text_len=24, vocab=4096,
+    views=4, flip=True, crop=0.75, holdout=0.05, dropout=0.1,
+)  # fmt: skip
+"""As an earlier release chose."""
+
+
 def by_steps(monkeypatch, steps: int, **changes: object) -> None:
     """Let both stages of `learn` take so many steps, whatever the clock says."""
     rarely = {"budget": "", "valid_every": 0, "preview_every": 0, "save_every": 10**6}
@@ -78,11 +85,12 @@ def by_steps(monkeypatch, steps: int, **changes: object) -> None:
 
 def test_what_the_tokenizer_left_of_its_time_is_the_priors(tmp_path):
     config, tokenizer = LearnConfig(pictures="birds", budget="100s"), Run(tmp_path)
-    assert choice.prior_budget(config, tokenizer) == "85s"
+    left = lambda: choice.prior_budget(config, dataclasses.replace(OLD, tokenizer_share=0.25), tokenizer)
+    assert left() == "85s"
     tokenizer.metrics.write_text('{"step": 1, "elapsed": 3.0}\n{"step": 9, "elapsed": 10.0}\n')
-    assert choice.prior_budget(config, tokenizer) == "75s"
+    assert left() == "75s"
     tokenizer.metrics.write_text('{"step": 9, "elapsed": 26.0}\n')
-    assert choice.prior_budget(config, tokenizer) == "60s"
+    assert left() == "60s"
 
 
 def test_more_time_and_more_pictures_go_on_from_what_is_there(bird_folder, tmp_path, monkeypatch):
@@ -253,10 +261,13 @@ def test_regularisation_follows_how_often_each_picture_is_seen(monkeypatch):
     """10 pictures a second for 60 % of 1,000 seconds are 6,000 pictures; 90 % of them are learned, 95 % from 1,000 on."""
     own = lambda c: (c.dropout, c.weight_decay, c.noise)
     often = chosen_for(health(100, 64), monkeypatch, pace=10, budget="1000s")
-    assert often.epochs == 66.7
+    assert often.tokenizer_share == 0.35, "66.7 epochs would do little more than 55.6"
+    assert often.epochs == 55.6
     assert own(often) == (0.2, 1.0, 0.2)
+    ever = chosen_for(health(100, 64), monkeypatch, pace=30, budget="1000s")
+    assert (ever.tokenizer_share, ever.prior_share, ever.epochs) == (0.5, 0.35, 116.7)
     rarely = chosen_for(health(1000, 64), monkeypatch, pace=10, budget="1000s")
-    assert rarely.epochs == 6.3
+    assert (rarely.epochs, rarely.tokenizer_share) == (6.3, 0.25)
     assert own(rarely) == (0.0, 0.05, 0.0)
     assert own(chosen_for(health(1000, 64), monkeypatch, pace=20, budget="1000s")) == (0.1, 0.05, 0.0)
     assert (often.views, chosen_for(health(3000, 64), monkeypatch).views) == (16, 4)
@@ -307,11 +318,7 @@ def test_a_choice_that_was_written_down_is_kept(tmp_path, monkeypatch):
 
 def test_the_two_runs_of_a_choice_are_those_of_the_first_release(tmp_path):
     """A folder that an earlier release began is gone on with only where every setting is the same."""
-    chosen = choice.Choice(
-        pixels=64, layers=2, channels=3, hidden=64, levels=(6, 6, 6), dim=192, depth=4, batch=32, text_len=24,
-        vocab=4096, views=4, flip=True, crop=0.75, holdout=0.05, dropout=0.1,
-    )  # fmt: skip
-    machine = MachineConfig(device="cpu")
+    chosen, machine = OLD, MachineConfig(device="cpu")
     config = LearnConfig(pictures="birds", captions="words", budget="30m", seed=5)
     data = DataConfig(path="birds", captions="words", holdout=0.05, crop=0.75, flip=True, truncate=True)
     common = {"seed": 5, "steps": 10**9, "machine": machine, "save_every": 50}
@@ -340,7 +347,7 @@ def test_every_recipe_names_presets_that_agree():
             assert model.pixels == r.pixels
             assert preset(name).optim.weight_decay == 0.0, "as both have it in `stages`"
             dataclasses.replace(model, perceptual=NoPerceptual()).check()
-    assert len(recipes()) == len(RECIPES) + 1 + 1 + len(REPEATS) + 1
+    assert len(recipes()) == len(RECIPES) + 1 + 1 + len(REPEATS) + 1 + 1 + len(STEPS) + 1
 
 
 def test_show_learn_prints_the_recipes_and_the_choice_with_its_reason(bird_folder, capsys, tmp_path, monkeypatch):
@@ -354,6 +361,11 @@ def test_show_learn_prints_the_recipes_and_the_choice_with_its_reason(bird_folde
     assert "40 captioned pictures, 3h, cpu" in out
     assert "from t2i-s-64" in out
     assert "the pictures allow 32, the recipe 64" in out
+    main(["show", "learn", str(bird_folder), "--budget", "3h", "--device", "cpu", "--json"])
+    chosen = json.loads(capsys.readouterr().out)
+    measured = ("epochs",)  # anew by each call
+    assert all(f"{name:<11} {value:<12} {reason}" in out for name, value, reason in chosen if name not in measured)
+    assert {name for name, *_ in chosen} > {"prior", "epochs", "held out"}
     assert not list(tmp_path.iterdir()), "looking leaves nothing behind"
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 
-from tessera.studio.doctor import _chosen
 from tessera.studio.drawing import mask_of
 from tessera.studio.nearest import beside
 from tessera.studio.places import Places
@@ -75,18 +74,6 @@ def test_what_lies_nearest_is_read_without_its_html(tmp_path):
     assert found.pictures == [PIXEL] * 4
     assert found.words == "0.50 · <b>a bird"
     assert beside(tmp_path / "absent.html", 10) == []
-
-
-def test_lines_of_what_learn_chooses_are_read():
-    assert _chosen("  pixels      64           the pictures allow 64, the recipe 64") == (
-        "pixels", "64", "the pictures allow 64, the recipe 64",
-    )  # fmt: skip
-    assert _chosen("  tokenizer   pyramid-xs-64 the recipe's widths") == (
-        "tokenizer",
-        "pyramid-xs-64",
-        "the recipe's widths",
-    )
-    assert _chosen("  held out    10%          of the pictures") == ("held out", "10%", "of the pictures")
 
 
 def test_the_mask_of_a_line_keeps_whole_rows():

