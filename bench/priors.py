@@ -44,7 +44,8 @@ from tessera.evaluate.subject import Subject
 from tessera.generate import raster
 from tessera.generate.likelihood import nats as code_nats
 from tessera.journeys import bird_reader, birds
-from tessera.journeys.choice import Choice, choose, remembered, stages
+from tessera.journeys.choice import Choice, choose, remembered
+from tessera.journeys.stages import stages
 from tessera.machine.device import keep_freed_memory
 from tessera.store.run import Run, checkpoint_of
 from tessera.tokens import image as image_tokens

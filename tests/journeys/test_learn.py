@@ -31,7 +31,7 @@ from tessera.data.codes import Codes
 from tessera.data.sources import Pair
 from tessera.errors import ConfigError
 from tessera.generate import defaults
-from tessera.journeys import birds, choice
+from tessera.journeys import birds, choice, stages
 from tessera.journeys import learn as learning
 from tessera.store.run import Run
 
@@ -77,7 +77,7 @@ def by_steps(monkeypatch, steps: int, **changes: object) -> None:
     rarely = {"budget": "", "valid_every": 0, "preview_every": 0, "save_every": 10**6}
 
     def fixed(*args) -> tuple[TrainConfig, ...]:
-        return tuple(dataclasses.replace(c, steps=steps, **rarely, **changes) for c in choice.stages(*args))
+        return tuple(dataclasses.replace(c, steps=steps, **rarely, **changes) for c in stages.stages(*args))
 
     monkeypatch.setattr(learning, "stages", fixed)
     monkeypatch.setattr(learning, "prior_budget", lambda *args: "")
@@ -85,7 +85,7 @@ def by_steps(monkeypatch, steps: int, **changes: object) -> None:
 
 def test_what_the_tokenizer_left_of_its_time_is_the_priors(tmp_path):
     config, tokenizer = LearnConfig(pictures="birds", budget="100s"), Run(tmp_path)
-    left = lambda: choice.prior_budget(config, dataclasses.replace(OLD, tokenizer_share=0.25), tokenizer)
+    left = lambda: stages.prior_budget(config, dataclasses.replace(OLD, tokenizer_share=0.25), tokenizer)
     assert left() == "85s"
     tokenizer.metrics.write_text('{"step": 1, "elapsed": 3.0}\n{"step": 9, "elapsed": 10.0}\n')
     assert left() == "75s"
@@ -333,8 +333,8 @@ def test_the_two_runs_of_a_choice_are_those_of_the_first_release(tmp_path):
         tokens=TokensConfig(image=str(tmp_path / "tokenizer"), vocab=4096), valid_every=100, preview_every=400, **common,
         model=TextToImageConfig(text_len=24, transformer=transformer), optim=OptimConfig(lr=8e-3, batch=32),
     )  # fmt: skip
-    assert choice.stages(config, chosen, machine, tmp_path) == (tokenizer, prior)
-    rates = {dim: choice.stages(config, dataclasses.replace(chosen, dim=dim), machine, tmp_path)[1].optim.lr
+    assert stages.stages(config, chosen, machine, tmp_path) == (tokenizer, prior)
+    rates = {dim: stages.stages(config, dataclasses.replace(chosen, dim=dim), machine, tmp_path)[1].optim.lr
              for dim in (64, 192, 193, 256, 512, 2048)}  # fmt: skip
     assert rates == {64: 8e-3, 192: 8e-3, 193: 3e-3, 256: 3e-3, 512: 1.5e-3, 2048: 1.5e-3}
 

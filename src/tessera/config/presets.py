@@ -3,6 +3,7 @@ release."""
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
@@ -82,7 +83,7 @@ def pyramid(name: str) -> TrainConfig:
         quantizer=FSQ(levels=levels), reconstruction="mse", pixel_weight=200.0,
         perceptual=Lite0(deep=1.0),
     )  # fmt: skip
-    return TrainConfig(preset=name, steps=steps, model=model, optim=_averaged(2e-3, batch))
+    return TrainConfig(preset=name, steps=steps, model=model, optim=_by_muon(2e-3, batch))
 
 
 def _averaged(lr: float, batch: int) -> OptimConfig:
@@ -90,11 +91,16 @@ def _averaged(lr: float, batch: int) -> OptimConfig:
     return OptimConfig(lr=lr, betas=(0.9, 0.99), weight_decay=0.0, batch=batch, warmup=50, ema=0.995)
 
 
+def _by_muon(lr: float, batch: int) -> OptimConfig:
+    """The same, with kernels moved by Muon (docs/ablation.md)."""
+    return dataclasses.replace(_averaged(lr, batch), name="muon", muon_lr=1e-2)
+
+
 def plain(name: str) -> TrainConfig:
     """A narrow pyramid that learns from pixels alone, in many small steps (docs/ablation.md)."""
     pixels, patch, widths, levels, batch, steps = PLAIN[name]
     model = PyramidConfig(pixels=pixels, patch=patch, widths=widths, quantizer=FSQ(levels=levels), reconstruction="mse")
-    return TrainConfig(preset=name, steps=steps, model=model, optim=_averaged(4e-3, batch))
+    return TrainConfig(preset=name, steps=steps, model=model, optim=_by_muon(4e-3, batch))
 
 
 def vqgan(name: str) -> TrainConfig:

@@ -13,18 +13,13 @@ from annotated_types import Ge, Le
 
 from tessera.config import (
     FSQ,
-    DataConfig,
     DVAEConfig,
     LearnConfig,
     MachineConfig,
     NetworkConfig,
-    NoiseConfig,
     NoPerceptual,
-    OptimConfig,
     PyramidConfig,
     TextToImageConfig,
-    TokensConfig,
-    TrainConfig,
     TransformerConfig,
     kind_of,
     seconds,
@@ -36,7 +31,6 @@ from tessera.errors import ConfigError
 from tessera.files.atomic import write_whole
 from tessera.imports.imagenet import installed
 from tessera.machine.device import choose_device
-from tessera.store.run import Run
 from tessera.tokens import text as text_tokens
 from tessera.train.pace import pictures_a_second
 
@@ -71,6 +65,8 @@ class Choice:
     perceptual: Literal["none", "lite0"] = "none"
     tokenizer_rate: float = 2e-3
     """Learning rate of the image tokenizer; halved where its codes collapsed."""
+    tokenizer_muon_rate: float = 0.0
+    """The same for its kernels, where Muon moves them; 0 leaves them to AdamW."""
     levels: tuple[int, ...]
     dim: int
     depth: int
@@ -161,7 +157,8 @@ def _tokenizer(config: LearnConfig, chosen: Recipe) -> dict[str, Any]:
     assert isinstance(own.model, PyramidConfig)
     assert isinstance(own.model.quantizer, FSQ)
     return {
-        "tokenizer": name, "perceptual": looks, "tokenizer_rate": own.optim.lr, "levels": own.model.quantizer.levels,
+        "tokenizer": name, "perceptual": looks, "tokenizer_rate": own.optim.lr,
+        "tokenizer_muon_rate": own.optim.muon_lr, "levels": own.model.quantizer.levels,
     }  # fmt: skip
 
 
@@ -201,53 +198,6 @@ def write_down(path: Path, choice: Choice) -> None:
 def _halvings(pixels: int, grid: int) -> int:
     """How often a picture is halved to come near to a grid of codes."""
     return max(1, (pixels // grid).bit_length() - 1)
-
-
-def stages(config: LearnConfig, c: Choice, machine: MachineConfig, out: Path) -> tuple[TrainConfig, TrainConfig]:
-    """The two training runs: the image tokenizer, and the prior over its codes."""
-    data = DataConfig(
-        path=config.pictures, captions=config.captions, holdout=c.holdout, crop=c.crop, flip=c.flip, truncate=True
-    )
-    common = TrainConfig(seed=config.seed, steps=10**9, machine=machine, save_every=50, data=data)
-    budget, own = seconds(config.budget), preset(c.tokenizer).optim
-    tokenizer = dataclasses.replace(
-        common,
-        out=str(out / "tokenizer"),
-        budget=f"{budget * c.tokenizer_share:.6g}s",
-        model=tokenizer_model(c),
-        optim=OptimConfig(
-            lr=c.tokenizer_rate, weight_decay=0.0, batch=own.batch, warmup=50, betas=(0.9, 0.99), ema=own.ema
-        ),
-        valid_every=200,
-        preview_every=200,
-    )
-    prior = dataclasses.replace(
-        common,
-        out=str(out),
-        budget=f"{budget * c.prior_share:.6g}s",
-        model=prior_model(c),
-        data=dataclasses.replace(data, codes=str(out / "codes")),
-        tokens=TokensConfig(image=str(out / "tokenizer"), vocab=c.vocab, alike=c.alike),
-        optim=OptimConfig(
-            name="muon" if c.muon_rate else "adamw",
-            lr=steps(c.dim).lr,
-            muon_lr=c.muon_rate,
-            batch=c.batch,
-            weight_decay=c.weight_decay,
-        ),
-        noise=NoiseConfig(codes=c.noise),
-        valid_every=100,
-        preview_every=400,
-    )
-    return tokenizer, prior
-
-
-def prior_budget(config: LearnConfig, c: Choice, tokenizer: Run) -> str:
-    """The prior's share of the time, and what the image tokenizer left of its own, which has been trained already where
-    more time is given later."""
-    budget = seconds(config.budget)
-    spent = max((row.get("elapsed", 0.0) for row in tokenizer.read_metrics()), default=0.0)
-    return f"{max(c.prior_share * budget, TRAINED * budget - spent):.6g}s"
 
 
 def tokenizer_model(c: Choice) -> NetworkConfig:

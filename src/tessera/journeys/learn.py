@@ -37,12 +37,11 @@ from tessera.journeys.choice import (
     SEARCH_SHARE,
     Choice,
     choose,
-    prior_budget,
     remembered,
-    stages,
     write_down,
 )
 from tessera.journeys.preview import preview
+from tessera.journeys.stages import prior_budget, stages
 from tessera.journeys.strip import strip
 from tessera.journeys.together import Announced
 from tessera.journeys.training import codes_of, judged
@@ -140,7 +139,8 @@ def train_tokenizer(
         )
         if not (collapsed(run) and again):
             break
-        chosen = dataclasses.replace(chosen, tokenizer_rate=chosen.tokenizer_rate / 2)
+        rates = {"tokenizer_rate": chosen.tokenizer_rate / 2, "tokenizer_muon_rate": chosen.tokenizer_muon_rate / 2}
+        chosen = dataclasses.replace(chosen, **rates)
         say(f"The image tokenizer's codes collapsed. Again, at a learning rate of {chosen.tokenizer_rate:g}.")
         run.begin_again()
         write_down(run.folder.parent / "learn.json", chosen)

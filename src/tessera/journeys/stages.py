@@ -1,0 +1,80 @@
+"""The two training runs of a choice: the image tokenizer, and the prior over its codes. It knows no pictures."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import Literal
+
+from tessera.config import (
+    DataConfig,
+    LearnConfig,
+    MachineConfig,
+    NoiseConfig,
+    OptimConfig,
+    TokensConfig,
+    TrainConfig,
+    seconds,
+)
+from tessera.config.presets import preset, steps
+from tessera.journeys.choice import TRAINED, Choice, prior_model, tokenizer_model
+from tessera.store.run import Run
+
+
+def stages(config: LearnConfig, c: Choice, machine: MachineConfig, out: Path) -> tuple[TrainConfig, TrainConfig]:
+    """Their settings."""
+    data = DataConfig(
+        path=config.pictures, captions=config.captions, holdout=c.holdout, crop=c.crop, flip=c.flip, truncate=True
+    )
+    common = TrainConfig(seed=config.seed, steps=10**9, machine=machine, save_every=50, data=data)
+    budget = seconds(config.budget)
+    tokenizer = dataclasses.replace(
+        common,
+        out=str(out / "tokenizer"),
+        budget=f"{budget * c.tokenizer_share:.6g}s",
+        model=tokenizer_model(c),
+        optim=_tokenizer_optim(c),
+        valid_every=200,
+        preview_every=200,
+    )
+    prior = dataclasses.replace(
+        common,
+        out=str(out),
+        budget=f"{budget * c.prior_share:.6g}s",
+        model=prior_model(c),
+        data=dataclasses.replace(data, codes=str(out / "codes")),
+        tokens=TokensConfig(image=str(out / "tokenizer"), vocab=c.vocab, alike=c.alike),
+        optim=_prior_optim(c),
+        noise=NoiseConfig(codes=c.noise),
+        valid_every=100,
+        preview_every=400,
+    )
+    return tokenizer, prior
+
+
+def _tokenizer_optim(c: Choice) -> OptimConfig:
+    own = preset(c.tokenizer).optim
+    return OptimConfig(
+        name=_moved_by(c.tokenizer_muon_rate), lr=c.tokenizer_rate, muon_lr=c.tokenizer_muon_rate, weight_decay=0.0,
+        batch=own.batch, warmup=50, betas=(0.9, 0.99), ema=own.ema,
+    )  # fmt: skip
+
+
+def _prior_optim(c: Choice) -> OptimConfig:
+    return OptimConfig(
+        name=_moved_by(c.muon_rate), lr=steps(c.dim).lr, muon_lr=c.muon_rate, batch=c.batch,
+        weight_decay=c.weight_decay,
+    )  # fmt: skip
+
+
+def _moved_by(muon_rate: float) -> Literal["muon", "adamw"]:
+    """The optimiser of a model whose matrices have this rate of their own."""
+    return "muon" if muon_rate else "adamw"
+
+
+def prior_budget(config: LearnConfig, c: Choice, tokenizer: Run) -> str:
+    """The prior's share of the time, and what the image tokenizer left of its own, which has been trained already where
+    more time is given later."""
+    budget = seconds(config.budget)
+    spent = max((row.get("elapsed", 0.0) for row in tokenizer.read_metrics()), default=0.0)
+    return f"{max(c.prior_share * budget, TRAINED * budget - spent):.6g}s"
