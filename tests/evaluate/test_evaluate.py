@@ -348,11 +348,14 @@ def test_a_run_draws_as_a_race_found_it_unless_told_otherwise(tiny_run, tmp_path
     for name in ("FEWEST", "MOST"):
         monkeypatch.setattr(search, name, 4)
     pipeline, subject = Pipeline.load(run, "cpu"), Subject.load(run, device="cpu")
-    assert search.search(pipeline, subject, Colours(), 0.0, 0, silent) == [], "no time"
+    assert search.search(pipeline, subject, Colours(), 0.0, 0, silent) == search.Found([]), "no time"
     found = search.search(pipeline, subject, Colours(), 1e6, 2**63 - 20, silent)
-    assert sorted(t.count for t in found) == [*[4] * 8, 8, 8, 16, 16]
+    assert sorted(t.count for t in found.tried) == [*[4] * 8, 8, 8, 16, 16]
+    assert found.several
+    assert found.several.best.sampling == found.tried[0].sampling
+    assert (found.several.one.count, found.several.best.count) == (8, 8)
     way = SampleConfig(guidance=3.0, temperature=0.0)
-    defaults.keep(run, way, [t.row() for t in found])
+    defaults.keep(run, way, [t.row() for t in found.tried] + [found.several.row()])
     caption = subject.held[0].captions[0]
     ours, plain = (pipeline.draw([caption], [5], s)[0] for s in (way, SampleConfig()))
     assert ours.codes != plain.codes
