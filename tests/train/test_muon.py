@@ -6,7 +6,7 @@ import torch
 from tessera.config import MachineConfig, OptimConfig
 from tessera.machine.device import computes_bf16
 from tessera.train.engines.single import SingleEngine
-from tessera.train.muon import Muon, orthogonal
+from tessera.train.muon import ROUNDS, Muon, orthogonal
 from tessera.train.optim import optimizer_of
 
 CPU = torch.device("cpu")
@@ -23,7 +23,7 @@ def test_a_matrix_moves_as_torch_moves_it(shape):
     ours, theirs = (torch.nn.Parameter(w) for w in torch.randn(1, *shape).repeat(2, 1, 1))
     optimizers = [
         (ours, Muon([ours], lr=0.1, weight_decay=0.3)),
-        (theirs, torch.optim.Muon([theirs], lr=0.1, weight_decay=0.3, adjust_lr_fn="match_rms_adamw")),
+        (theirs, torch.optim.Muon([theirs], lr=0.1, weight_decay=0.3, ns_steps=ROUNDS, adjust_lr_fn="match_rms_adamw")),
     ]
     for grad in gradients(*shape):
         for weight, optimizer in optimizers:
@@ -47,12 +47,14 @@ def test_a_kernel_moves_as_the_matrix_that_it_is(memory):
 
 
 def test_an_orthogonal_update_keeps_directions_and_evens_their_strengths():
-    x = torch.randn(5, 5) @ torch.diag(torch.tensor([10.0, 3.0, 1.0, 0.5, 0.2])) @ torch.randn(5, 5)
-    u, _, v = torch.linalg.svd(x)
-    strengths = u.T @ orthogonal(x, torch.float32) @ v.T
-    assert strengths.diagonal().min() > 0.5
-    assert strengths.diagonal().max() < 1.3
-    assert (strengths - torch.diag(strengths.diagonal())).abs().max() < 1e-3
+    torch.manual_seed(3)
+    turns = [torch.linalg.qr(torch.randn(5, 5))[0] for _ in range(2)]
+    x = turns[0] @ torch.diag(torch.tensor([10.0, 3.0, 1.0, 0.5, 0.2])) @ turns[1]
+    few, many = (turns[0].T @ orthogonal(x, torch.float32, rounds) @ turns[1].T for rounds in (ROUNDS, 8))
+    for found in (few, many):
+        assert (found - torch.diag(found.diagonal())).abs().max() < 1e-3
+    assert 0.6 < many.diagonal().min() < many.diagonal().max() < 1.3
+    assert few.diagonal().max() / few.diagonal().min() < 4, "of 50 before"
 
 
 def test_muon_has_a_rate_of_its_own():

@@ -12,8 +12,9 @@ from torch import Tensor, nn
 from tessera.machine.device import computes_bf16
 
 NEWTON_SCHULZ = (3.4445, -4.7750, 2.0315)
-"""Coefficients of the quintic that brings singular values near 1 in five rounds (Jordan et al. 2024)."""
-ROUNDS = 5
+"""Coefficients of the quintic that brings singular values near 1 (Jordan et al. 2024)."""
+ROUNDS = 3
+"""Of the quintic. Five are usual; three cost less and learn as much (docs/ablation.md)."""
 
 
 class Muon(torch.optim.Optimizer):
@@ -46,12 +47,13 @@ class Muon(torch.optim.Optimizer):
         weight.add_(update.reshape(weight.shape), alpha=-lr * 0.2 * math.sqrt(max(update.shape)))
 
 
-def orthogonal(x: Float[Tensor, "M N"], dtype: torch.dtype) -> Float[Tensor, "M N"]:
-    """A matrix with the singular vectors of `x` and singular values between about 0.7 and 1.2, by Newton-Schulz."""
+def orthogonal(x: Float[Tensor, "M N"], dtype: torch.dtype, rounds: int = ROUNDS) -> Float[Tensor, "M N"]:
+    """A matrix with the singular vectors of `x`, whose singular values come nearer to 0.7 ... 1.2 with each round of
+    Newton-Schulz."""
     a, b, c = NEWTON_SCHULZ
     wide = x.to(dtype) if x.shape[0] <= x.shape[1] else x.to(dtype).T
     wide = wide / wide.norm().clamp(min=1e-7)
-    for _ in range(ROUNDS):
+    for _ in range(rounds):
         gram = wide @ wide.T
         wide = torch.addmm(wide, torch.addmm(gram, gram, gram, beta=b, alpha=c), wide, beta=a)
     return wide if x.shape[0] <= x.shape[1] else wide.T
