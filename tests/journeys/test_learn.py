@@ -25,7 +25,7 @@ from tessera.config import (
     TrainConfig,
     TransformerConfig,
 )
-from tessera.config.presets import RECIPES, REPEATS, STEPS, preset, recipes
+from tessera.config.presets import RECIPES, REPEATS, STEPS, levels, preset, recipes
 from tessera.data.check import Checked, Health
 from tessera.data.codes import Codes
 from tessera.data.sources import Pair
@@ -255,6 +255,15 @@ def test_sizes_follow_the_machine_and_the_budget(monkeypatch):
     assert sizes(chosen_for(found, monkeypatch, budget="1m", gpu=True)) == ("pyramid-m-256", 256, 16, 512, 12)
     assert sizes(chosen_for(health(40, 100), monkeypatch, budget="6h")) == ("pyramid-s-128", 64, 8, 256, 6)
     assert sizes(chosen_for(found, monkeypatch, grid=16, pixels=32)) == ("plain-xs-64", 32, 16, 192, 4)
+
+
+def test_small_squares_have_fewer_codes(monkeypatch):
+    found = health(40, 300)
+    codes = lambda pixels, grid: chosen_for(found, monkeypatch, pixels=pixels, grid=grid).levels
+    assert [codes(64, 8), codes(128, 8), codes(32, 8), codes(64, 16)] == [
+        (8, 5, 5, 5), (8, 5, 5, 5), (4, 4, 4), (4, 4, 4),
+    ]  # fmt: skip
+    assert levels((3, 3), 4) == (3, 3), "never more than the preset has"
 
 
 def test_regularisation_follows_how_often_each_picture_is_seen(monkeypatch):

@@ -220,6 +220,10 @@ REPEATS = (
 )  # fmt: skip
 """The first that fits is taken (docs/ablation.md)."""
 
+FINE, FINE_LEVELS = 4, (4, 4, 4)
+"""Where a code stands for a square of at most so many pixels a side, it needs fewer values than a preset's, and the
+prior learns them sooner (docs/ablation.md)."""
+
 VIEWS = ((3_000, 16), (ANY, 4))
 """How often each picture is encoded, each time with another crop, where there are fewer pictures than this."""
 
@@ -256,6 +260,11 @@ def repeats(epochs: float) -> Repeats:
 def views(pictures: int) -> int:
     """How often each of so many pictures is encoded."""
     return next(count for bound, count in VIEWS if pictures < bound)
+
+
+def levels(own: tuple[int, ...], cell: int) -> tuple[int, ...]:
+    """Of a preset's codes, where each stands for a square of `cell` pixels a side."""
+    return min(own, FINE_LEVELS, key=math.prod) if cell <= FINE else own
 
 
 def steps(dim: int) -> Steps:

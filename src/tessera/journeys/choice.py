@@ -25,7 +25,7 @@ from tessera.config import (
     seconds,
 )
 from tessera.config.merging import read_json
-from tessera.config.presets import Recipe, preset, recipe, repeats, steps, views
+from tessera.config.presets import Recipe, levels, preset, recipe, repeats, steps, views
 from tessera.data.check import Health
 from tessera.errors import ConfigError
 from tessera.files.atomic import write_whole
@@ -119,10 +119,11 @@ def choose(config: LearnConfig, health: Health, machine: MachineConfig, pace: Pa
     prior = preset(chosen.prior)
     assert isinstance(prior.model, TextToImageConfig)
     pixels = config.pixels or min(found["pixels"], chosen.pixels)
+    layers = _halvings(pixels, config.grid or chosen.grid)
     first = Choice(
-        **_tokenizer(config, chosen),
+        **_tokenizer(config, chosen, layers),
         pixels=pixels,
-        layers=_halvings(pixels, config.grid or chosen.grid),
+        layers=layers,
         channels=3,
         dim=prior.model.transformer.dim,
         depth=prior.model.transformer.depth,
@@ -148,7 +149,7 @@ def choose(config: LearnConfig, health: Health, machine: MachineConfig, pace: Pa
     )  # fmt: skip
 
 
-def _tokenizer(config: LearnConfig, chosen: Recipe) -> dict[str, Any]:
+def _tokenizer(config: LearnConfig, chosen: Recipe, layers: int) -> dict[str, Any]:
     """What of a choice is the image tokenizer's: its preset, which depends on what looks at pictures, its rate and its
     codes."""
     looks = config.perceptual if config.perceptual != "auto" else "lite0" if installed("lite0") else "none"
@@ -158,7 +159,7 @@ def _tokenizer(config: LearnConfig, chosen: Recipe) -> dict[str, Any]:
     assert isinstance(own.model.quantizer, FSQ)
     return {
         "tokenizer": name, "perceptual": looks, "tokenizer_rate": own.optim.lr,
-        "tokenizer_muon_rate": own.optim.muon_lr, "levels": own.model.quantizer.levels,
+        "tokenizer_muon_rate": own.optim.muon_lr, "levels": levels(own.model.quantizer.levels, 1 << layers),
     }  # fmt: skip
 
 

@@ -32,7 +32,8 @@ def explain(config: LearnConfig, health: Health) -> list[Chosen]:
     machine = MachineConfig(device=config.device)
     r, c, found = recipe_for(config, machine), choose(config, health, machine), health.settings()
     asked = "asked for" if config.pixels else f"the pictures allow {found['pixels']}, the recipe {r.pixels}"
-    codes = f"{'asked for' if config.grid else 'from the recipe'}; {FSQ(levels=c.levels).vocab:,} different codes"
+    vocab, side = FSQ(levels=c.levels).vocab, 1 << c.layers
+    codes = f"{'asked for' if config.grid else 'from the recipe'}; {vocab:,} different ones for {side} x {side} pixels"
     crops = f"crops of at least {c.crop:.0%}" if c.crop < 1 else "whole pictures"
     return [
         Chosen("pixels", f"{c.pixels}", asked),
