@@ -101,6 +101,7 @@ VARIANTS: dict[str, Changes] = {
     "muon, heads of 32": {**MUON, **HEADS},
     "muon, heads of 32, decay 0.3": {**optim(name="muon", muon_lr=2e-2, weight_decay=0.3), **HEADS},
     "muon, heads of 32, decay 0.05": {**optim(name="muon", muon_lr=2e-2, weight_decay=0.05), **HEADS},
+    "muon, heads of 32, near codes 0.4": {**MUON, **HEADS, **noise(codes=0.4)},
     "heads of 32": HEADS,
     "ema 0.99": optim(ema=0.99),
     "ema 0.999": optim(ema=0.999),
