@@ -15,3 +15,7 @@ class DataError(TesseraError):
 
 class CheckpointError(TesseraError):
     """A run folder or a foreign checkpoint is missing, damaged, or of another kind; or it cannot be written."""
+
+
+REQUEUE = 75
+"""Exit status of a run that was asked to stop and saved first (EX_TEMPFAIL): the same command goes on."""

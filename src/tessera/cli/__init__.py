@@ -16,12 +16,9 @@ from tessera.cli.serve import serve, studio
 from tessera.cli.stopping import Stopped
 from tessera.cli.train import demo, learn, show, train
 from tessera.config.merging import nearest, short
-from tessera.errors import ConfigError, TesseraError
+from tessera.errors import REQUEUE, ConfigError, TesseraError
 from tessera.machine.launch import die_with_the_launcher, wait_politely
 from tessera.train.signals import Interrupted, Terminated, terminable
-
-REQUEUE = 75
-"""Exit status of a run that was asked to stop and saved first (EX_TEMPFAIL): the same command goes on."""
 
 COMMANDS: dict[str, Callable[[list[str]], None]] = {
     "demo": demo,

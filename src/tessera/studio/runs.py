@@ -6,11 +6,13 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 from tessera.config.merging import read_json
 from tessera.errors import TesseraError
 from tessera.files.own import kind_of
+from tessera.store.metrics import Followed
 from tessera.store.run import Run
 from tessera.studio.places import Places
 
@@ -58,13 +60,17 @@ class Seen:
     name: str
     folder: Path
 
+    @cached_property
+    def _followed(self) -> tuple[Followed, Followed]:
+        return Followed(Run(self.folder).metrics), Followed(Run(self.folder / "tokenizer").metrics)
+
     @property
     def prior(self) -> Stage:
-        return Stage(self.folder, Run(self.folder).read_metrics())
+        return Stage(self.folder, self._followed[0].look())
 
     @property
     def tokenizer(self) -> Stage:
-        return Stage(self.folder / "tokenizer", Run(self.folder / "tokenizer").read_metrics())
+        return Stage(self.folder / "tokenizer", self._followed[1].look())
 
     @property
     def finished(self) -> bool:

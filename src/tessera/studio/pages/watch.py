@@ -10,7 +10,7 @@ import psutil
 from nicegui import ui
 
 from tessera.config import seconds
-from tessera.errors import ConfigError
+from tessera.errors import REQUEUE, ConfigError
 from tessera.studio.doctor import budget_of
 from tessera.studio.pages.charts import Chart
 from tessera.studio.pages.frame import (
@@ -31,8 +31,6 @@ from tessera.studio.processes import Job
 from tessera.studio.runs import Seen, Stage
 from tessera.studio.studio import Studio
 
-SAVED = 75
-"""Exit status of a run that was stopped and saved."""
 STAGES = {"tokenizer": "Image tokenizer: learns what pictures are made of", "prior": "Prior: learns what words mean"}
 
 
@@ -102,7 +100,7 @@ class Watch:
         if self.run.finished:
             return "finished"
         status = self.studio.processes.status(self.name)
-        return "stopped" if status in (None, 0, SAVED) else "ended with an error: see the log"
+        return "stopped" if status in (None, 0, REQUEUE) else "ended with an error: see the log"
 
     def _progress(self, job: Job, left: float) -> None:
         share = 100 * (1 - max(0.0, left) / seconds(job.budget))
@@ -113,7 +111,7 @@ class Watch:
     def _facts(self, job: Job | None, stage: Stage, tokenizer: Stage, left: float | None) -> Iterator[tuple[str, str]]:
         if left is not None:
             yield "time left", clock(left) if left > 0 else "a moment"
-        if job and job.command == "learn" and (own := stage.last("left_s")) is not None:
+        if job and job.command == "learn" and (own := stage.last("left_s")):  # an earlier training ended with 0
             yield "left in this stage", clock(own)
         for name, key, form in (
             ("step", "step", "{:,.0f}"),
