@@ -215,8 +215,7 @@ RECIPES = (
 REPEATS = (
     Repeats( 10, 0.0, 0.05, 0.0, 0.25),
     Repeats( 40, 0.1, 0.05, 0.0, 0.25),
-    Repeats( 80, 0.2, 1.0,  0.4, 0.35),
-    Repeats(ANY, 0.2, 1.0,  0.4, 0.5),
+    Repeats(ANY, 0.2, 1.0,  0.4, 0.35),
 )  # fmt: skip
 """The first that fits is taken (docs/ablation.md)."""
 
