@@ -25,7 +25,7 @@ from tessera.config import (
     TrainConfig,
     TransformerConfig,
 )
-from tessera.config.presets import RECIPES, REPEATS, STEPS, levels, preset, recipes
+from tessera.config.presets import RECIPES, REPEATS, WIDTHS, levels_for, preset, recipes
 from tessera.data.check import Checked, Health
 from tessera.data.codes import Codes
 from tessera.data.sources import Pair
@@ -263,14 +263,14 @@ def test_small_squares_have_fewer_codes(monkeypatch):
     assert [codes(64, 8), codes(128, 8), codes(32, 8), codes(64, 16)] == [
         (8, 5, 5, 5), (8, 5, 5, 5), (4, 4, 4), (4, 4, 4),
     ]  # fmt: skip
-    assert levels((3, 3), 4) == (3, 3), "never more than the preset has"
+    assert levels_for((3, 3), 4) == (3, 3), "never more than the preset has"
 
 
 def test_regularisation_follows_how_often_each_picture_is_seen(monkeypatch):
     """10 pictures a second for 60 % of 1,000 seconds are 6,000 pictures; 90 % of them are learned, 95 % from 1,000 on."""
     own = lambda c: (c.dropout, c.weight_decay, c.noise)
     often = chosen_for(health(100, 64), monkeypatch, pace=10, budget="1000s")
-    assert often.tokenizer_share == 0.35, "66.7 epochs would do little more than 55.6"
+    assert often.tokenizer_share == 0.35, "instead of 0.25, with which there would be 66.7 epochs"
     assert often.epochs == 55.6
     assert own(often) == (0.2, 1.0, 0.4)
     rarely = chosen_for(health(1000, 64), monkeypatch, pace=10, budget="1000s")
@@ -354,7 +354,7 @@ def test_every_recipe_names_presets_that_agree():
             assert model.pixels == r.pixels
             assert preset(name).optim.weight_decay == 0.0, "as both have it in `stages`"
             dataclasses.replace(model, perceptual=NoPerceptual()).check()
-    assert len(recipes()) == len(RECIPES) + 1 + 1 + len(REPEATS) + 1 + 1 + len(STEPS) + 1
+    assert len(recipes()) == len(RECIPES) + 1 + 1 + len(REPEATS) + 1 + 1 + len(WIDTHS) + 1
 
 
 def test_show_learn_prints_the_recipes_and_the_choice_with_its_reason(bird_folder, capsys, tmp_path, monkeypatch):

@@ -13,7 +13,7 @@ def line(step: int) -> str:
 def test_each_look_reads_only_what_is_new(tmp_path, monkeypatch):
     file = tmp_path / "metrics.jsonl"
     followed = Followed(file)
-    assert followed.look() == [], "there is no file yet"
+    assert followed.look() == [], "before the file exists"
     file.write_text(line(1) + line(2) + '{"st')
     assert followed.look() == [{"step": 1}, {"step": 2}], "the third is still being written"
     parsed = []

@@ -94,8 +94,9 @@ def test_a_tokenizer_trained_here_begins_a_run_on_other_pictures(bird_folder, tm
 def test_a_gumbel_vqgan_from_its_file_has_a_loss_and_gradients(tmp_path):
     runs.bring_in(str(GOLDEN / "vqgan" / "vqgan_gumbel_f16.ckpt"), tmp_path / "run")
     model = saved.read(checkpoint_of(tmp_path / "run")).train()
-    loss = model(torch.rand(1, 3, 64, 64), 0.5)
-    assert (loss.again.shape, loss.usage) == ((1, 3, 64, 64), model.encode(torch.rand(1, 3, 64, 64)).unique().numel())
+    pictures = torch.rand(1, 3, 64, 64)
+    loss = model(pictures, 0.5)
+    assert (loss.again.shape, loss.usage) == (pictures.shape, model.encode(pictures).unique().numel())
     loss.total.backward()
     assert model.encoder.conv_in.weight.grad.abs().sum() > 0
 

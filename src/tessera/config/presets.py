@@ -227,8 +227,8 @@ VIEWS = ((3_000, 16), (ANY, 4))
 """How often each picture is encoded, each time with another crop, where there are fewer pictures than this."""
 
 
-class Steps(NamedTuple):
-    """How a prior moves, by its width."""
+class Width(NamedTuple):
+    """What suits a prior by its width."""
 
     width: float
     """The prior is at most as wide as this."""
@@ -238,10 +238,10 @@ class Steps(NamedTuple):
     head_dim: int
 
 
-STEPS = (
-    Steps(192, 8e-3,   2e-2, 32),
-    Steps(256, 3e-3,   0.0,  64),
-    Steps(ANY, 1.5e-3, 0.0,  64),
+WIDTHS = (
+    Width(192, 8e-3,   2e-2, 32),
+    Width(256, 3e-3,   0.0,  64),
+    Width(ANY, 1.5e-3, 0.0,  64),
 )  # fmt: skip
 """The first that fits is taken (docs/ablation.md)."""
 
@@ -261,14 +261,14 @@ def views(pictures: int) -> int:
     return next(count for bound, count in VIEWS if pictures < bound)
 
 
-def levels(own: tuple[int, ...], cell: int) -> tuple[int, ...]:
+def levels_for(own: tuple[int, ...], cell: int) -> tuple[int, ...]:
     """Of a preset's codes, where each stands for a square of `cell` pixels a side."""
     return min(own, FINE_LEVELS, key=math.prod) if cell <= FINE else own
 
 
-def steps(dim: int) -> Steps:
-    """How a prior of this width moves."""
-    return next(s for s in STEPS if dim <= s.width)
+def of_width(dim: int) -> Width:
+    """What suits a prior of this width."""
+    return next(w for w in WIDTHS if dim <= w.width)
 
 
 def recipes() -> list[str]:
@@ -287,7 +287,7 @@ def recipes() -> list[str]:
         "",
         *_aligned(
             ("prior's width <=", "rate", "of matrices, by Muon", "width of a head"),
-            [(bound(s.width), f"{s.lr:g}", f"{s.muon_lr:g}" if s.muon_lr else "-", str(s.head_dim)) for s in STEPS],
+            [(bound(w.width), f"{w.lr:g}", f"{w.muon_lr:g}" if w.muon_lr else "-", str(w.head_dim)) for w in WIDTHS],
         ),
     ]
 

@@ -25,7 +25,7 @@ from tessera.config import (
     seconds,
 )
 from tessera.config.merging import read_json
-from tessera.config.presets import Recipe, levels, preset, recipe, repeats, steps, views
+from tessera.config.presets import Recipe, levels_for, of_width, preset, recipe, repeats, views
 from tessera.data.check import Health
 from tessera.errors import ConfigError
 from tessera.files.atomic import write_whole
@@ -138,7 +138,7 @@ def choose(config: LearnConfig, health: Health, machine: MachineConfig, pace: Pa
         alike=ALIKE,
     )
     learned = max(1.0, len(health.good) * (1 - first.holdout))
-    own = steps(first.dim)
+    own = of_width(first.dim)
     first = dataclasses.replace(first, head_dim=own.head_dim, muon_rate=own.muon_lr)
     epochs = pace(sized(first), machine, first.batch) * seconds(config.budget) / learned
     often = repeats(epochs * first.prior_share)
@@ -159,7 +159,7 @@ def _tokenizer(config: LearnConfig, chosen: Recipe, layers: int) -> dict[str, An
     assert isinstance(own.model.quantizer, FSQ)
     return {
         "tokenizer": name, "perceptual": looks, "tokenizer_rate": own.optim.lr,
-        "tokenizer_muon_rate": own.optim.muon_lr, "levels": levels(own.model.quantizer.levels, 1 << layers),
+        "tokenizer_muon_rate": own.optim.muon_lr, "levels": levels_for(own.model.quantizer.levels, 1 << layers),
     }  # fmt: skip
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from tessera.config import FSQ, LearnConfig, MachineConfig
-from tessera.config.presets import steps
+from tessera.config.presets import of_width
 from tessera.data.check import Health
 from tessera.journeys.choice import CAPTION_SHARE, Choice, choose, recipe_for
 from tessera.machine.device import choose_device
@@ -41,7 +41,7 @@ def explain(config: LearnConfig, health: Health) -> list[Chosen]:
         Chosen("tokenizer", c.tokenizer, f"from the recipe; {c.tokenizer_share:.0%} of the time"),
         Chosen("perceptual", c.perceptual, _why_it_looks(config, c)),
         Chosen("prior", f"{c.dim} x {c.depth}", f"width and depth from {r.prior}; {c.prior_share:.0%} of the time"),
-        Chosen("rate", f"{steps(c.dim).lr:g}", f"for this width{_of_matrices(c)}"),
+        Chosen("rate", f"{of_width(c.dim).lr:g}", f"for this width{_of_matrices(c)}"),
         Chosen("batch", f"{c.batch}", f"from {r.prior}"),
         Chosen("epochs", f"{c.epochs:g}", "what this machine can do in the prior's share of the time"),
         Chosen("dropout", f"{c.dropout:g}", "for so many epochs; so are the next two, and the shares of the time"),

@@ -16,7 +16,7 @@ from tessera.config import (
     TrainConfig,
     seconds,
 )
-from tessera.config.presets import preset, steps
+from tessera.config.presets import of_width, preset
 from tessera.journeys.choice import TRAINED, Choice, prior_model, tokenizer_model
 from tessera.store.run import Run
 
@@ -62,7 +62,7 @@ def _tokenizer_optim(c: Choice) -> OptimConfig:
 
 def _prior_optim(c: Choice) -> OptimConfig:
     return OptimConfig(
-        name=_moved_by(c.muon_rate), lr=steps(c.dim).lr, muon_lr=c.muon_rate, batch=c.batch,
+        name=_moved_by(c.muon_rate), lr=of_width(c.dim).lr, muon_lr=c.muon_rate, batch=c.batch,
         weight_decay=c.weight_decay,
     )  # fmt: skip
 

@@ -30,11 +30,12 @@ class Muon(torch.optim.Optimizer):
     @torch.no_grad()
     def step(self, closure: Callable[[], float] | None = None) -> None:
         for group in self.param_groups:
+            dtype = torch.bfloat16 if computes_bf16(group["params"][0].device) else torch.float32
             for weight in group["params"]:
                 if weight.grad is not None:
-                    self._move(weight, group["lr"], group["weight_decay"], group["momentum"])
+                    self._move(weight, dtype, group["lr"], group["weight_decay"], group["momentum"])
 
-    def _move(self, weight: nn.Parameter, lr: float, decay: float, momentum: float) -> None:
+    def _move(self, weight: nn.Parameter, dtype: torch.dtype, lr: float, decay: float, momentum: float) -> None:
         state, grad = self.state[weight], weight.grad
         assert grad is not None
         if "momentum_buffer" not in state:
@@ -42,7 +43,7 @@ class Muon(torch.optim.Optimizer):
         mean = state["momentum_buffer"]
         mean.lerp_(grad, 1 - momentum)
         ahead = grad.lerp(mean, momentum)  # Nesterov's
-        update = orthogonal(ahead.flatten(1), torch.bfloat16 if computes_bf16(weight.device) else torch.float32)
+        update = orthogonal(ahead.flatten(1), dtype)
         weight.mul_(1 - lr * decay)
         weight.add_(update.reshape(weight.shape), alpha=-lr * 0.2 * math.sqrt(max(update.shape)))
 
