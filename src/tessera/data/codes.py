@@ -13,6 +13,7 @@ from typing import Annotated
 import numpy as np
 import torch
 from annotated_types import Ge
+from jaxtyping import UInt8
 from torch import Tensor
 
 from tessera.config import DataConfig
@@ -25,6 +26,8 @@ from tessera.files.atomic import whole, write_whole
 from tessera.files.claim import claim
 from tessera.tokens.image import ImageTokenizer
 
+ROWS = 64
+"""Crops that are encoded together."""
 PART = 256
 """Pairs per file; an interruption loses at most this many."""
 
@@ -148,12 +151,9 @@ def encode(
     for number, name in ahead(enumerate(names), len(names)):
         if (folder / name).is_file():
             continue
-        rows = [
-            _encode_one(number * PART + i, pair, tokenizer, views, config, seed)
-            for i, pair in enumerate(pairs[number * PART :][:PART])
-        ]
+        own_pairs = list(enumerate(pairs))[number * PART :][:PART]
         with whole(folder / name) as fresh, fresh.open("wb") as file:
-            np.save(file, np.stack(rows))
+            np.save(file, _encode_part(own_pairs, tokenizer, views, config, seed))
     listed = [{"key": p.key, "image": str(p.image), "captions": p.captions} for p in pairs]
     write_whole(folder / "index.json", json.dumps({**about, "parts": names, "pairs": listed}))
     return Codes(folder)
@@ -176,16 +176,26 @@ def _read_plainly(path: Path) -> object:
         return None
 
 
-def _encode_one(
-    index: int, pair: Pair, tokenizer: ImageTokenizer, views: int, config: DataConfig, seed: int
+def _encode_part(
+    pairs: Sequence[tuple[int, Pair]], tokenizer: ImageTokenizer, views: int, config: DataConfig, seed: int
 ) -> np.ndarray:
-    """uint16 [V, N]."""
+    """uint16 [B, V, N] of numbered pairs. A part always has the same batches, whoever encodes it."""
+    size, found = max(1, ROWS // views), []
+    for first in range(0, len(pairs), size):
+        pixels = [_views(index, pair, tokenizer, views, config, seed) for index, pair in pairs[first : first + size]]
+        codes = tokenizer.encode(torch.cat(pixels).float() / 255)
+        found.append(codes.cpu().numpy().astype(np.uint16).reshape(len(pixels), views, -1))
+    return np.concatenate(found)
+
+
+def _views(
+    index: int, pair: Pair, tokenizer: ImageTokenizer, views: int, config: DataConfig, seed: int
+) -> UInt8[Tensor, "V C S S"]:
+    """The crops of a picture that are encoded: the middle square, then others by chance; every second one mirrored."""
     picture = read(pair.image, tokenizer.channels)
     noise = np.random.default_rng([seed, 2, index])
     _, height, width = picture.shape
     squares = [middle_square(height, width)]
     squares += [random_square(height, width, config.crop, noise) for _ in range(views - 1)]
     pixels = [resized(picture, square, tokenizer.pixels) for square in squares]
-    pixels = [p.flip(-1) if config.flip and i % 2 else p for i, p in enumerate(pixels)]
-    codes = tokenizer.encode(torch.stack(pixels).float() / 255)
-    return codes.cpu().numpy().astype(np.uint16)
+    return torch.stack([p.flip(-1) if config.flip and i % 2 else p for i, p in enumerate(pixels)])
