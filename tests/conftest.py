@@ -23,6 +23,7 @@ SEAMS = [
     "tessera.nn.quantize.fsq",
     "tessera.nn.quantize.gumbel",
     "tessera.models.text_to_image",
+    "tessera.models.any_order",
     "tessera.models.dvae",
     "tessera.generate.choose",
     "tessera.generate.certainty",
@@ -34,6 +35,7 @@ SEAMS = [
 with install_import_hook(SEAMS, "beartype.beartype"):
     import tessera.generate.captions
     import tessera.generate.raster
+    import tessera.models.any_order
     import tessera.models.dvae
     import tessera.models.text_to_image  # noqa: F401
 

@@ -1,5 +1,6 @@
 """Every setting, as frozen dataclasses: one table per part of the house. It knows no torch."""
 
+from tessera.config.any_order import AnyOrderConfig
 from tessera.config.autoencoder import AutoencoderConfig, adapted
 from tessera.config.casting import seconds
 from tessera.config.clip import CLIPConfig
@@ -30,6 +31,7 @@ __all__ = [
     "PERCEPTUAL",
     "PLAIN",
     "QUANTIZERS",
+    "AnyOrderConfig",
     "AutoencoderConfig",
     "CLIPConfig",
     "CompareConfig",

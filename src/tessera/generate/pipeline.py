@@ -113,13 +113,9 @@ class Pipeline:
             yield from told(parts, request.count, self.model.layout.grid, show if partial else None)
 
     def draw(
-        self,
-        prompts: Sequence[str],
-        seeds: Sequence[int],
-        sampling: SampleConfig,
-        batch: int = 32,
+        self, prompts: Sequence[str], seeds: Sequence[int], sampling: SampleConfig, batch: int = 32,
         truncate: bool = False,
-    ) -> list[Picture]:
+    ) -> list[Picture]:  # fmt: skip
         """One picture for each prompt with its seed. `truncate` cuts prompts that are too long, in silence."""
         sampling.check()
         cast(list(seeds), list[Seed], "seeds")

@@ -13,9 +13,19 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from tessera.config import CLIPConfig, DVAEConfig, PyramidConfig, TextToImageConfig, VQGANConfig, adapted, to_dict
+from tessera.config import (
+    AnyOrderConfig,
+    CLIPConfig,
+    DVAEConfig,
+    PyramidConfig,
+    TextToImageConfig,
+    VQGANConfig,
+    adapted,
+    to_dict,
+)
 from tessera.config.merging import merge, read_json
 from tessera.errors import CheckpointError, ConfigError
+from tessera.models.any_order import AnyOrder
 from tessera.models.clip import CLIP
 from tessera.models.dvae import DiscreteVAE
 from tessera.models.openai_dvae import OpenAIDVAE, OpenAIDVAEConfig
@@ -27,6 +37,7 @@ NETWORKS: dict[str, tuple[type, type[nn.Module]]] = {
     "dvae": (DVAEConfig, DiscreteVAE),
     "pyramid": (PyramidConfig, Pyramid),
     "t2i": (TextToImageConfig, TextToImage),
+    "any_order": (AnyOrderConfig, AnyOrder),
     "clip": (CLIPConfig, CLIP),
     "vqgan": (VQGANConfig, VQGAN),
     "openai-dvae": (OpenAIDVAEConfig, OpenAIDVAE),

@@ -10,7 +10,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from tessera.config import TextToImageConfig
-from tessera.nn.cache import Past
+from tessera.nn.cache import Index, Past
 from tessera.nn.geometry import Layout
 from tessera.nn.loss import IGNORE, Head
 from tessera.nn.stack import NORMS, Transformer
@@ -88,9 +88,10 @@ class TextToImage(nn.Module):
             self.text_embedding.weight = self.text_head.weight
             self.image_embedding.weight = self.image_head.weight
 
-    def forward(self, tokens: Int[Tensor, "B T"], codes: Int[Tensor, "B N"]) -> Loss:
-        """The training loss; targets of the text head are the tokens, those of the image head the codes."""
-        hidden = self.hidden(tokens, self.read_as(codes))
+    def forward(self, tokens: Int[Tensor, "B T"], codes: Int[Tensor, "B N"], *order: Int[Tensor, "B N"]) -> Loss:
+        """The training loss; targets of the text head are the tokens, those of the image head the codes. A
+        model of more than one order is told in which to read them."""
+        hidden = self.hidden(tokens, self.read_as(codes), *order)
         text = self.text_head(hidden[:, : tokens.shape[1]], self._text_targets(tokens))
         image = self.image_head(hidden[:, tokens.shape[1] :], codes)
         weight = self.config.image_weight
@@ -108,11 +109,14 @@ class TextToImage(nn.Module):
         codes = codes[:, : self.layout.codes - 1]
         return self.finish(self.transformer(self.embed(tokens, codes)))
 
-    def embed(self, tokens: Int[Tensor, "B T"], codes: Int[Tensor, "B n"]) -> Float[Tensor, "B L D"]:
-        begin = torch.full_like(tokens[:, :1], BOS)
-        text = self.text_embedding(torch.cat((begin, tokens), 1))
+    def embed(
+        self, tokens: Int[Tensor, "B T"], codes: Int[Tensor, "B n"], order: Index = slice(None)
+    ) -> Float[Tensor, "B L D"]:
+        """Of <bos>, tokens and codes; these stand in reading order, or where `order` says."""
+        text = self.text_embedding(F.pad(tokens, (1, 0), value=BOS))
         image = self.image_embedding(codes)
-        text, image = text + self.text_position.to(text.dtype), image + self._code_position(image)[: codes.shape[1]]
+        position = self._code_position(image)[order][..., : codes.shape[1], :]
+        text, image = text + self.text_position.to(text.dtype), image + position
         return self._damp(torch.cat((text, image), 1))
 
     def _code_position(self, like: Tensor) -> Float[Tensor, "N d"]:
@@ -151,9 +155,9 @@ class TextToImage(nn.Module):
 
     # Whole logits, for reading, testing and parity; training never makes them.
 
-    def image_logits(self, tokens: Int[Tensor, "B T"], codes: Int[Tensor, "B n"]) -> Float[Tensor, "B m K"]:
+    def image_logits(self, tokens: Tensor, codes: Int[Tensor, "B n"], *order: Tensor) -> Float[Tensor, "B m K"]:
         """Position i predicts code i; m is n + 1 until the grid is full."""
-        return self.image_head.logits(self.hidden(tokens, codes)[:, tokens.shape[1] :])
+        return self.image_head.logits(self.hidden(tokens, codes, *order)[:, tokens.shape[1] :])
 
     def null_caption(self, tokens: Int[Tensor, "B T"]) -> Int[Tensor, "B T"]:
         """The caption of a picture without a caption: all padding. The argument is not changed."""

@@ -232,7 +232,7 @@ def _set_noise_state(state: Tensor, device: torch.device) -> None:
 class Transformer(nn.Module):
     """`depth` pairs of attention and feed-forward branches over a layout; [B, T, D] -> [B, T, D]."""
 
-    def __init__(self, config: TransformerConfig, layout: Layout):
+    def __init__(self, config: TransformerConfig, layout: Layout, attention: type[Attention] = Attention):
         super().__init__()
         self.config, self.layout = config, layout
         self.wiring = reversible if config.reversible else residual
@@ -247,7 +247,7 @@ class Transformer(nn.Module):
             ff_id = config.shared_ff[i % len(config.shared_ff)] if config.shared_ff else i
             if attn_id not in attentions:
                 seen = sights[config.patterns[i % len(config.patterns)]]
-                attentions[attn_id] = Attention(config, seen, turn, turn_values)
+                attentions[attn_id] = attention(config, seen, turn, turn_values)
             if ff_id not in feeds:
                 feeds[ff_id] = FeedForward(config)
             attend = Branch(config, layout, attentions[attn_id], i, 2 * i)
