@@ -31,6 +31,7 @@ SEAMS = [
     "tessera.generate.ahead",
     "tessera.generate.captions",
     "tessera.generate.raster",
+    "tessera.generate.orders",
 ]
 with install_import_hook(SEAMS, "beartype.beartype"):
     import tessera.generate.captions

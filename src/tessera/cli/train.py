@@ -111,7 +111,7 @@ TRAIN += f"\n\nOptions of a preset: tessera train {next(iter(PRESETS))} --help"
 
 
 def train(args: list[str]) -> None:
-    """PRESET|RUN  Train a tokenizer (pyramid-*, plain-*, vqgan-*, dvae-*), prior (t2i-*), judge (clip-*), or resume."""
+    """PRESET|RUN  Train tokenizers (pyramid-*, plain-*, vqgan-*, dvae-*), priors (t2i-*, any-*), judges (clip-*)."""
     if args[:1] in (["-h"], ["--help"]):
         say(TRAIN)
         return

@@ -1,6 +1,6 @@
 """Every setting, as frozen dataclasses: one table per part of the house. It knows no torch."""
 
-from tessera.config.any_order import AnyOrderConfig
+from tessera.config.any_order import AnyOrderConfig, refuse_order
 from tessera.config.autoencoder import AutoencoderConfig, adapted
 from tessera.config.casting import seconds
 from tessera.config.clip import CLIPConfig
@@ -67,6 +67,7 @@ __all__ = [
     "VQGANConfig",
     "adapted",
     "kind_of",
+    "refuse_order",
     "request",
     "seconds",
     "to_dict",

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
+from tessera.config.drawing import SampleConfig
 from tessera.config.network import MODELS
+from tessera.config.order import OrderConfig
 from tessera.config.ranges import Depth, Share
 from tessera.config.text_to_image import TextToImageConfig
 from tessera.errors import ConfigError
@@ -46,3 +48,24 @@ class AnyOrderConfig(TextToImageConfig):
 
 
 MODELS["any_order"] = AnyOrderConfig
+
+
+def refuse_order(sampling: SampleConfig, model: TextToImageConfig) -> None:
+    """Raise ConfigError where a model is asked for an order or for steps that it does not know."""
+    asked = [f.name for f in fields(OrderConfig) if getattr(sampling, f.name) != f.default]
+    if asked and not isinstance(model, AnyOrderConfig):
+        raise ConfigError(
+            f"{asked[0].replace('_', '-')} is {getattr(sampling, asked[0])}, but this model draws in reading order, "
+            "code by code. Leave it out, or train a prior of any order: tessera train any-xs-64."
+        )
+    if sampling.ahead > 1 and not by_code(sampling):
+        raise ConfigError(
+            f"ahead is {sampling.ahead}, which guesses the codes that follow in reading order; leave out steps, order "
+            "and guidance-schedule, or leave out ahead."
+        )
+
+
+def by_code(sampling: SampleConfig) -> bool:
+    """Whether codes are drawn in reading order, one after the other, each guided alike."""
+    alike = sampling.guidance_schedule == "constant"
+    return not sampling.steps and sampling.order in ("auto", "raster") and alike

@@ -9,12 +9,13 @@ from typing import Annotated
 from annotated_types import Ge, Le
 
 from tessera.config.merging import Checked, short
+from tessera.config.order import OrderConfig
 from tessera.config.ranges import Batch, Guidance, NotNegative, Pictures, Seed, Share, ShareAboveZero
 from tessera.errors import ConfigError
 
 
 @dataclass(frozen=True, kw_only=True)
-class SampleConfig(Checked):
+class SampleConfig(OrderConfig):
     """How codes are drawn from the model's predictions."""
 
     temperature: NotNegative = 1.0

@@ -8,6 +8,7 @@ import math
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
+from tessera.config.any_order import AnyOrderConfig
 from tessera.config.clip import CLIPConfig
 from tessera.config.dvae import DVAEConfig
 from tessera.config.merging import nearest
@@ -122,6 +123,15 @@ def t2i(name: str) -> TrainConfig:
     return TrainConfig(preset=name, steps=steps, model=TextToImageConfig(transformer=transformer), optim=optim)
 
 
+def any_order(name: str) -> TrainConfig:
+    """As the t2i preset of the same size; half of the layers answer queries."""
+    base = preset(name.replace("any-", "t2i-", 1))
+    assert isinstance(base.model, TextToImageConfig)
+    transformer = base.model.transformer
+    model = AnyOrderConfig(transformer=transformer, query_depth=transformer.depth // 2)
+    return dataclasses.replace(base, preset=name, model=model)
+
+
 def clip(name: str) -> TrainConfig:
     pixels, patch, dim, depth, heads, batch, steps = CLIP[name]
     model = CLIPConfig(
@@ -160,6 +170,7 @@ PRESETS = {
     **dict.fromkeys(VQGAN, vqgan),
     **dict.fromkeys(T2I, t2i),
     "t2i-dalle1-256": t2i_dalle1,
+    **dict.fromkeys((name.replace("t2i-", "any-", 1) for name in T2I), any_order),
     **dict.fromkeys(CLIP, clip),
 }
 

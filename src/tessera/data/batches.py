@@ -32,6 +32,8 @@ class Batch(NamedTuple):
     tokens: Tensor
     pixels: Tensor
     codes: Tensor
+    order: Tensor = torch.zeros(0, 0, dtype=torch.long)
+    """The places [B, N] as they are read, for an objective whose `chance` draws them; no rows for others."""
 
 
 class Place(NamedTuple):

@@ -37,6 +37,7 @@ UNITS = {
     "pyramid": "weighted error",
     "vqgan": "weighted error",
     "t2i": "nats per code",
+    "any_order": "nats per code",
     "clip": "nats",
 }
 """Of the held-out loss, by kind of model."""

@@ -58,11 +58,17 @@ def told(
                 own, done = slice(before, before + len(part.codes)), part.done
                 yield Step(before * size + len(part.codes) * done, count * size)
                 shown, last = done // (2 * grid), shown
-                if unfinished and shown > last and done < size:
-                    yield Partial(tuple(unfinished(part.codes[:, :done], own)))
+                if unfinished and shown > last and done < size and (first := leading(part)) >= grid:
+                    yield Partial(tuple(unfinished(part.codes[:, :first], own)))
             else:
                 before += len(part)
                 yield from part
+
+
+def leading(part: Progress) -> int:
+    """How many codes every picture has from the first one on; in another order than reading order others may be known
+    too."""
+    return int((~part.mask).long().cumprod(-1).sum(-1).min())
 
 
 def heard(

@@ -16,15 +16,15 @@ from tessera.data.pictures import to_image
 from tessera.errors import CheckpointError, ConfigError
 from tessera.generate import captions
 from tessera.generate.batches import Batches
-from tessera.generate.decoder import Decoder, DrawingBatch, Progress
+from tessera.generate.decoder import DrawingBatch, Progress
+from tessera.generate.decoders import decoder
 from tessera.generate.defaults import find, usual
 from tessera.generate.events import Event, greyed, heard, naming, told
 from tessera.generate.judge import Judge, best
 from tessera.generate.live import OnPartial, OnStep, PictureStream
 from tessera.generate.picture import Picture, prime_codes
 from tessera.generate.prompts import Prompts
-from tessera.generate.raster import RasterDecoder
-from tessera.generate.weights import compiled, prepare
+from tessera.generate.weights import prepare
 from tessera.machine.device import choose_device, compiles
 from tessera.models import saved
 from tessera.models.text_to_image import TextToImage
@@ -50,7 +50,7 @@ class Pipeline:
             )
         self.model, self.image, self.name, self.sampling = model.eval(), image, name, sampling
         self.text, self.prompts = text, Prompts(text, model.config)
-        self.decoder: Decoder = RasterDecoder(model, compiled(model) if compile else None)
+        self.decoder = decoder(model, compile)
         self.batches = Batches()
 
     @staticmethod

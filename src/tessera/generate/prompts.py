@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from jaxtyping import Int
 from torch import Tensor
 
-from tessera.config import Request, TextToImageConfig
+from tessera.config import Request, TextToImageConfig, refuse_order
 from tessera.config.drawing import refuse_bytes
 from tessera.config.merging import short
 from tessera.errors import CheckpointError, ConfigError, DataError
@@ -19,11 +19,12 @@ class Prompts:
     """A text tokenizer with the length and the vocabulary of the prior that reads its tokens."""
 
     def __init__(self, text: TextTokenizer, config: TextToImageConfig):
-        self.text, self.length, self.vocab = text, config.text_len, config.text_vocab
+        self.text, self.config, self.length, self.vocab = text, config, config.text_len, config.text_vocab
 
     def accept(self, request: Request) -> None:
         """Raise where a request cannot be drawn; warn where its prompt is cut."""
         request.check()
+        refuse_order(request.sampling, self.config)
         self.tokens([request.prompt], request.truncate)
         if lost := self.beyond(request.prompt):
             warnings.warn(f"The prompt is too long for the model; {short(lost)} is cut off.", stacklevel=3)

@@ -57,6 +57,7 @@ PREVIEWS: dict[str, Callable[[Any, Path], str]] = {
     "pyramid": reconstructions,
     "vqgan": reconstructions,
     "t2i": drawings,
+    "any_order": drawings,
     "clip": lambda objective, path: "",
 }
 """By kind of model. A judge has nothing to show."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from tessera.train.objectives.any_order import TrainAnyOrder
 from tessera.train.objectives.autoencoder import TrainAutoencoder
 from tessera.train.objectives.clip import TrainCLIP
 from tessera.train.objectives.dvae import TrainDVAE
@@ -13,5 +14,6 @@ OBJECTIVES: dict[str, type[Objective]] = {
     "pyramid": TrainAutoencoder,
     "vqgan": TrainAutoencoder,
     "t2i": TrainTextToImage,
+    "any_order": TrainAnyOrder,
     "clip": TrainCLIP,
 }
