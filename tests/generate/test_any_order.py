@@ -118,7 +118,7 @@ def test_sequences_are_permutations_and_halton_spreads():
         assert torch.equal(found.sort(1).values, torch.arange(25).expand(2, -1))
     assert not torch.equal(*sequence(SampleConfig(order="random"), [1, 2], 5))
     assert torch.equal(sequence(SampleConfig(steps=3), [1], 8)[0], halton(8))
-    assert halton(2).tolist() == [2, 1, 3, 0]
+    assert halton(2).tolist() == [2, 1, 0, 3], "(1/2, 1/3), (1/4, 2/3), (3/4, 1/9) again the first, (1/8, 4/9), ..."
     corners = {(int(p) // 8 // 4, int(p) % 8 // 4) for p in halton(8)[:4]}
     assert len(corners) >= 3, "the first places lie in different quarters"
 

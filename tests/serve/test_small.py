@@ -217,10 +217,12 @@ def test_the_options_of_http_are_those_of_the_command_line_and_python():
     from dataclasses import fields
 
     from tessera.config import Request, SampleConfig
+    from tessera.config.order import OrderConfig
     from tessera.serve.schema import Edit, Generation
 
+    raster = {"ahead", *(f.name for f in fields(OrderConfig))}  # seats draw in reading order; HTTP refuses these names
     own = (
-        {f.name for f in fields(SampleConfig)} - {"ahead"},
+        {f.name for f in fields(SampleConfig)} - raster,
         {f.name for f in fields(Request)} & {"prompt", "seed", "truncate"},
     )
     for model in (Edit, Generation):

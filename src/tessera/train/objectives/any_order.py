@@ -29,7 +29,7 @@ class TrainAnyOrder(TrainTextToImage):
 
     def held_losses(self, models: Models, batch: Batch) -> Parts:
         codes = self.codes(batch)
-        order = orders(*codes.shape, torch.Generator().manual_seed(self.config.seed)).to(codes.device)
+        order = orders(len(codes), codes.shape[1], torch.Generator().manual_seed(self.config.seed)).to(codes.device)
         _, text, image = models["model"](batch.tokens, codes, order)
         return {"loss": image, "text": text}
 
