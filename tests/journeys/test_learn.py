@@ -25,7 +25,8 @@ from tessera.config import (
     TrainConfig,
     TransformerConfig,
 )
-from tessera.config.presets import RECIPES, REPEATS, WIDTHS, levels_for, preset, recipes
+from tessera.config.presets import preset
+from tessera.config.recipes import RECIPES, REPEATS, WIDTHS, levels_for, recipes
 from tessera.data.check import Checked, Health
 from tessera.data.codes import Codes
 from tessera.data.sources import Pair

@@ -18,8 +18,9 @@ from tessera.cli.parts import warned
 from tessera.cli.screen import bar, say
 from tessera.config import LearnConfig, TrainConfig, to_dict
 from tessera.config.merging import Checked, merge, read_toml
-from tessera.config.presets import PRESETS, preset, recipes
+from tessera.config.presets import PRESETS, preset
 from tessera.config.ranges import Seed
+from tessera.config.recipes import recipes
 from tessera.errors import ConfigError
 from tessera.files.atomic import whole, write_whole
 from tessera.files.own import kind_of

@@ -25,7 +25,8 @@ from tessera.config import (
     seconds,
 )
 from tessera.config.merging import read_json
-from tessera.config.presets import Recipe, levels_for, of_width, preset, recipe, repeats, views
+from tessera.config.presets import preset
+from tessera.config.recipes import Recipe, levels_for, of_width, recipe, repeats, views
 from tessera.data.check import Health
 from tessera.errors import ConfigError
 from tessera.files.atomic import write_whole

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from tessera.config import FSQ, LearnConfig, MachineConfig
-from tessera.config.presets import of_width
+from tessera.config.recipes import of_width
 from tessera.data.check import Health
 from tessera.journeys.choice import CAPTION_SHARE, Choice, choose, recipe_for
 from tessera.machine.device import choose_device

@@ -16,7 +16,8 @@ from tessera.config import (
     TrainConfig,
     seconds,
 )
-from tessera.config.presets import of_width, preset
+from tessera.config.presets import preset
+from tessera.config.recipes import of_width
 from tessera.journeys.choice import TRAINED, Choice, prior_model, tokenizer_model
 from tessera.store.run import Run
 
