@@ -17,6 +17,7 @@ from tessera.config import AnyOrderConfig, SampleConfig, TextToImageConfig
 from tessera.config.presets import preset
 from tessera.generate.decoder import DrawingBatch
 from tessera.generate.decoders import decoder
+from tessera.generate.given import Given
 from tessera.generate.weights import prepare
 from tessera.models import saved
 from tessera.models.text_to_image import TextToImage
@@ -84,8 +85,7 @@ def draw(asked: argparse.Namespace) -> None:
     own, first = decoder(model, False), 0.0
     for way, changes in ways.items():
         sampling = SampleConfig(guidance=asked.guidance, **changes)
-        begun = torch.zeros(1, 0, dtype=torch.long)
-        batch = DrawingBatch.after(begun, asked.grid**2, torch.randint(0, 1000, (1, 32)), [0], sampling)
+        batch = DrawingBatch(torch.randint(0, 1000, (1, 32)), *Given.nothing(asked.grid**2), [0], sampling)
         seconds, spread = median_of(lambda: own.codes(batch), 7, 1)  # noqa: B023
         first = first or seconds
         figures = {"seconds": round(seconds, 4), "spread": round(spread, 4), "times_as_fast": round(first / seconds, 2)}

@@ -14,6 +14,7 @@ from tessera.generate import choose as sample
 from tessera.generate import raster
 from tessera.generate.certainty import Certainty, Unmeasured
 from tessera.generate.decoder import Decoder, DrawingBatch, Drawn, Progress
+from tessera.generate.given import Given
 from tessera.generate.weights import prepare
 from tessera.models.text_to_image import TextToImage
 
@@ -211,7 +212,7 @@ PLAIN = SampleConfig()
 
 def batch(given: int = 0, sampling: SampleConfig = PLAIN, mask: torch.Tensor | None = None) -> DrawingBatch:
     """Two pictures of which the first `given` codes are there."""
-    asked = DrawingBatch.after(torch.arange(2 * given).view(2, given) % 11, 16, TOKENS, [5, 6], sampling)
+    asked = DrawingBatch(TOKENS, *Given.first(torch.arange(2 * given).view(2, given) % 11, 16), [5, 6], sampling)
     return asked if mask is None else asked._replace(mask=mask)
 
 
@@ -258,7 +259,7 @@ def test_a_mask_for_each_picture_may_say_the_same():
 def test_reading_order_refuses_a_mask_that_is_not_everything_after_a_first_part(wrong):
     mask = torch.ones(2, 16, dtype=torch.bool)
     mask[0 if wrong == "pictures differ" else slice(None), {"hole": 7, "end": 15}.get(wrong, 0)] = False
-    with pytest.raises(ConfigError, match=r"reading order: it can keep the first codes of pictures.*give one that is"):
+    with pytest.raises(ConfigError, match=r"reading order: it keeps whole rows at the top.*tessera train any-xs-64"):
         raster.RasterDecoder(prior(MODERN)).codes(batch(mask=mask))
 
 

@@ -7,6 +7,7 @@ from tessera.config.clip import CLIPConfig
 from tessera.config.data import DataConfig, NoiseConfig, TokensConfig
 from tessera.config.drawing import PLAIN, DrawingConfig, Request, SampleConfig
 from tessera.config.dvae import DVAEConfig
+from tessera.config.editing import EditingConfig
 from tessera.config.evaluation import CompareConfig, EvaluateConfig, PicturesConfig
 from tessera.config.learning import LearnConfig
 from tessera.config.merging import kind_of, to_dict
@@ -38,6 +39,7 @@ __all__ = [
     "DVAEConfig",
     "DataConfig",
     "DrawingConfig",
+    "EditingConfig",
     "EvaluateConfig",
     "Gumbel",
     "LearnConfig",

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Generator, Sequence
 from typing import NamedTuple, Protocol, runtime_checkable
 
-import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
@@ -27,15 +26,6 @@ class DrawingBatch(NamedTuple):
     """[N], or [B, N] where pictures differ."""
     seeds: Sequence[int]
     sampling: SampleConfig
-
-    @staticmethod
-    def after(
-        prime: Int[Tensor, "B n"], total: int, tokens: Int[Tensor, "B T"], seeds: Sequence[int], sampling: SampleConfig
-    ) -> DrawingBatch:
-        """The first n of `total` codes are given."""
-        known = prime.new_zeros(len(prime), total)
-        known[:, : prime.shape[1]] = prime
-        return DrawingBatch(tokens, known, torch.arange(total) >= prime.shape[1], seeds, sampling)
 
 
 class Drawn(NamedTuple):

@@ -7,7 +7,7 @@ from contextlib import closing, contextmanager
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Int
+from jaxtyping import Bool, Int
 from torch import Tensor
 
 from tessera.errors import CheckpointError
@@ -46,10 +46,10 @@ def told(
     parts: Generator[Progress | list[Picture], None, None],
     count: int,
     grid: int,
-    unfinished: Callable[[Tensor, slice], Sequence[Picture]] | None,
+    unfinished: Callable[[Progress, slice], Sequence[Picture]] | None,
 ) -> Generator[Event, None, None]:
     """The events of a request for `count` pictures, from the steps and pictures of its batches. `unfinished` makes
-    pictures of the first codes [B, n] of a slice of them, after every two rows, where they are wanted."""
+    pictures of how far a slice of them is, after every two rows' codes, where they are wanted."""
     size, before = grid * grid, 0
     shown = 0
     with closing(parts):
@@ -58,17 +58,11 @@ def told(
                 own, done = slice(before, before + len(part.codes)), part.done
                 yield Step(before * size + len(part.codes) * done, count * size)
                 shown, last = done // (2 * grid), shown
-                if unfinished and shown > last and done < size and (first := leading(part)) >= grid:
-                    yield Partial(tuple(unfinished(part.codes[:, :first], own)))
+                if unfinished and shown > last and done < size:
+                    yield Partial(tuple(unfinished(part, own)))
             else:
                 before += len(part)
                 yield from part
-
-
-def leading(part: Progress) -> int:
-    """How many codes every picture has from the first one on; in another order than reading order others may be known
-    too."""
-    return int((~part.mask).long().cumprod(-1).sum(-1).min())
 
 
 def heard(
@@ -89,13 +83,29 @@ def heard(
                     yield event
 
 
-def greyed(drawn: Int[Tensor, "B n"], grid: int, pictures: Callable[[Tensor], list[Picture]]) -> list[Picture]:
-    """Pictures of which only the first codes are drawn; what is missing is grey. `pictures` decodes whole grids."""
-    rows = drawn.shape[1] // grid
-    known = drawn[:, : rows * grid]
-    guess = known[:, -grid:].repeat(1, grid - rows)  # the last row again: its lower neighbour in the decoder
-    made = pictures(torch.cat((known, guess), 1))
-    for picture in made:
+def greyed(
+    codes: Int[Tensor, "B N"], mask: Bool[Tensor, "*B N"], pictures: Callable[[Tensor], list[Picture]]
+) -> list[Picture]:
+    """Pictures of which only the codes that are not masked are known; what is missing is grey. `pictures` decodes whole
+    grids, in which the nearest known code, the one above before others, stands where none is known."""
+    unknown = mask.cpu().expand(codes.shape)
+    grid = round(codes.shape[1] ** 0.5)
+    made = pictures(codes.gather(1, nearest(unknown, grid).to(codes.device)))
+    for picture, missing in zip(made, unknown.view(-1, grid, grid), strict=True):
         side = picture.image.width
-        picture.image.paste("#c8c8c8", (0, side * rows // grid, side, side))
+        for row, column in missing.nonzero().tolist():
+            left, top, right, bottom = (x * side // grid for x in (column, row, column + 1, row + 1))
+            picture.image.paste("#c8c8c8", (left, top, right, bottom))
     return made
+
+
+def nearest(unknown: Bool[Tensor, "B N"], grid: int) -> Int[Tensor, "B N"]:
+    """For every place the known one that is nearest to it; itself where none is known."""
+    rows, columns = torch.arange(grid * grid).div(grid, rounding_mode="floor"), torch.arange(grid * grid) % grid
+    across, down = columns[:, None] - columns, rows[:, None] - rows
+    far = across**2 + down**2 + 0.1 * (down < 0) + 0.05 * (across != 0)  # a known one above wins a tie
+    return (
+        torch.where(unknown[:, None], torch.inf, far.float())
+        .argmin(-1)
+        .where(~unknown.all(1)[:, None], torch.arange(grid * grid))
+    )

@@ -7,13 +7,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO
 
-from jaxtyping import Int
 from PIL import Image, PngImagePlugin
 from torch import Tensor
 
+from tessera.config import Request
 from tessera.data.pictures import middle_square, read, resized
 from tessera.errors import DataError
 from tessera.files.atomic import whole
+from tessera.generate.given import Given
 from tessera.tokens.image import ImageTokenizer
 
 
@@ -67,8 +68,12 @@ def prime_picture(path: str | Path, channels: int = 3) -> Tensor:
         raise DataError(f"{error} The drawn pictures were to begin with it.") from error
 
 
-def prime_codes(path: str | Path, share: float, image: ImageTokenizer) -> Int[Tensor, "1 n"]:
-    """The codes of a share of the rows of the picture that others begin with."""
-    picture = prime_picture(path, image.channels)
+def begun(request: Request, image: ImageTokenizer) -> Given:
+    """What a request says that its pictures begin with: a share of the rows of another picture, or nothing."""
+    total = image.grid**2
+    if not request.prime:
+        return Given.nothing(total)
+    picture = prime_picture(request.prime, image.channels)
     small = resized(picture, middle_square(*picture.shape[1:]), image.pixels)
-    return image.encode(small[None].float() / 255)[:, : round(share * image.grid) * image.grid]
+    codes = image.encode(small[None].float() / 255)
+    return Given.first(codes[:, : round(request.prime_rows * image.grid) * image.grid], total)

@@ -19,10 +19,13 @@ from tessera.generate.batches import Batches
 from tessera.generate.decoder import DrawingBatch, Progress
 from tessera.generate.decoders import decoder
 from tessera.generate.defaults import find, usual
+from tessera.generate.editing import edited, wanted
 from tessera.generate.events import Event, greyed, heard, naming, told
+from tessera.generate.given import Given
 from tessera.generate.judge import Judge, best
 from tessera.generate.live import OnPartial, OnStep, PictureStream
-from tessera.generate.picture import Picture, prime_codes
+from tessera.generate.masks import Source
+from tessera.generate.picture import Picture, begun
 from tessera.generate.prompts import Prompts
 from tessera.generate.weights import prepare
 from tessera.machine.device import choose_device, compiles
@@ -89,7 +92,7 @@ class Pipeline:
         wanted; each Picture as soon as its batch is drawn. Closing the generator stops the drawing at that step and
         frees the cache. A wrong request is refused at once, before the first event."""
         self.prompts.accept(request)
-        return self._events(request, partial)
+        return self.drawn(request, begun(request, self.image), partial)
 
     def stream(
         self, prompt: str | Request, on_step: OnStep = lambda done, total: None, on_partial: OnPartial | None = None,
@@ -99,16 +102,21 @@ class Pipeline:
         call. Along the way `on_step(codes done, codes in all)` is called, and `on_partial` with the batch's unfinished
         pictures after every two rows of codes."""
         asked = request(prompt, self.sampling, **options)
-        self.prompts.accept(asked)
-        return PictureStream(lambda partial: self._events(asked, partial), asked.count, on_step, on_partial)
+        return PictureStream(lambda partial: self.events(asked, partial), asked.count, on_step, on_partial)
 
-    def _events(self, request: Request, partial: bool) -> Generator[Event, None, None]:
+    def edit(self, image: Source, prompt: str, mask: Source | None = None, **options: object) -> list[Picture]:
+        """Pictures of a prompt that keep what a mask leaves of another picture: see `masks.draft` for picture and mask,
+        EditingConfig for `outpaint`, `vary` and `restore`; other options are those of a call."""
+        asked, config = wanted(prompt, self.sampling, options)
+        return [event for event in edited(self, image, mask, asked, config) if isinstance(event, Picture)]
+
+    def drawn(self, request: Request, given: Given, partial: bool) -> Generator[Event, None, None]:
+        """The events of an accepted request whose pictures know `given` codes."""
         prompts = [request.prompt] * request.count
         seeds = range(request.seed, request.seed + request.count)
-        prime = prime_codes(request.prime, request.prime_rows, self.image) if request.prime else None
-        draw = lambda own: self._batch(prompts[own], seeds[own], request.sampling, request.truncate, prime)
+        draw = lambda own: self._batch(prompts[own], seeds[own], request.sampling, request.truncate, given.of(own))
         parts = self.batches.drawn(request.count, request.batch, draw)
-        show = lambda codes, own: self.partial(codes, prompts[own], seeds[own])
+        show = lambda part, own: self.partial(part.codes, part.mask, prompts[own], seeds[own])
         with naming(self.name):
             yield from told(parts, request.count, self.model.layout.grid, show if partial else None)
 
@@ -122,23 +130,23 @@ class Pipeline:
         cast(batch, Batch, "batch")
         if len(prompts) != len(seeds):
             raise ConfigError(f"There are {len(prompts)} prompts and {len(seeds)} seeds; each prompt needs one.")
-        draw = lambda own: self._batch(prompts[own], seeds[own], sampling, truncate, None)
+        given = Given.nothing(self.model.layout.codes)
+        draw = lambda own: self._batch(prompts[own], seeds[own], sampling, truncate, given)
         parts = self.batches.drawn(len(prompts), batch, draw)
         return [picture for part in parts if not isinstance(part, Progress) for picture in part]
 
     def _batch(
-        self, prompts: Sequence[str], seeds: Sequence[int], sampling: SampleConfig, truncate: bool, prime: Tensor | None
+        self, prompts: Sequence[str], seeds: Sequence[int], sampling: SampleConfig, truncate: bool, given: Given
     ) -> Generator[Progress, None, list[Picture]]:
         """The steps of one batch, and then its pictures."""
         tokens = self.tokens(prompts, truncate)
-        begun = tokens[:, :0] if prime is None else prime.expand(len(tokens), -1)
-        asked = DrawingBatch.after(begun, self.model.layout.codes, tokens, seeds, sampling)
-        drawn = yield from self.decoder.steps(asked)
+        known, mask = (rows.expand(len(tokens), -1) for rows in given)
+        drawn = yield from self.decoder.steps(DrawingBatch(tokens, known, mask, seeds, sampling))
         return self.pictures(drawn.codes, prompts, seeds)
 
-    def partial(self, drawn: Tensor, prompts: Sequence[str], seeds: Sequence[int]) -> list[Picture]:
-        """Pictures of which only the first codes [B, n] are drawn; what is missing is grey."""
-        return greyed(drawn, self.model.layout.grid, lambda codes: self.pictures(codes, prompts, seeds))
+    def partial(self, codes: Tensor, mask: Tensor, prompts: Sequence[str], seeds: Sequence[int]) -> list[Picture]:
+        """Unfinished pictures; codes [B, N] that are still to be drawn are grey."""
+        return greyed(codes, mask, lambda codes: self.pictures(codes, prompts, seeds))
 
     def best(
         self, request: Request, judge: Judge, of: int, on_step: OnStep = lambda done, total: None

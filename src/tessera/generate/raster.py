@@ -14,6 +14,7 @@ from tessera.generate.ahead import window
 from tessera.generate.certainty import Measure, Unmeasured
 from tessera.generate.choose import Sampler, check_finite
 from tessera.generate.decoder import Decoder, DrawingBatch, Drawn, Progress
+from tessera.generate.given import Given
 from tessera.generate.guidance import guidance
 from tessera.machine.device import few_rows
 from tessera.models.text_to_image import TextToImage
@@ -128,8 +129,8 @@ def prefix(mask: Bool[Tensor, "*B N"], known: Int[Tensor, "B N"]) -> int:
     given = int((~rows[0]).sum())
     if not torch.equal(rows, (torch.arange(known.shape[1]) >= given).expand_as(rows)):
         raise ConfigError(
-            "This model draws in reading order: it can keep the first codes of pictures, as many in each, and draw all "
-            "that follow. The mask asks for other codes; give one that is False for the first codes and then True."
+            "This model draws in reading order: it keeps whole rows at the top of a picture and draws all below them. "
+            "The mask asks for something else, which a prior of any order can do: tessera train any-xs-64."
         )
     return given
 
@@ -144,5 +145,5 @@ def codes(
     decode: Decode | None = None,
 ) -> Int[Tensor, "B N"]:
     """The codes of B pictures, the first n of each taken from `prime`."""
-    batch = DrawingBatch.after(tokens[:, :0] if prime is None else prime, model.layout.codes, tokens, seeds, config)
-    return RasterDecoder(model, decode).codes(batch, on_step).codes
+    given = Given.first(tokens[:, :0] if prime is None else prime, model.layout.codes)
+    return RasterDecoder(model, decode).codes(DrawingBatch(tokens, *given, seeds, config), on_step).codes

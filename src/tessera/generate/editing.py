@@ -1,0 +1,105 @@
+"""A picture edited: what a mask keeps stays, code by code, and the rest is drawn. It does not know HTTP or the command
+line."""
+
+from __future__ import annotations
+
+import dataclasses
+import warnings
+from collections.abc import Generator, Sequence
+from contextlib import closing
+from dataclasses import fields
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Int
+from PIL import Image
+from torch import Tensor
+
+from tessera.config import EditingConfig, Request, SampleConfig, request
+from tessera.config.merging import merge
+from tessera.data.pictures import to_image
+from tessera.errors import ConfigError
+from tessera.generate.decoders import refuse_mask
+from tessera.generate.events import Event
+from tessera.generate.given import Given
+from tessera.generate.likelihood import surprise
+from tessera.generate.masks import Draft, Source, draft, spread
+from tessera.generate.orders import chance
+from tessera.generate.picture import Picture
+
+if TYPE_CHECKING:
+    from tessera.generate.pipeline import Pipeline
+
+
+def wanted(prompt: str, usual: SampleConfig, options: dict[str, object]) -> tuple[Request, EditingConfig]:
+    """What to draw and what of the picture to draw anew; `options` are fields of both and of SampleConfig. Raises
+    ConfigError that names a wrong one."""
+    own = {f.name for f in fields(EditingConfig)}
+    config = merge(EditingConfig(), {name: value for name, value in options.items() if name in own})
+    asked = request(prompt, usual, **{name: value for name, value in options.items() if name not in own})
+    if asked.prime:
+        raise ConfigError("prime begins a picture with the rows of another; an edit keeps what its mask leaves.")
+    return asked, config
+
+
+def edited(
+    pipeline: Pipeline, image: Source, mask: Source | None, asked: Request, config: EditingConfig, partial: bool = False
+) -> Generator[Event, None, None]:
+    """What happens while pictures are drawn that keep what a mask leaves of another. What is wrong with picture, mask
+    and options is said at once, before the first event."""
+    config.check()
+    pipeline.prompts.accept(asked)
+    tokenizer = pipeline.image
+    own = draft(image, mask, config.sides(), tokenizer.channels, tokenizer.pixels, tokenizer.grid)
+    given, drafts = laid_out(pipeline, own, asked, config)
+    refuse_mask(pipeline.model, given)
+    if not given.mask.any():
+        warnings.warn("Nothing is to be drawn anew: the picture comes back as it is.", stacklevel=2)
+    return _events(pipeline, asked, given, drafts if config.restore else (), partial)
+
+
+def _events(
+    pipeline: Pipeline, asked: Request, given: Given, drafts: Sequence[Draft], partial: bool
+) -> Generator[Event, None, None]:
+    with closing(pipeline.drawn(asked, given, partial)) as events:
+        for event in events:
+            if isinstance(event, Picture) and drafts:
+                own = drafts[(event.seed - asked.seed) % len(drafts)]
+                event = dataclasses.replace(event, image=restored(event.image, own))
+            yield event
+
+
+def restored(drawn: Image.Image, own: Draft) -> Image.Image:
+    """A drawn picture with the own pixels of the edited one where nothing was asked for."""
+    pixels = torch.from_numpy(np.array(drawn)).float() / 255
+    return to_image(own.restored(pixels[None] if pixels.ndim == 2 else pixels.permute(2, 0, 1)))
+
+
+def laid_out(pipeline: Pipeline, own: Draft, asked: Request, config: EditingConfig) -> tuple[Given, list[Draft]]:
+    """Codes and masks, in one row for all pictures or in one for each, and the pixels that each of the rows keeps."""
+    with torch.inference_mode():
+        known = pipeline.image.encode(own.pixels[None].float() / 255)
+    masks = [own.drawn | chosen for chosen in varied(pipeline, own, known, asked, config)]
+    drafts = [own._replace(drawn=mask, anew=own.anew | spread(mask & ~own.drawn, own.anew.shape[1])) for mask in masks]
+    return Given(known.expand(len(masks), -1), torch.stack(masks).to(known.device)), drafts
+
+
+def varied(
+    pipeline: Pipeline, own: Draft, known: Int[Tensor, "1 N"], asked: Request, config: EditingConfig
+) -> list[Bool[Tensor, " N"]]:
+    """The codes that `vary` draws anew beside those of the mask: the same for all pictures, or others for each."""
+    count = min(round(config.vary * len(own.drawn)) or int(config.vary > 0), int((~own.drawn).sum()))
+    if not count:
+        return [torch.zeros_like(own.drawn)]
+    if config.vary_first == "random":
+        seeds = range(asked.seed, asked.seed + asked.count)
+        scores = [torch.rand(len(own.drawn), generator=chance(seed)) for seed in seeds]
+    else:
+        tokens = pipeline.tokens([asked.prompt], asked.truncate)
+        scores = [surprise(pipeline.model, tokens, known)]
+    found = []
+    for score in scores:
+        first = score.masked_fill(own.drawn, -torch.inf).topk(count).indices
+        found.append(torch.zeros_like(own.drawn).index_fill(0, first, True))
+    return found
