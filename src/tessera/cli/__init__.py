@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 
 from tessera import __version__
 from tessera.cli.data import data
+from tessera.cli.edit import edit
 from tessera.cli.evaluate import compare, evaluate
 from tessera.cli.exchange import bring_in, send_out
 from tessera.cli.generate import generate
@@ -25,6 +26,7 @@ COMMANDS: dict[str, Callable[[list[str]], None]] = {
     "learn": learn,
     "train": train,
     "generate": generate,
+    "edit": edit,
     "evaluate": evaluate,
     "compare": compare,
     "serve": serve,

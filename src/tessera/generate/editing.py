@@ -43,15 +43,19 @@ def wanted(prompt: str, usual: SampleConfig, options: dict[str, object]) -> tupl
     return asked, config
 
 
-def edited(
-    pipeline: Pipeline, image: Source, mask: Source | None, asked: Request, config: EditingConfig, partial: bool = False
-) -> Generator[Event, None, None]:
-    """What happens while pictures are drawn that keep what a mask leaves of another. What is wrong with picture, mask
-    and options is said at once, before the first event."""
+def drafted(pipeline: Pipeline, image: Source, mask: Source | None, config: EditingConfig) -> Draft:
+    """A picture and what of it is drawn anew, as this model draws: see `masks.draft`."""
     config.check()
-    pipeline.prompts.accept(asked)
     tokenizer = pipeline.image
-    own = draft(image, mask, config.sides(), tokenizer.channels, tokenizer.pixels, tokenizer.grid)
+    return draft(image, mask, config.sides(), tokenizer.channels, tokenizer.pixels, tokenizer.grid)
+
+
+def edited(
+    pipeline: Pipeline, own: Draft, asked: Request, config: EditingConfig, partial: bool = False
+) -> Generator[Event, None, None]:
+    """What happens while pictures are drawn that keep a part of another. What the model cannot do is said at once,
+    before the first event."""
+    pipeline.prompts.accept(asked)
     given, drafts = laid_out(pipeline, own, asked, config)
     refuse_mask(pipeline.model, given)
     if not given.mask.any():

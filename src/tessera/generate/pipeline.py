@@ -19,7 +19,7 @@ from tessera.generate.batches import Batches
 from tessera.generate.decoder import DrawingBatch, Progress
 from tessera.generate.decoders import decoder
 from tessera.generate.defaults import find, usual
-from tessera.generate.editing import edited, wanted
+from tessera.generate.editing import drafted, edited, wanted
 from tessera.generate.events import Event, greyed, heard, naming, told
 from tessera.generate.given import Given
 from tessera.generate.judge import Judge, best
@@ -108,7 +108,8 @@ class Pipeline:
         """Pictures of a prompt that keep what a mask leaves of another picture: see `masks.draft` for picture and mask,
         EditingConfig for `outpaint`, `vary` and `restore`; other options are those of a call."""
         asked, config = wanted(prompt, self.sampling, options)
-        return [event for event in edited(self, image, mask, asked, config) if isinstance(event, Picture)]
+        events = edited(self, drafted(self, image, mask, config), asked, config)
+        return [event for event in events if isinstance(event, Picture)]
 
     def drawn(self, request: Request, given: Given, partial: bool) -> Generator[Event, None, None]:
         """The events of an accepted request whose pictures know `given` codes."""
