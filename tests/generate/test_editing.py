@@ -16,7 +16,8 @@ from tessera.config import EditingConfig
 from tessera.errors import ConfigError, DataError
 from tessera.generate.editing import drafted, laid_out, wanted
 from tessera.generate.likelihood import surprise
-from tessera.generate.masks import cells, draft, softened, spread
+from tessera.generate.masks import Draft, asked, cells, opened, softened, spread
+from tessera.generate.masks import draft as squared
 from tessera.generate.pipeline import Pipeline
 from tessera.models.dvae import DiscreteVAE
 from tessera.tokens.image import Frozen
@@ -44,6 +45,10 @@ def hole(*boxes: tuple[int, int, int, int], side: int = SIDE, mode: str = "L") -
     for left, top, right, bottom in boxes:
         ImageDraw.Draw(mask).rectangle((left, top, right - 1, bottom - 1), 255 if mode == "L" else (0, 0, 0, 0))
     return mask
+
+
+def draft(picture: Image.Image, mask: Image.Image | None, sides: tuple[float, ...] = (0, 0, 0, 0)) -> Draft:
+    return squared(opened(picture, 3, "image"), asked(picture, mask), sides, SIDE, GRID)
 
 
 def codes_of(own: Pipeline, picture: Image.Image) -> list[int]:
@@ -88,7 +93,8 @@ def test_a_mask_of_nothing_returns_the_picture_and_one_of_everything_draws_as_al
     own, picture = pipeline(), photograph()
     with pytest.warns(UserWarning, match="Nothing is to be drawn anew"):
         (same,) = own.edit(picture, "1 2", hole())
-    assert np.array_equal(np.array(same.image), np.array(picture)) and list(same.codes) == codes_of(own, picture)
+    assert np.array_equal(np.array(same.image), np.array(picture))
+    assert list(same.codes) == codes_of(own, picture)
     for options in ({}, {"steps": 4}):
         anew = own.edit(picture, "1 2", hole((0, 0, SIDE, SIDE)), count=2, seed=7, **options)
         drawn = own("1 2", count=2, seed=7, **options)
@@ -102,8 +108,8 @@ def test_transparent_means_the_same_in_a_mask_and_in_the_picture_itself():
     (clear,) = own.edit(picture, "1 2", hole(MIDDLE, mode="RGBA"))
     itself = picture.convert("RGBA")
     itself.putalpha(hole(MIDDLE, mode="RGBA").getchannel("A"))
-    wanted = draft(picture, hole(MIDDLE), (0, 0, 0, 0), 3, SIDE, GRID)
-    assert torch.equal(draft(itself, None, (0, 0, 0, 0), 3, SIDE, GRID).drawn, wanted.drawn)
+    wanted = draft(picture, hole(MIDDLE))
+    assert torch.equal(draft(itself, None).drawn, wanted.drawn)
     assert white.codes == clear.codes
 
 
@@ -111,13 +117,14 @@ def test_a_code_is_drawn_where_any_of_its_pixels_is():
     one = torch.zeros(SIDE, SIDE, dtype=torch.bool)
     one[CELL, 2 * CELL - 1] = True
     assert cells(one, GRID).flatten().nonzero().flatten().tolist() == [GRID + 1]
-    large = draft(photograph(8 * SIDE, 8 * SIDE), hole((0, 0, 1, 1), side=8 * SIDE), (0, 0, 0, 0), 3, SIDE, GRID)
-    assert large.anew.sum() == 1 and large.drawn.nonzero().flatten().tolist() == [0]
+    large = draft(photograph(8 * SIDE, 8 * SIDE), hole((0, 0, 1, 1), side=8 * SIDE))
+    assert large.anew.sum() == 1
+    assert large.drawn.nonzero().flatten().tolist() == [0]
 
 
 def test_outpainting_makes_room_where_it_is_asked_for_and_keeps_the_rest():
     half = photograph(SIDE // 2, SIDE)
-    own = draft(half, hole(side=SIDE).crop((0, 0, SIDE // 2, SIDE)), (1.0, 0, 0, 0), 3, SIDE, GRID)
+    own = draft(half, hole(side=SIDE).crop((0, 0, SIDE // 2, SIDE)), (1.0, 0, 0, 0))
     assert torch.equal(own.anew, torch.arange(SIDE).expand(SIDE, -1) < SIDE // 2)
     assert torch.equal(own.pixels[:, :, SIDE // 2 :], torch.from_numpy(np.array(half)).permute(2, 0, 1))
     edge = own.pixels[:, :, SIDE // 2, None].expand(-1, -1, SIDE // 2)
@@ -128,18 +135,19 @@ def test_outpainting_makes_room_where_it_is_asked_for_and_keeps_the_rest():
     codes = model.image.encode(own.pixels[None].float() / 255)[0].tolist()
     assert [found.codes[i] for i in kept] == [codes[i] for i in kept]
     with pytest.warns(UserWarning, match="the middle 16 x 16 is taken"):
-        draft(photograph(SIDE, SIDE), None, (0.5, 0, 0, 0), 3, SIDE, GRID)
+        draft(photograph(SIDE, SIDE), None, (0.5, 0, 0, 0))
 
 
 def test_variations_redraw_the_least_likely_codes_first_or_any():
     own, picture = pipeline(), photograph()
-    asked, config = wanted("1 2", own.sampling, {"vary": 0.25, "count": 2})
-    given, _ = laid_out(own, drafted(own, picture, None, config), asked, config)
-    assert given.mask.shape[0] == 1 and given.mask.sum() == GRID**2 // 4
+    wish, config = wanted("1 2", own.sampling, {"vary": 0.25, "count": 2})
+    given, _ = laid_out(own, drafted(own, picture, None, config), wish, config)
+    assert given.mask.shape[0] == 1
+    assert given.mask.sum() == GRID**2 // 4
     found = surprise(own.model, own.tokens(["1 2"]), given.known)
     assert found[given.mask[0]].min() >= found[~given.mask[0]].max()
-    asked, config = wanted("1 2", own.sampling, {"vary": 0.25, "vary_first": "random", "count": 2})
-    given, drafts = laid_out(own, drafted(own, picture, hole(MIDDLE), config), asked, config)
+    wish, config = wanted("1 2", own.sampling, {"vary": 0.25, "vary_first": "random", "count": 2})
+    given, drafts = laid_out(own, drafted(own, picture, hole(MIDDLE), config), wish, config)
     assert given.mask.sum(1).tolist() == [GRID**2 // 4 + len(INSIDE)] * 2, "beside what the mask asks for"
     assert not torch.equal(*given.mask)
     assert all(torch.equal(d.anew, spread(m, SIDE)) for d, m in zip(drafts, given.mask, strict=True))
@@ -182,12 +190,14 @@ def test_bad_sides_get_a_sentence(outpaint):
 
 def test_a_mask_of_another_size_is_stretched_with_a_notice():
     picture = photograph(4 * SIDE, 4 * SIDE)
-    with pytest.warns(UserWarning, match=f"The mask has {SIDE} x {SIDE} pixels and the picture {4 * SIDE} x {4 * SIDE}"):
-        found = draft(picture, hole(MIDDLE), (0, 0, 0, 0), 3, SIDE, GRID)
+    with pytest.warns(
+        UserWarning, match=f"The mask has {SIDE} x {SIDE} pixels and the picture {4 * SIDE} x {4 * SIDE}"
+    ):
+        found = draft(picture, hole(MIDDLE))
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         wide = hole(tuple(4 * x for x in MIDDLE), side=4 * SIDE)
-        assert torch.equal(draft(picture, wide, (0, 0, 0, 0), 3, SIDE, GRID).drawn, found.drawn)
+        assert torch.equal(draft(picture, wide).drawn, found.drawn)
 
 
 def test_wrong_options_are_named():

@@ -7,8 +7,7 @@ from collections.abc import Callable, Generator
 from tessera.config import refuse_order
 from tessera.generate.any_order import AnyOrderDecoder
 from tessera.generate.decoder import Decoder, DrawingBatch, Drawn, Progress
-from tessera.generate.given import Given
-from tessera.generate.raster import Decode, RasterDecoder, prefix
+from tessera.generate.raster import Decode, RasterDecoder
 from tessera.generate.weights import compiled
 from tessera.models.any_order import AnyOrder
 from tessera.models.text_to_image import TextToImage
@@ -37,9 +36,3 @@ DECODERS: dict[type[TextToImage], Callable[[TextToImage, Decode | None], Decoder
 def decoder(model: TextToImage, compile: bool) -> Decoder:
     """What draws from this model. With `compile`, steps code by code in reading order are compiled."""
     return DECODERS[type(model)](model, compiled(model) if compile else None)
-
-
-def refuse_mask(model: TextToImage, given: Given) -> None:
-    """Raise ConfigError where a model cannot keep what a mask leaves."""
-    if not isinstance(model, AnyOrder):
-        prefix(given.mask, given.known)

@@ -20,13 +20,15 @@ from tessera.config import EditingConfig, Request, SampleConfig, request
 from tessera.config.merging import merge
 from tessera.data.pictures import to_image
 from tessera.errors import ConfigError
-from tessera.generate.decoders import refuse_mask
 from tessera.generate.events import Event
 from tessera.generate.given import Given
 from tessera.generate.likelihood import surprise
-from tessera.generate.masks import Draft, Source, draft, spread
+from tessera.generate.masks import Draft, Source, asked, draft, opened, spread
 from tessera.generate.orders import chance
 from tessera.generate.picture import Picture
+from tessera.generate.raster import prefix
+from tessera.models.any_order import AnyOrder
+from tessera.models.text_to_image import TextToImage
 
 if TYPE_CHECKING:
     from tessera.generate.pipeline import Pipeline
@@ -37,39 +39,46 @@ def wanted(prompt: str, usual: SampleConfig, options: dict[str, object]) -> tupl
     ConfigError that names a wrong one."""
     own = {f.name for f in fields(EditingConfig)}
     config = merge(EditingConfig(), {name: value for name, value in options.items() if name in own})
-    asked = request(prompt, usual, **{name: value for name, value in options.items() if name not in own})
-    if asked.prime:
+    wish = request(prompt, usual, **{name: value for name, value in options.items() if name not in own})
+    if wish.prime:
         raise ConfigError("prime begins a picture with the rows of another; an edit keeps what its mask leaves.")
-    return asked, config
+    return wish, config
 
 
 def drafted(pipeline: Pipeline, image: Source, mask: Source | None, config: EditingConfig) -> Draft:
     """A picture and what of it is drawn anew, as this model draws: see `masks.draft`."""
     config.check()
-    tokenizer = pipeline.image
-    return draft(image, mask, config.sides(), tokenizer.channels, tokenizer.pixels, tokenizer.grid)
+    own = pipeline.image
+    return draft(opened(image, own.channels, "image"), asked(image, mask), config.sides(), own.pixels, own.grid)
 
 
 def edited(
-    pipeline: Pipeline, own: Draft, asked: Request, config: EditingConfig, partial: bool = False
+    pipeline: Pipeline, own: Draft, wish: Request, config: EditingConfig, partial: bool = False
 ) -> Generator[Event, None, None]:
     """What happens while pictures are drawn that keep a part of another. What the model cannot do is said at once,
     before the first event."""
-    pipeline.prompts.accept(asked)
-    given, drafts = laid_out(pipeline, own, asked, config)
-    refuse_mask(pipeline.model, given)
+    pipeline.prompts.accept(wish)
+    refuse_edit(pipeline.model, own, config)
+    given, drafts = laid_out(pipeline, own, wish, config)
     if not given.mask.any():
         warnings.warn("Nothing is to be drawn anew: the picture comes back as it is.", stacklevel=2)
-    return _events(pipeline, asked, given, drafts if config.restore else (), partial)
+    return _events(pipeline, wish, given, drafts if config.restore else (), partial)
+
+
+def refuse_edit(model: TextToImage, own: Draft, config: EditingConfig) -> None:
+    """Raise ConfigError where a model cannot keep what is kept."""
+    if not isinstance(model, AnyOrder):
+        drawn = own.drawn.index_fill(0, torch.zeros(1, dtype=torch.long), True) if config.vary else own.drawn
+        prefix(drawn, drawn[None].long())
 
 
 def _events(
-    pipeline: Pipeline, asked: Request, given: Given, drafts: Sequence[Draft], partial: bool
+    pipeline: Pipeline, wish: Request, given: Given, drafts: Sequence[Draft], partial: bool
 ) -> Generator[Event, None, None]:
-    with closing(pipeline.drawn(asked, given, partial)) as events:
+    with closing(pipeline.drawn(wish, given, partial)) as events:
         for event in events:
             if isinstance(event, Picture) and drafts:
-                own = drafts[(event.seed - asked.seed) % len(drafts)]
+                own = drafts[(event.seed - wish.seed) % len(drafts)]
                 event = dataclasses.replace(event, image=restored(event.image, own))
             yield event
 
@@ -80,27 +89,27 @@ def restored(drawn: Image.Image, own: Draft) -> Image.Image:
     return to_image(own.restored(pixels[None] if pixels.ndim == 2 else pixels.permute(2, 0, 1)))
 
 
-def laid_out(pipeline: Pipeline, own: Draft, asked: Request, config: EditingConfig) -> tuple[Given, list[Draft]]:
+def laid_out(pipeline: Pipeline, own: Draft, wish: Request, config: EditingConfig) -> tuple[Given, list[Draft]]:
     """Codes and masks, in one row for all pictures or in one for each, and the pixels that each of the rows keeps."""
     with torch.inference_mode():
         known = pipeline.image.encode(own.pixels[None].float() / 255)
-    masks = [own.drawn | chosen for chosen in varied(pipeline, own, known, asked, config)]
+    masks = [own.drawn | chosen for chosen in varied(pipeline, own, known, wish, config)]
     drafts = [own._replace(drawn=mask, anew=own.anew | spread(mask & ~own.drawn, own.anew.shape[1])) for mask in masks]
     return Given(known.expand(len(masks), -1), torch.stack(masks).to(known.device)), drafts
 
 
 def varied(
-    pipeline: Pipeline, own: Draft, known: Int[Tensor, "1 N"], asked: Request, config: EditingConfig
+    pipeline: Pipeline, own: Draft, known: Int[Tensor, "1 N"], wish: Request, config: EditingConfig
 ) -> list[Bool[Tensor, " N"]]:
     """The codes that `vary` draws anew beside those of the mask: the same for all pictures, or others for each."""
     count = min(round(config.vary * len(own.drawn)) or int(config.vary > 0), int((~own.drawn).sum()))
     if not count:
         return [torch.zeros_like(own.drawn)]
     if config.vary_first == "random":
-        seeds = range(asked.seed, asked.seed + asked.count)
+        seeds = range(wish.seed, wish.seed + wish.count)
         scores = [torch.rand(len(own.drawn), generator=chance(seed)) for seed in seeds]
     else:
-        tokens = pipeline.tokens([asked.prompt], asked.truncate)
+        tokens = pipeline.tokens([wish.prompt], wish.truncate)
         scores = [surprise(pipeline.model, tokens, known)]
     found = []
     for score in scores:

@@ -49,14 +49,11 @@ class Draft(NamedTuple):
 
 
 def draft(
-    image: Source, mask: Source | None, sides: Sequence[float], channels: int, pixels: int, grid: int,
-    most: int = LARGEST,
-) -> Draft:  # fmt: skip
-    """What is drawn anew of a picture: what the mask says (transparent, or white where nothing in it is transparent),
-    without one what is transparent in the picture; and what lies beyond its `sides` (left, right, top, bottom, as
-    shares of it). A picture that is not square loses what lies outside its middle, with a warning, as does a mask of
-    another size its own. Raises DataError for what is not a still picture."""
-    picture, anew = opened(image, channels, "image", most), asked(image, mask, most)
+    picture: UInt8[Tensor, "C H W"], anew: Bool[Tensor, "h w"], sides: Sequence[float], pixels: int, grid: int
+) -> Draft:
+    """A picture as a square of so many `pixels`, of which those of a mask are drawn anew, and what lies beyond its
+    `sides` (left, right, top, bottom, as shares of it). A mask of another size is stretched, and a picture that is not
+    square loses what lies outside its middle, both with a warning."""
     if anew.shape != picture.shape[1:]:
         was, now = (f"{size[1]} x {size[0]}" for size in (anew.shape, picture.shape[1:]))
         warnings.warn(f"The mask has {was} pixels and the picture {now}; it is stretched to that.", stacklevel=2)
@@ -102,7 +99,9 @@ def content(source: Source) -> bytes:
 
 
 def asked(image: Source, mask: Source | None, most: int = LARGEST) -> Bool[Tensor, "H W"]:
-    """The pixels that a mask, or the picture itself, says are drawn anew."""
+    """The pixels that a mask says are drawn anew: those that are transparent, or white where nothing in it is
+    transparent. Without one, those that are transparent in the picture. Raises DataError for what is not a still
+    picture."""
     if mask is None:
         return opened(image, 4, "image", most)[3] < HALF
     found = opened(mask, 4, "mask", most)
