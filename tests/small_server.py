@@ -16,6 +16,7 @@ from tessera.generate.judge import Judge, OwnJudge
 from tessera.generate.pipeline import Pipeline
 from tessera.generate.weights import prepare
 from tessera.models.dvae import DiscreteVAE
+from tessera.models.text_to_image import TextToImage
 from tessera.serve.app import application
 from tessera.serve.bench import Bench
 from tessera.serve.keys import doorman
@@ -33,9 +34,9 @@ class AnyText(Numbers):
         return [ord(letter) % 20 for letter in text[:5]]
 
 
-def pipeline(text: Numbers | None = None) -> Pipeline:
+def pipeline(text: Numbers | None = None, model: TextToImage | None = None) -> Pipeline:
     """Sixteen codes, 16 pixels, prompts of at most five numbers below 20."""
-    model = prior(MODERN, image_vocab=27)
+    model = prior(MODERN, image_vocab=27) if model is None else model
     with torch.no_grad():
         model.image_head.weight.mul_(8)  # so that prompt and guidance matter beside chance
     torch.manual_seed(0)

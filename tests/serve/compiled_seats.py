@@ -41,7 +41,7 @@ def main(device: str, count: int) -> None:
                 seats.sit(waiting.pop())
             for d in seats.drawings:
                 if not seats.left(d):
-                    different += seats.drawn(d)[0].tolist() != alone[d]
+                    different += seats.canvas(d)[0][0].tolist() != alone[d]
                     finished += 1
                     seats.leave(d)
             if seats.drawings:

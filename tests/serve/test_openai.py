@@ -185,10 +185,15 @@ def test_an_edit_keeps_the_rows_that_the_mask_leaves_opaque(client, reference, t
         n=2,
         extra_body={"seed": 4, "guidance": 2.0},
     )
-    wanted = reference("1 2", count=2, seed=4, guidance=2.0, prime=path, prime_rows=0.5)
+    wanted = reference.edit(path, "1 2", mask_file(8), count=2, seed=4, guidance=2.0)
     assert [opened(d.b64_json).tobytes() for d in made.data] == [p.image.tobytes() for p in wanted]
     assert made.usage.input_tokens_details.image_tokens == 8
     assert made.usage.output_tokens == 2 * 8
+    same = {"image": ("x.png", path.read_bytes()), "mask": ("m.png", mask_file(8)), "prompt": "1 2", "n": 2}
+    pure = client.images.edit(**same, extra_body={"seed": 4, "guidance": 2.0, "restore": False})
+    begun = reference("1 2", count=2, seed=4, guidance=2.0, prime=path, prime_rows=0.5)
+    assert [opened(d.b64_json).tobytes() for d in pure.data] == [p.image.tobytes() for p in begun]
+    assert [p.codes for p in wanted] == [p.codes for p in begun]
     events = list(client.images.edit(
         image=[path.read_bytes()], mask=("m.png", mask_file(7)), prompt="1 2", stream=True, partial_images=1, extra_body={"seed": 4}
     ))  # fmt: skip
@@ -241,7 +246,7 @@ def test_what_cannot_be_drawn_is_a_bad_request_with_a_sentence(client, options, 
         (picture_file(), None, "image is opaque and there is no mask"),
         (picture_file(), mask_file(8, 32), "mask has 32 x 32 pixels and image 16 x 16"),
         (picture_file(size=(16, 8)), mask_file(8), "image has 16 x 8 pixels; send a square"),
-        (b"GIF89a no picture", mask_file(8), "image cannot be used"),
+        (b"GIF89a no picture", mask_file(8), "image cannot be used: not a picture"),
         (picture_file(), b"", "mask cannot be used: an empty file"),
     ],
 )

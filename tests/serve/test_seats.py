@@ -54,11 +54,11 @@ def test_whoever_comes_and_goes_each_picture_is_the_one_drawn_alone(config, kind
             seats.sit(waiting.pop())
         for d in seats.drawings:
             if seats.left(d) == 0:
-                assert seats.drawn(d)[0].tolist() == alone(model, d)
+                assert seats.canvas(d)[0][0].tolist() == alone(model, d)
                 seats.leave(d)
                 finished += 1
             elif chance.random() < 0.01:
-                assert seats.drawn(d)[0].tolist() == alone(model, d)[: d.done], "what is shown is final"
+                assert seats.canvas(d)[0][0, : d.done].tolist() == alone(model, d)[: d.done], "what is shown is final"
                 seats.leave(d)
         if seats.drawings:
             seats.step()

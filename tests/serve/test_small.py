@@ -15,17 +15,18 @@ from PIL import Image
 from conftest import fails
 from tessera.cli.arguments import options
 from tessera.cli.serve import ServeRunsConfig
-from tessera.config import Limits, ServingConfig
+from tessera.config import EditingConfig, Limits, ServingConfig
 from tessera.errors import ConfigError
+from tessera.generate.masks import cells
 from tessera.generate.picture import Picture
 from tessera.serve.errors import Refused
 from tessera.serve.kept import Kept
 from tessera.serve.keys import Keys, Loopback, doorman
-from tessera.serve.pictures import Encoding, beginning, kept_rows, side_of
+from tessera.serve.pictures import Encoding, drafted, side_of
 
 
-def slow_rows(alpha: torch.Tensor, grid: int) -> int | None:
-    """Pixel by pixel: the kept rows, or None where it is not whole rows at the top."""
+def slow_cells(alpha: torch.Tensor, grid: int) -> list[list[bool]]:
+    """Pixel by pixel: the codes of which anything is transparent."""
     height, width = alpha.shape
     drawn = [[False] * grid for _ in range(grid)]
     for i in range(grid):
@@ -35,11 +36,10 @@ def slow_rows(alpha: torch.Tensor, grid: int) -> int | None:
                     inside = y < (i + 1) * height / grid and y + 1 > i * height / grid
                     inside &= x < (j + 1) * width / grid and x + 1 > j * width / grid
                     drawn[i][j] |= inside and bool(alpha[y, x] < 128)
-    rows = next((i for i in range(grid) if any(drawn[i])), grid)
-    return rows if rows < grid and all(all(row) for row in drawn[rows:]) else None
+    return drawn
 
 
-def test_the_rows_that_a_mask_keeps_are_those_found_pixel_by_pixel():
+def test_the_codes_that_a_mask_draws_are_those_found_pixel_by_pixel():
     chance, seen = torch.Generator().manual_seed(0), set()
     for case in range(60):
         size = int(torch.randint(3, 14, (1,), generator=chance))
@@ -47,21 +47,18 @@ def test_the_rows_that_a_mask_keeps_are_those_found_pixel_by_pixel():
         alpha[int(torch.randint(0, size + 1, (1,), generator=chance)) :] = case % 3
         if case % 4 == 0:
             alpha[:, : size // 2] = 255
-        try:
-            found = kept_rows(alpha, 4, False)
-        except ConfigError:
-            found = None
-        assert found == slow_rows(alpha, 4)
-        seen.add(found)
-    assert seen == {None, 0, 1, 2, 3}
+        found = cells(alpha < 128, 4)
+        assert found.tolist() == slow_cells(alpha, 4)
+        seen.add(int(found.sum()))
+    assert {0, 4, 8, 12, 16} <= seen
 
 
 def test_a_pictures_own_transparency_is_its_mask():
     own = Image.new("RGBA", (8, 8), (9, 9, 9, 255))
     own.paste((0, 0, 0, 0), (0, 4, 8, 8))
     own.save(file := io.BytesIO(), "PNG")
-    kept = beginning(file.getvalue(), None, 16, 3, 4, 1000)
-    assert kept.rows == 2
+    kept = drafted(file.getvalue(), None, EditingConfig(), 16, 3, 4, 1000)
+    assert kept.drawn.view(4, 4).tolist() == [[False] * 4] * 2 + [[True] * 4] * 2
     assert kept.pixels.shape == (3, 16, 16)
     assert kept.pixels[:, 0, 0].tolist() == [9, 9, 9]
 
@@ -217,12 +214,10 @@ def test_the_options_of_http_are_those_of_the_command_line_and_python():
     from dataclasses import fields
 
     from tessera.config import Request, SampleConfig
-    from tessera.config.order import OrderConfig
     from tessera.serve.schema import Edit, Generation
 
-    raster = {"ahead", *(f.name for f in fields(OrderConfig))}  # seats draw in reading order; HTTP refuses these names
     own = (
-        {f.name for f in fields(SampleConfig)} - raster,
+        {f.name for f in fields(SampleConfig)} - {"ahead"},
         {f.name for f in fields(Request)} & {"prompt", "seed", "truncate"},
     )
     for model in (Edit, Generation):

@@ -72,8 +72,9 @@ def test_whatever_comes_and_goes_everybody_gets_the_picture_of_its_seed(own, cha
         assert all(event.picture.codes == wanted[event.index] for event in client.made)
         for event in client.events:
             if isinstance(event, Shown):
-                done = shown_at(client.order.shows, 0, 4)[event.number]
-                (half,) = own.partial(torch.tensor([wanted[event.index][:done]]), ["1"], [0])
+                done = shown_at(client.order.shows, 0, 16, 4)[event.number]
+                missing = torch.arange(16) >= done
+                (half,) = own.partial(torch.tensor([wanted[event.index]]), missing, ["1"], [0])
                 assert event.picture.image.tobytes() == half.image.tobytes()
         if client not in cancelled:
             assert sorted(event.index for event in client.made) == list(range(client.order.request.count)), (
@@ -274,7 +275,7 @@ def test_a_worker_that_stops_tells_everybody_and_takes_nobody(own):
     ("count", "given", "grid"), [(0, 0, 4), (3, 0, 4), (2, 0, 16), (3, 8, 4), (3, 0, 2), (3, 15, 16)]
 )
 def test_unfinished_pictures_are_shown_after_whole_rows_evenly_apart(count, given, grid):
-    shown = shown_at(count, given * (grid if given > grid else 1), grid)
+    shown = shown_at(count, given * (grid if given > grid else 1), grid * grid, grid)
     assert len(shown) <= count
     assert all(place % grid == 0 and place < grid * grid for place in shown)
     assert shown == sorted(set(shown))

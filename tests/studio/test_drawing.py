@@ -32,9 +32,9 @@ def easel():
     worker.stop()
 
 
-def drawn(easel: Easel, run: str = "tiny", begin=None, **fields) -> list[Shown | Made]:
+def drawn(easel: Easel, run: str = "tiny", sitter=None, **fields) -> list[Shown | Made]:
     async def go():
-        return [event async for event in easel.draw(run, begin, **fields)]
+        return [event async for event in easel.draw(run, sitter, **fields)]
 
     return asyncio.run(asyncio.wait_for(go(), 30))
 
@@ -83,10 +83,10 @@ def test_an_edit_keeps_the_rows_above_the_line(easel):
     own, file = easel.bench("tiny"), io.BytesIO()
     first = drawn(easel, prompt="abc", n=1, seed=5)[-1].picture
     first.image.save(file, "PNG")
-    begin = easel.kept_rows("tiny", file.getvalue(), 2)
-    assert begin.rows == 2
-    kept = own.pipeline.image.encode(begin.pixels[None].float() / 255)[0, : 2 * own.grid].tolist()
-    for event in drawn(easel, begin=begin, prompt="b", n=2, seed=9):
+    sitter = easel.kept_rows("tiny", file.getvalue(), 2)
+    assert (~sitter.draft.drawn).sum() == 2 * own.grid
+    kept = own.pipeline.image.encode(sitter.draft.pixels[None].float() / 255)[0, : 2 * own.grid].tolist()
+    for event in drawn(easel, sitter=sitter, prompt="b", n=2, seed=9):
         if isinstance(event, Made):
             assert list(event.picture.codes[: 2 * own.grid]) == kept
 

@@ -18,6 +18,7 @@ from tessera import __version__
 from tessera.config import ServingConfig
 from tessera.config.merging import nearest, short
 from tessera.errors import TesseraError
+from tessera.generate.editing import refuse_edit
 from tessera.serve.bench import Bench
 from tessera.serve.errors import Refused, asked_wrongly, refused
 from tessera.serve.guard import ClientGone, Guard, unless_gone
@@ -26,8 +27,8 @@ from tessera.serve.kept import Kept
 from tessera.serve.keys import Doorman
 from tessera.serve.logs import tell_error
 from tessera.serve.measures import Measures
-from tessera.serve.orders import Beginning, Refusal
-from tessera.serve.pictures import TYPES, beginning
+from tessera.serve.orders import Refusal, Sitter
+from tessera.serve.pictures import TYPES, drafted
 from tessera.serve.schema import Edit, Generation, Images, Model, Models, State, Wanted, Wrong, edit_of, wrong_fields
 from tessera.serve.worker import Worker
 
@@ -51,7 +52,8 @@ class Answers:
         return await self.answer("image_generation", wanted, http)
 
     async def edits(self, http: Request) -> Response:
-        """Keep the top rows of a picture that a mask leaves opaque, and draw what is transparent below."""
+        """Keep what a mask leaves opaque of a picture, and draw what is transparent. A prior of reading order keeps the
+        first codes alone, such as whole rows at the top."""
         async with http.form(max_files=4, max_fields=64, max_part_size=self.limits.max_body) as form:
             wanted = edit_of(_fields(form))
             image, mask = await _file(form, "image", "image[]"), await _file(form, "mask")
@@ -61,16 +63,18 @@ class Answers:
         tokenizer, most = bench.pipeline.image, self.limits.max_upload_pixels
         async with self.decoding:  # one at a time, because a decoded picture is large
             try:
-                begin = await asyncio.to_thread(
-                    beginning, image, mask, tokenizer.pixels, tokenizer.channels, tokenizer.grid, most
+                editing = wanted.editing()
+                own = await asyncio.to_thread(
+                    drafted, image, mask, editing, tokenizer.pixels, tokenizer.channels, tokenizer.grid, most
                 )
+                refuse_edit(bench.pipeline.model, own, editing)
             except TesseraError as error:
                 raise asked_wrongly(error) from error
-        return await self.answer("image_edit", wanted, http, begin)
+        return await self.answer("image_edit", wanted, http, Sitter(own, editing))
 
-    async def answer(self, kind: str, wanted: Wanted, http: Request, begin: Beginning | None = None) -> Response:
+    async def answer(self, kind: str, wanted: Wanted, http: Request, sitter: Sitter | None = None) -> Response:
         said = http.scope["tessera"]
-        made = job(kind, wanted, self.bench(wanted.model), str(said["client"]), self.limits, begin)
+        made = job(kind, wanted, self.bench(wanted.model), str(said["client"]), self.limits, sitter)
         self._note(made, wanted, said)
         self.worker.submit(made.bench.name, made.order)
         if wanted.stream:

@@ -6,17 +6,34 @@ import time
 from collections import deque
 from collections.abc import Callable
 from dataclasses import replace
+from typing import Protocol
 
 import torch
+from jaxtyping import Bool, Int
 from torch import Tensor
 
+from tessera.config.any_order import by_code
+from tessera.generate.decoder import DrawingBatch
+from tessera.generate.editing import laid_out, restored
+from tessera.generate.given import Given
 from tessera.generate.judge import Judge, judged, ranked
 from tessera.generate.picture import Picture
 from tessera.generate.pipeline import Pipeline
 from tessera.generate.raster import Decode
+from tessera.serve.alone import Alone, Filling
 from tessera.serve.measures import Measures
 from tessera.serve.orders import Failed, Late, Line, Made, Order, Shown
 from tessera.serve.seats import Drawing, Seats, places_needed
+
+
+class Room(Protocol):
+    """Where pictures of one kind are drawn."""
+
+    def sit(self, drawing, /) -> None: ...
+    def leave(self, drawing, /) -> None: ...
+    def canvas(self, drawing, /) -> tuple[Int[Tensor, "1 N"], Bool[Tensor, "1 N"]]:
+        """Its codes, and which of them are still to be drawn."""
+        ...
 
 
 class Bench:
@@ -27,9 +44,10 @@ class Bench:
         decodes: Callable[[], Decode] | None = None,
     ):  # fmt: skip
         self.name, self.pipeline, self.judge, self.measures = name, pipeline, judge, measures
-        self.seats, self.line = Seats(pipeline.model, seats, decodes), Line(queue)
-        self.orders: dict[Drawing, tuple[Order, int]] = {}
-        self.shows: dict[Drawing, list[int]] = {}
+        self.seats, self.alone = Seats(pipeline.model, seats, decodes), Alone(pipeline.decoder)
+        self.line = Line(queue)
+        self.orders: dict[Drawing | Filling, tuple[Order, int]] = {}
+        self.shows: dict[Drawing | Filling, list[tuple[int, int]]] = {}
         self.unjudged: deque[tuple[Order, int]] = deque()
         self.grid, self.total = pipeline.model.layout.grid, pipeline.model.layout.codes
         self.created, self.seconds = int(time.time()), 0.0
@@ -62,28 +80,53 @@ class Bench:
         self.unjudged = deque(drawn for drawn in self.unjudged if not drawn[0].over)
 
     def admits(self, order: Order) -> bool:
-        """Whether there are seats, and the judge keeps up."""
-        seats = self.seats
-        return seats.free >= places_needed(order.request.sampling) and len(self.unjudged) < len(seats.taken)
+        """Whether there are seats, those who are drawn alone included, and the judge keeps up."""
+        taken = sum(places_needed(filling.batch.sampling) for filling in self.alone.drawings)
+        room = self.seats.free - taken >= places_needed(order.request.sampling)
+        return room and len(self.unjudged) < len(self.seats.taken)
 
     def sit(self, order: Order, index: int) -> None:
         """The picture of an order, of which there may be several."""
         if index == 0:
             self.measures.waited.labels(self.name).observe(time.monotonic() - order.since)
-        order.given = given = self._given(order) if order.given is None else order.given
-        request = order.request
+            self._lay_out(order)
+        request, seed = order.request, order.request.seed + index
         tokens = self.pipeline.tokens([request.prompt], request.truncate)
-        drawing = Drawing(tokens, given, request.seed + index, request.sampling)
-        self.orders[drawing], self.shows[drawing] = (order, index), shown_at(order.shows, given.shape[1], self.grid)
-        self.seats.sit(drawing)
+        assert order.given
+        known, mask = order.given.of(slice(index, index + 1))
+        count = int((~mask).sum())
+        first = torch.equal(mask[0], torch.arange(self.total, device=mask.device) >= count)
+        if by_code(request.sampling) and first and count < self.total:
+            drawing: Drawing | Filling = Drawing(tokens, known[:, :count].to(tokens.device), seed, request.sampling)
+            row = self.grid
+        else:
+            drawing = Filling(DrawingBatch(tokens, known.to(tokens.device), mask, [seed], request.sampling))
+            row = 1
+        shows = list(enumerate(shown_at(order.shows, count, self.total, row)))
+        self.orders[drawing], self.shows[drawing] = (order, index), shows
+        self._room(drawing).sit(drawing)
         self._tell(drawing)
 
+    def _lay_out(self, order: Order) -> None:
+        """What the pictures of an order know before they are drawn."""
+        if order.sitter is None:
+            order.given = Given.nothing(self.total)
+            return
+        own, config = order.sitter.draft, order.sitter.config
+        order.given, order.drafts = laid_out(self.pipeline, own, order.request, config)
+
+    def _room(self, drawing: Drawing | Filling) -> Room:
+        return self.seats if isinstance(drawing, Drawing) else self.alone
+
     def step(self) -> None:
-        """One code for each picture that sits."""
+        """One code for each picture that sits, one step for each that is drawn alone."""
         if not self.orders:
             return
         began = time.perf_counter()
-        self.seats.step()
+        if self.seats.drawings:
+            self.seats.step()
+        with torch.inference_mode():
+            self.alone.step()
         taken = time.perf_counter() - began
         self.seconds = 0.9 * self.seconds + 0.1 * taken if self.seconds else taken
         self.measures.stepped(self.name, taken, len(self.orders))
@@ -114,29 +157,32 @@ class Bench:
         self.orders.clear()
         self.shows.clear()
         self.seats.clear()
+        self.alone.clear()
 
-    def _given(self, order: Order) -> Tensor:
-        device = self.seats.device
-        if order.beginning is None:
-            return torch.zeros(1, 0, dtype=torch.long, device=device)
-        pixels = order.beginning.pixels[None].to(device).float() / 255
-        with torch.inference_mode():
-            return self.pipeline.image.encode(pixels)[:, : order.beginning.rows * self.grid]
-
-    def _tell(self, drawing: Drawing) -> None:
+    def _tell(self, drawing: Drawing | Filling) -> None:
         """Its order is told what there is to see."""
         order, index = self.orders[drawing]
-        if not self.seats.left(drawing):
-            picture = self._picture(self.pipeline.pictures, drawing, order)
+        passed = [number for number, at in self.shows[drawing] if at <= drawing.done]
+        if drawing.done == self.total:
+            picture = self._picture(drawing, order)
+            if order.sitter and order.sitter.config.restore:
+                own = order.drafts[index % len(order.drafts)]
+                picture = replace(picture, image=restored(picture.image, own))
             self._leave(drawing)
             self._made(order, index, picture)
-        elif drawing.done in self.shows[drawing]:
-            number = self.shows[drawing].index(drawing.done)
-            order.say(Shown(index, number, self._picture(self.pipeline.partial, drawing, order)))
+        elif passed:
+            del self.shows[drawing][: len(passed)]
+            order.say(Shown(index, passed[-1], self._picture(drawing, order)))
 
-    def _picture(self, make: Callable[..., list[Picture]], drawing: Drawing, order: Order) -> Picture:
+    def _picture(self, drawing: Drawing | Filling, order: Order) -> Picture:
+        """As far as it is drawn."""
+        codes, mask = self._room(drawing).canvas(drawing)
+        whose = [order.request.prompt], [drawing.seed]
         with torch.inference_mode():
-            (picture,) = make(self.seats.drawn(drawing), [order.request.prompt], [drawing.seed])
+            if drawing.done == self.total:
+                (picture,) = self.pipeline.pictures(codes, *whose)
+            else:
+                (picture,) = self.pipeline.partial(codes, mask, *whose)
         return replace(picture, run=self.name)
 
     def _made(self, order: Order, index: int, picture: Picture) -> None:
@@ -149,14 +195,14 @@ class Bench:
         if len(order.made) == order.request.count:
             order.end()
 
-    def _leave(self, drawing: Drawing) -> None:
-        self.seats.leave(drawing)
+    def _leave(self, drawing: Drawing | Filling) -> None:
+        self._room(drawing).leave(drawing)
         del self.orders[drawing], self.shows[drawing]
 
 
-def shown_at(count: int, given: int, grid: int) -> list[int]:
+def shown_at(count: int, given: int, total: int, row: int) -> list[int]:
     """After how many codes each of `count` unfinished pictures is shown: whole rows, evenly apart. Where fewer rows are
     drawn, there are fewer pictures."""
-    first, last = given // grid, grid
+    first, last = given // row, total // row
     rows = {first + round((last - first) * (i + 1) / (count + 1)) for i in range(count)}
-    return sorted(row * grid for row in rows if first < row < last)
+    return sorted(place * row for place in rows if first < place < last)

@@ -14,13 +14,14 @@ from typing import Literal
 from starlette.responses import StreamingResponse
 from starlette.types import Receive, Scope, Send
 
-from tessera.config import Limits
+from tessera.config import Limits, refuse_order
 from tessera.errors import CheckpointError, TesseraError
+from tessera.generate.editing import vary_count
 from tessera.generate.picture import Picture
 from tessera.serve.bench import Bench
 from tessera.serve.errors import Refused, asked_wrongly, refused
 from tessera.serve.kept import Kept
-from tessera.serve.orders import Beginning, Failed, Made, Order, Shown, Told
+from tessera.serve.orders import Failed, Made, Order, Shown, Sitter, Told
 from tessera.serve.pictures import Encoding, side_of
 from tessera.serve.schema import Drawn, Images, Usage, Wanted
 from tessera.serve.worker import Worker
@@ -73,13 +74,14 @@ class Job:
         return "transparent" if self.bench.pipeline.image.channels in (2, 4) else "opaque"
 
 
-def job(kind: str, wanted: Wanted, bench: Bench, client: str, limits: Limits, begin: Beginning | None = None) -> Job:
+def job(kind: str, wanted: Wanted, bench: Bench, client: str, limits: Limits, sitter: Sitter | None = None) -> Job:
     """Raises Refused in a sentence where what is wanted cannot be drawn."""
     refuse(wanted, bench, limits)
     pipeline, inbox = bench.pipeline, Inbox()
     try:
         side = side_of(wanted.size, pipeline.image.pixels, limits.max_side)
         request = wanted.drawing(pipeline.sampling, secrets.randbelow(2**32))
+        refuse_order(request.sampling, pipeline.model.config)
         pipeline.prompts.tokens([request.prompt], request.truncate)
     except CheckpointError:
         raise
@@ -88,11 +90,17 @@ def job(kind: str, wanted: Wanted, bench: Bench, client: str, limits: Limits, be
     quality = 100 if wanted.output_compression is None else wanted.output_compression
     keep = (wanted.n or 1) if wanted.best_of else 0
     deadline = time.monotonic() + limits.max_seconds
-    order = Order(request, client, inbox, wanted.partial_images or 0, keep, begin, deadline)
+    order = Order(request, client, inbox, wanted.partial_images or 0, keep, sitter, deadline)
     text = min(len(pipeline.prompts.encode(request.prompt)), pipeline.prompts.length)
-    given = begin.rows * bench.grid if begin else 0
+    given = codes_kept(sitter, bench.total) if sitter else 0
     encoding = Encoding(side, wanted.output_format or "png", quality)
     return Job(kind, bench, order, inbox, encoding, keep or request.count, text, given)
+
+
+def codes_kept(sitter: Sitter, total: int) -> int:
+    """How many of the codes of a picture are not drawn anew."""
+    left = int((~sitter.draft.drawn).sum())
+    return left - min(left, vary_count(sitter.config.vary, total))
 
 
 def refuse(wanted: Wanted, bench: Bench, limits: Limits) -> None:

@@ -9,10 +9,9 @@ from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
 
-from jaxtyping import UInt8
-from torch import Tensor
-
-from tessera.config import Request
+from tessera.config import EditingConfig, Request
+from tessera.generate.given import Given
+from tessera.generate.masks import Draft
 from tessera.generate.picture import Picture
 
 
@@ -64,11 +63,11 @@ class Late(Refusal):
 
 
 @dataclass(frozen=True)
-class Beginning:
-    """A picture whose first rows of codes are kept."""
+class Sitter:
+    """A picture of which a part is kept."""
 
-    pixels: UInt8[Tensor, "C S S"]
-    rows: int
+    draft: Draft
+    config: EditingConfig
 
 
 @dataclass(eq=False)
@@ -83,12 +82,14 @@ class Order:
     """Unfinished pictures to show of each."""
     keep: int = 0
     """How many of the pictures are told of, those that the judge ranks highest; 0 is all of them, unjudged."""
-    beginning: Beginning | None = None
+    sitter: Sitter | None = None
     deadline: float = math.inf
     began: int = 0
     """Pictures that sat down."""
-    given: Tensor | None = None
-    """The codes of its beginning, once they are known."""
+    given: Given | None = None
+    """The codes that are kept, once they are known; one row where all pictures keep the same."""
+    drafts: list[Draft] = field(default_factory=list)
+    """The pixels that each of these rows keeps."""
     made: dict[int, Picture] = field(default_factory=dict)
     over: bool = False
     """Nobody waits for it any more: it is finished, failed, or given up."""

@@ -7,21 +7,16 @@ import re
 from dataclasses import dataclass
 from typing import Literal
 
-import torch
-from jaxtyping import Bool, UInt8
 from PIL import Image
-from torch import Tensor
 
+from tessera.config import EditingConfig
 from tessera.config.merging import short
-from tessera.data.pictures import decode_bytes, resized
-from tessera.errors import ConfigError, DataError
+from tessera.errors import ConfigError
+from tessera.generate.masks import HALF, Draft, draft, opened
 from tessera.generate.picture import Picture, write_png
-from tessera.serve.orders import Beginning
 
 Format = Literal["png", "webp", "jpeg"]
 TYPES: dict[str, str] = {"png": "image/png", "webp": "image/webp", "jpeg": "image/jpeg"}
-TRANSPARENT = 128
-"""Less of alpha than this, and it is to be drawn."""
 
 
 def side_of(size: str | None, own: int, most: int) -> int:
@@ -69,50 +64,23 @@ def on_white(image: Image.Image) -> Image.Image:
     return Image.alpha_composite(Image.new("RGBA", whole.size, "white"), whole).convert("RGB")
 
 
-def beginning(image: bytes, mask: bytes | None, pixels: int, channels: int, grid: int, most: int) -> Beginning:
-    """What an edit keeps: the top rows that the mask, or without one the picture's own transparency, leaves opaque.
-    Raises DataError or ConfigError for what is not a square picture, and for masks that keep anything else."""
-    picture = _decoded(image, channels, most, "image")
+def drafted(
+    image: bytes, mask: bytes | None, config: EditingConfig, pixels: int, channels: int, grid: int, most: int
+) -> Draft:
+    """What an edit keeps: what the mask, or without one the picture's own transparency, leaves opaque. Raises DataError
+    or ConfigError for what does not become a square, for a mask of another size, and for one that asks for nothing."""
+    picture = opened(image, channels, "image", most)
+    alpha = opened(image if mask is None else mask, 4, "image" if mask is None else "mask", most)[3]
     height, width = picture.shape[1:]
-    if height != width:
-        raise ConfigError(f"image has {width} x {height} pixels; send a square picture, as this model draws.")
-    alpha = _decoded(image if mask is None else mask, 4, most, "mask")[3]
+    left, right, top, bottom = config.sides()
+    if round(width * (1 + left + right)) != round(height * (1 + top + bottom)):
+        more = f" and goes on by {config.outpaint}" if config.outpaint else ""
+        raise ConfigError(f"image has {width} x {height} pixels{more}; send a square picture, as this model draws.")
     if alpha.shape != (height, width):
         there = f"{alpha.shape[1]} x {alpha.shape[0]}"
         raise ConfigError(f"mask has {there} pixels and image {width} x {height}; send a mask of the same size.")
-    return Beginning(resized(picture, (0, 0, height), pixels), kept_rows(alpha, grid, mask is None))
-
-
-def _decoded(raw: bytes, channels: int, most: int, name: str) -> UInt8[Tensor, "C H W"]:
-    try:
-        return decode_bytes(raw, channels, most)
-    except DataError as error:
-        raise DataError(f"{name} cannot be used: {error}.") from error
-
-
-def kept_rows(alpha: UInt8[Tensor, "H W"], grid: int, own: bool) -> int:
-    """How many rows of codes a mask keeps. A code is drawn where any of its pixels is transparent; in reading order the
-    kept ones must be whole rows at the top."""
-    drawn = _cells(alpha < TRANSPARENT, grid)
-    if not drawn.any():
-        where = "image is opaque and there is no mask" if own else "mask is opaque everywhere"
+    anew = alpha < HALF
+    if not (anew.any() or any(config.sides()) or config.vary):
+        where = "image is opaque and there is no mask" if mask is None else "mask is opaque everywhere"
         raise ConfigError(f"{where}: there is nothing to draw. Make what is to be drawn transparent.")
-    rows = int((~drawn).all(1).long().cumprod(0).sum())
-    if not drawn[rows:].all():
-        raise ConfigError(
-            "This model draws in reading order: it keeps whole rows at the top of a picture and draws all below them. "
-            "The mask keeps something else; make it opaque down to a line, and transparent everywhere below."
-        )
-    return rows
-
-
-def _cells(pixels: Bool[Tensor, "H W"], grid: int) -> Bool[Tensor, "G G"]:
-    """Whether anything is True in each code's part of the picture."""
-    height, width = (_parts(length, grid) for length in pixels.shape)
-    rows = torch.stack([pixels[a:b].any(0) for a, b in height])
-    return torch.stack([rows[:, a:b].any(1) for a, b in width], 1)
-
-
-def _parts(length: int, count: int) -> list[tuple[int, int]]:
-    """Where each of `count` parts begins and ends; none is empty, and a pixel on a border belongs to both."""
-    return [(i * length // count, -(-(i + 1) * length // count)) for i in range(count)]
+    return draft(picture, anew, config.sides(), pixels, grid)

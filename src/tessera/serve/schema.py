@@ -6,9 +6,10 @@ from typing import Annotated, Literal
 
 from pydantic import AliasChoices, BaseModel, ConfigDict, Field, ValidationError
 
-from tessera.config import Request, SampleConfig, request
+from tessera.config import EditingConfig, Request, SampleConfig, request
 from tessera.config.merging import nearest, short
-from tessera.config.ranges import Guidance, NotNegative, Seed, ShareAboveZero
+from tessera.config.order import Order, Schedule, Steps
+from tessera.config.ranges import Guidance, NotNegative, Seed, Share, ShareAboveZero
 from tessera.config.serving import MOST
 from tessera.serve.errors import Refused
 from tessera.serve.pictures import Format
@@ -16,8 +17,10 @@ from tessera.serve.pictures import Format
 Size = Annotated[str, Field(max_length=16, pattern=r"^(auto|[1-9][0-9]{0,4}x[1-9][0-9]{0,4})$")]
 Number = Annotated[float, Field(allow_inf_nan=False)]
 Quality = Literal["auto", "standard", "hd", "low", "medium", "high", "xhigh", "max"]
-SAMPLING = ("guidance", "temperature", "top_k", "top_p")
+SAMPLING = ("guidance", "temperature", "top_k", "top_p", "steps", "order", "choice_temperature", "guidance_schedule")
 """Fields of SampleConfig that a request may give; what it does not is as the run usually draws."""
+EDITING = ("outpaint", "vary", "vary_first", "restore")
+"""Fields of EditingConfig, likewise."""
 
 
 class Wanted(BaseModel):
@@ -50,6 +53,12 @@ class Wanted(BaseModel):
         None, description="Keep the k likeliest codes."
     )
     top_p: Annotated[ShareAboveZero, Field(allow_inf_nan=False)] | None = Field(None, description="Nucleus sampling.")
+    steps: Steps | None = Field(None, description="Draw in so many steps (a prior of any order); 0: code by code.")
+    order: Order | None = Field(None, description="Which codes come first (a prior of any order).")
+    choice_temperature: Annotated[NotNegative, Field(allow_inf_nan=False)] | None = Field(
+        None, description="Chance in what counts as sure (order confidence)."
+    )
+    guidance_schedule: Schedule | None = Field(None, description="Guidance is constant, or grows (linear).")
     best_of: int | None = Field(
         None, ge=1, le=MOST, description="Draw so many, keep the n that the judge ranks highest."
     )
@@ -77,6 +86,19 @@ class Edit(Wanted):
     """The fields of /v1/images/edits, beside `image` and `mask`."""
 
     input_fidelity: Literal["high", "low"] | None = Field(None, description="Changes nothing.")
+    outpaint: Annotated[str, Field(max_length=100)] | None = Field(
+        None, description="left,right,top,bottom: go on beyond these sides, by shares of the picture's own."
+    )
+    vary: Annotated[Share, Field(allow_inf_nan=False)] | None = Field(None, description="Draw so many codes anew.")
+    vary_first: Literal["uncertain", "random"] | None = Field(None, description="Which codes these are.")
+    restore: bool | None = Field(None, description="Put the picture's own pixels back; true without it.")
+
+    def editing(self) -> EditingConfig:
+        """What is drawn anew beside the mask. Raises ConfigError for a wrong option."""
+        given = {name: value for name in EDITING if (value := getattr(self, name)) is not None}
+        config = EditingConfig(**given)
+        config.check()
+        return config
 
 
 class TokenDetails(BaseModel):

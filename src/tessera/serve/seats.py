@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from itertools import groupby
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from tessera.config import SampleConfig
@@ -110,9 +110,10 @@ class Seats:
         """Codes that it still wants."""
         return self.total - drawing.done
 
-    def drawn(self, drawing: Drawing) -> Int[Tensor, "1 n"]:
-        """The codes that a picture has so far."""
-        return self.codes[drawing.seats[0], : drawing.done].clone()[None]
+    def canvas(self, drawing: Drawing) -> tuple[Int[Tensor, "1 N"], Bool[Tensor, "1 N"]]:
+        """The codes of a picture, and which of them are still to be drawn."""
+        codes = self.codes[drawing.seats[0]].clone()[None]
+        return codes, (torch.arange(self.total, device=codes.device) >= drawing.done)[None]
 
     @torch.inference_mode()
     def sit(self, drawing: Drawing) -> None:

@@ -10,13 +10,15 @@ from dataclasses import dataclass
 from PIL import Image
 from pydantic import ValidationError
 
-from tessera.config import Limits, SampleConfig
+from tessera.config import EditingConfig, Limits, SampleConfig
 from tessera.errors import ConfigError
+from tessera.generate.editing import refuse_edit
+from tessera.models.any_order import AnyOrder
 from tessera.serve.bench import Bench
 from tessera.serve.errors import Refused
 from tessera.serve.jobs import job, told
-from tessera.serve.orders import Beginning, Made, Refusal, Shown
-from tessera.serve.pictures import beginning
+from tessera.serve.orders import Made, Refusal, Shown, Sitter
+from tessera.serve.pictures import drafted
 from tessera.serve.schema import Generation, wrong_fields
 from tessera.serve.worker import Worker
 
@@ -49,12 +51,12 @@ class Easel:
         prompts = self.bench(run).pipeline.prompts
         return len(prompts.encode(prompt)) > prompts.length
 
-    async def draw(self, run: str, begin: Beginning | None = None, **fields: object) -> AsyncIterator[Shown | Made]:
+    async def draw(self, run: str, sitter: Sitter | None = None, **fields: object) -> AsyncIterator[Shown | Made]:
         """Unfinished and finished pictures, as they come. Raises Refused with a sentence for what cannot be drawn. Left
         early, its rows are free before the next step."""
         bench = self.bench(run)
         given = {name: value for name, value in fields.items() if value is not None}
-        made = job("image_generation", _wanted({"truncate": True, **given}), bench, CLIENT, self.limits, begin)
+        made = job("image_generation", _wanted({"truncate": True, **given}), bench, CLIENT, self.limits, sitter)
         made.order.shows = 0 if made.order.keep else bench.grid - 1
         try:
             self.worker.submit(bench.name, made.order)
@@ -66,17 +68,26 @@ class Easel:
         finally:
             self.worker.cancel(made.order)
 
-    def kept_rows(self, run: str, picture: bytes, rows: int) -> Beginning:
+    def any_order(self, run: str) -> bool:
+        """Whether a run can draw any part of a picture anew."""
+        return isinstance(self.bench(run).pipeline.model, AnyOrder)
+
+    def kept_rows(self, run: str, picture: bytes, rows: int) -> Sitter:
         """A picture of which the first rows of codes stay. Raises TesseraError for what is not a square picture."""
+        mask = mask_of(_side(picture, self.limits.max_upload_pixels), rows, self.bench(run).grid)
+        return self.sitter(run, picture, mask, EditingConfig())
+
+    def sitter(self, run: str, picture: bytes, mask: bytes | None, config: EditingConfig) -> Sitter:
+        """A picture of which what a mask makes transparent is drawn anew. Raises TesseraError for what cannot be."""
         bench = self.bench(run)
         image, most = bench.pipeline.image, self.limits.max_upload_pixels
-        mask = mask_of(_side(picture, most), rows, bench.grid)
-        return beginning(picture, mask, image.pixels, image.channels, image.grid, most)
+        own = drafted(picture, mask, config, image.pixels, image.channels, image.grid, most)
+        refuse_edit(bench.pipeline.model, own, config)
+        return Sitter(own, config)
 
 
 def mask_of(side: int, rows: int, grid: int) -> bytes:
-    """A mask as the server's edits take it: opaque above a line, transparent below. A prior that draws in any order
-    would take a painted one in its place."""
+    """A mask as the server's edits take it: opaque above a line, transparent below."""
     mask, file = Image.new("RGBA", (side, side)), io.BytesIO()
     mask.paste((0, 0, 0, 255), (0, 0, side, side * rows // grid))
     mask.save(file, "PNG")
