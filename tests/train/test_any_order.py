@@ -81,3 +81,19 @@ def test_settings_survive_json_and_a_plan_counts_it(config):
     sized = dataclasses.replace(ANY, text_vocab=20, text_len=5, image_vocab=11, grid=4)
     assert plan.predict(dataclasses.replace(config, model=sized), 4).working > 0
     assert plan.parameters(sized) > 0
+
+
+def test_an_evaluation_has_its_likelihood_in_other_orders_and_a_verdict_on_copying(config):
+    from tessera.config import EvaluateConfig, PicturesConfig
+    from tessera.evaluate.evaluation import evaluate
+
+    run, _ = go(dataclasses.replace(config, steps=4, save_every=4, valid_every=4))
+    data = PicturesConfig(path=config.data.path)
+    asked = EvaluateConfig(data=data, count=12, seeds=3, features="none", device="cpu", ranked=4, steps=4)
+    found = evaluate(str(run.folder), asked, lambda title: lambda items, total: items).evaluation
+    values = {figure.name: figure.value for figure in found.figures}
+    reading, chance = (values[name].value for name in ("nats per code", "nats per code, any order"))
+    more = values["reading order against others, nats per picture"]
+    assert more.value == pytest.approx(16 * (reading - chance), abs=1e-4)
+    assert more.value != 0
+    assert found.verdict is not None

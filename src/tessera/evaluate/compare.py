@@ -9,7 +9,7 @@ from typing import Any, Literal, NamedTuple
 from tessera.evaluate.figures import Figure
 from tessera.evaluate.intervals import Estimate, over_seeds
 from tessera.evaluate.meanings import COVERS
-from tessera.evaluate.recipes import MEASURING, SAMPLING, Recipe, notices
+from tessera.evaluate.recipes import MEASURING, SAMPLING, Recipe, notices, said
 from tessera.evaluate.telling import columns, number, told
 from tessera.evaluate.welch import LEVEL, difference, holm
 
@@ -153,7 +153,7 @@ def _unlike(first: Recipe, other: Recipe) -> list[str]:
         (SAMPLING, "that is part of what differs"),
     ):
         for name in names:
-            a, b = ours.settings.get(name), theirs.settings.get(name)
+            a, b = said(ours, name), said(theirs, name)
             if a != b:
                 found.append(f"{other.name} was measured with {name} {b}, {first.name} with {a}: {so}.")
     return found

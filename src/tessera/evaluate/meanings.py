@@ -4,6 +4,8 @@ MEANINGS = {
     "nats": "What the model pays for one code of a held-out picture, given its caption. The ceiling is what it pays on "
     "pictures that it learned.",
     "bits": "The same for a whole picture: how large a file it would be.",
+    "orders": "The same when the codes are read in other orders than reading order, each picture in several.",
+    "reading": "Nats that reading order costs on a picture more than other orders do. 0: the model is one likelihood.",
     "none": "Nats that the true caption saves on a held-out picture, against none. 0: captions are not read.",
     "other": "Nats that the true caption saves, against the caption of another picture. 0: captions are not read.",
     "rank": "By the model's own likelihood of a held-out picture; no judge is needed.",

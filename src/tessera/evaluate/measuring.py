@@ -53,6 +53,21 @@ def likelihood(held: Tensor, learned: Tensor | None, floor: Tensor) -> list[Figu
     return [line("nats per code", 1 / held.shape[1], "nats"), line("bits per picture", 1 / math.log(2), "bits")]
 
 
+def in_any_order(reading: Tensor, chance: Tensor) -> list[Figure]:
+    """Of nats [B, N] of held-out pictures in reading order, and [B, N] as means over orders of chance."""
+    own = bootstrap(chance.sum(1).double().numpy() / chance.shape[1])
+    more = bootstrap((reading - chance).sum(1).double().numpy())
+    return [
+        Figure(
+            name="nats per code, any order", group="likelihood", value=own, better="lower", about=MEANINGS["orders"]
+        ),
+        Figure(
+            name="reading order against others, nats per picture", group="likelihood", value=more, better="lower",
+            about=MEANINGS["reading"],
+        ),
+    ]  # fmt: skip
+
+
 def caption_worth(true: Tensor, null: Tensor, other: Tensor | None) -> list[Figure]:
     """Of nats [B, N] of the same held-out pictures with their caption, with none, and with another picture's."""
     zero = exact(0.0, len(true))

@@ -6,18 +6,19 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 
-from tessera.config import TrainConfig
+from tessera.config import PLAIN, TrainConfig
 from tessera.config.merging import differences
+from tessera.config.order import OrderConfig
 from tessera.errors import CheckpointError, ConfigError
 from tessera.evaluate.figures import Evaluation, Figure, read
 from tessera.store.settings import read_settings
 
 MEASURING = ("count", "seeds", "photographs")
 """Settings that change how drawings are measured."""
-SAMPLING = ("guidance", "temperature", "top_k", "top_p")
+SAMPLING = ("guidance", "temperature", "top_k", "top_p", *(f.name for f in fields(OrderConfig)))
 """Settings that change the drawings themselves."""
 USAGE = "tessera compare RUN RUN ... or, for seeds of one recipe, tessera compare A1,A2,A3 B1,B2,B3"
 BESIDE = (
@@ -111,12 +112,17 @@ def _check(recipe: Recipe) -> None:
                 "Evaluate both with the same --data.path, or leave out the comma."
             )
         for name in MEASURING:
-            ours, theirs = first.settings.get(name), e.settings.get(name)
+            ours, theirs = said(first, name), said(e, name)
             if ours != theirs:
                 raise ConfigError(
                     f"{e.run} was measured with {name} {theirs}, {first.run} with {ours}, so they have no common mean. "
                     f"Evaluate both with the same --{name}."
                 )
+
+
+def said(evaluation: Evaluation, name: str) -> object:
+    """A setting of an evaluation; an old one does not say what it could not have asked for."""
+    return evaluation.settings.get(name, getattr(PLAIN, name, None))
 
 
 def notices(recipes: Sequence[Recipe]) -> list[str]:

@@ -19,8 +19,9 @@ from tessera.evaluate.kept import Arrays
 from tessera.evaluate.looking import CHUNK, Look, spread
 from tessera.evaluate.memorisation import Verdict
 from tessera.generate.judge import CLIPJudge
-from tessera.generate.likelihood import nats
+from tessera.generate.likelihood import ORDERS, nats
 from tessera.generate.pipeline import Pipeline
+from tessera.models.any_order import AnyOrder
 from tessera.models.text_to_image import TextToImage
 from tessera.tokens.text import TextTokenizer
 
@@ -96,6 +97,18 @@ class Prior:
         """[B, N] of codes without a caption."""
         return self._nats(None, codes)
 
+    def nats_in_orders(self, captions: Sequence[str], codes: Tensor) -> Tensor:
+        """[B, N] of codes given captions, as means over orders of chance that each picture has of its own."""
+
+        def make() -> Arrays:
+            tokens = likelihood.tokens_of(self.model, self.text, captions)
+            noise = torch.Generator().manual_seed(0)
+            orders = torch.rand(ORDERS, *codes.shape, generator=noise).argsort(-1)
+            return {"nats": torch.stack([nats(self.model, tokens, codes, o) for o in orders]).mean(0).numpy()}
+
+        about = [self.ground.model, captions, codes.tolist(), ORDERS]
+        return torch.from_numpy(self.ground.kept.get("nats", about, make)["nats"])
+
     def _nats(self, captions: Sequence[str] | None, codes: Tensor) -> Tensor:
         def make() -> Arrays:
             tokens = likelihood.tokens_of(self.model, self.text, captions or [""] * len(codes))
@@ -126,6 +139,8 @@ def _likelihood(prior: Prior, config: EvaluateConfig, found: Findings) -> None:
         found.figures.append(copying.membership(learned, held))
     frequencies = (ground.seen or ground.look).codes
     found.figures += measuring.likelihood(held, learned, likelihood.unigram_nats(frequencies, codes, ground.vocab))
+    if isinstance(prior.model, AnyOrder):
+        found.figures += measuring.in_any_order(held, prior.nats_in_orders(captions, codes))
     null = prior.nats_alone(codes)
     other = prior.nats([captions[i] for i in likelihood.others(len(captions), config.seed)], codes)
     found.figures += measuring.caption_worth(held, null, other)
