@@ -4,7 +4,7 @@ pages."""
 from __future__ import annotations
 
 import io
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
 
 from PIL import Image
@@ -77,6 +77,11 @@ class Easel:
         mask = mask_of(_side(picture, self.limits.max_upload_pixels), rows, self.bench(run).grid)
         return self.sitter(run, picture, mask, EditingConfig())
 
+    def painted(self, run: str, picture: bytes, squares: Sequence[int], config: EditingConfig) -> Sitter:
+        """A picture of which painted squares are drawn anew, and what `config` asks for beside them."""
+        mask = mask_of_squares(_side(picture, self.limits.max_upload_pixels), squares, self.bench(run).grid)
+        return self.sitter(run, picture, mask, config)
+
     def sitter(self, run: str, picture: bytes, mask: bytes | None, config: EditingConfig) -> Sitter:
         """A picture of which what a mask makes transparent is drawn anew. Raises TesseraError for what cannot be."""
         bench = self.bench(run)
@@ -90,6 +95,18 @@ def mask_of(side: int, rows: int, grid: int) -> bytes:
     """A mask as the server's edits take it: opaque above a line, transparent below."""
     mask, file = Image.new("RGBA", (side, side)), io.BytesIO()
     mask.paste((0, 0, 0, 255), (0, 0, side, side * rows // grid))
+    mask.save(file, "PNG")
+    return file.getvalue()
+
+
+def mask_of_squares(side: int, squares: Sequence[int], grid: int) -> bytes:
+    """The same for painted squares: transparent in them alone."""
+    mask, file = Image.new("RGBA", (side, side), (0, 0, 0, 255)), io.BytesIO()
+    for square in squares:
+        row, column = divmod(square, grid)
+        left, top = (-(-place * side // grid) for place in (column, row))
+        right, bottom = ((place + 1) * side // grid for place in (column, row))
+        mask.paste((0, 0, 0, 0), (left, top, max(left + 1, right), max(top + 1, bottom)))
     mask.save(file, "PNG")
     return file.getvalue()
 

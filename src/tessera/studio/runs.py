@@ -9,7 +9,9 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
+from tessera.config import TextToImageConfig
 from tessera.config.merging import read_json
+from tessera.config.network import MODELS
 from tessera.errors import TesseraError
 from tessera.files.own import kind_of
 from tessera.store.metrics import Followed
@@ -17,6 +19,8 @@ from tessera.store.run import Run
 from tessera.studio.places import Places
 
 PREVIEW = re.compile(r"step-(\d{1,12})\.png")
+PRIORS = tuple(name for name, config in MODELS.items() if issubclass(config, TextToImageConfig))
+"""Kinds of models that draw."""
 POINTS = 400
 """Of a curve, at most."""
 
@@ -80,7 +84,7 @@ class Seen:
     @property
     def draws(self) -> bool:
         """Whether there is a checkpoint of a prior."""
-        return (self.folder / "latest").is_file() and _kind(self.folder) == "t2i"
+        return (self.folder / "latest").is_file() and _kind(self.folder) in PRIORS
 
     def begun_with(self) -> list[str]:
         """The options of `learn` that must be the same when a run goes on, as words. They are values from a file, so
@@ -113,7 +117,7 @@ def seen(places: Places) -> list[Seen]:
 def _found(places: Places) -> Iterator[Seen]:
     for folder in places.runs.iterdir() if places.runs.is_dir() else ():
         try:
-            if kind_of(places.run(folder.name)) == "run" and _kind(folder) in ("t2i", ""):
+            if kind_of(places.run(folder.name)) == "run" and _kind(folder) in (*PRIORS, ""):
                 yield Seen(folder.name, folder)
         except TesseraError:
             continue

@@ -86,6 +86,10 @@ def files(app: FastAPI, studio: Studio) -> None:
     def theme() -> Response:
         return Response((ASSETS / "theme.css").read_text("utf-8"), media_type="text/css")
 
+    @app.get("/studio/brush.js")
+    def brush() -> Response:
+        return Response((ASSETS / "brush.js").read_text("utf-8"), media_type="text/javascript")
+
 
 def _below(studio: Studio, run: str, name: str) -> Path:
     """A file in a run's folder, links followed. Raises TesseraError where it lies elsewhere."""
