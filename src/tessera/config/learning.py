@@ -35,6 +35,9 @@ class LearnConfig(Checked):
     perceptual: Literal["auto", "lite0", "none"] = "auto"
     """What the image tokenizer's training compares besides pixels: lite0 is what a network sees that others trained on
     ImageNet, none is nothing that you do not own; auto is lite0 where its packages are installed."""
+    any_order: bool = False
+    """Train a prior that predicts any codes from any others: it can draw a part of a picture anew (tessera edit), and a
+    picture in a few steps. One of reading order learns colours and shapes a little sooner."""
     crop: ShareAboveZero = 0.75
     """Smallest share of the area that a random crop keeps; 1 takes the pictures whole."""
     device: str = "auto"

@@ -13,6 +13,7 @@ from annotated_types import Ge, Le
 
 from tessera.config import (
     FSQ,
+    AnyOrderConfig,
     DVAEConfig,
     LearnConfig,
     MachineConfig,
@@ -91,6 +92,7 @@ class Choice:
     """Learning rate of the prior's matrices, where Muon moves them; 0 leaves them to AdamW."""
     tokenizer_share: Annotated[float, Ge(0), Le(TRAINED)] = 0.25
     """Of the budget."""
+    any_order: bool = False
 
     @property
     def grid(self) -> int:
@@ -137,6 +139,7 @@ def choose(config: LearnConfig, health: Health, machine: MachineConfig, pace: Pa
         holdout=found["holdout"],
         dropout=0.0,
         alike=ALIKE,
+        any_order=config.any_order,
     )
     learned = max(1.0, len(health.good) * (1 - first.holdout))
     own = of_width(first.dim)
@@ -185,6 +188,8 @@ def remembered(path: Path, config: LearnConfig, make: Callable[[], Choice]) -> C
     other = [f"--{name} {had[name]}, not {value}" for name, value in asked.items() if value not in (0, had[name])]
     if config.perceptual not in ("auto", choice.perceptual):
         other.append(f"--perceptual {choice.perceptual}, not {config.perceptual}")
+    if config.any_order != choice.any_order:
+        other.append("--any-order" if choice.any_order else "--no-any-order")
     if config.crop != choice.crop:
         other.append(f"--crop {choice.crop}, not {config.crop}")
     if other:
@@ -234,6 +239,8 @@ def prior_model(c: Choice) -> TextToImageConfig:
         dim=c.dim, depth=c.depth, heads=max(1, c.dim // c.head_dim), head_dim=c.head_dim, attn_dropout=c.dropout,
         ff_dropout=c.dropout,
     )  # fmt: skip
+    if c.any_order:
+        return AnyOrderConfig(text_len=c.text_len, transformer=transformer, query_depth=c.depth // 2)
     return TextToImageConfig(text_len=c.text_len, transformer=transformer)
 
 

@@ -41,6 +41,7 @@ def explain(config: LearnConfig, health: Health) -> list[Chosen]:
         Chosen("tokenizer", c.tokenizer, f"from the recipe; {c.tokenizer_share:.0%} of the time"),
         Chosen("perceptual", c.perceptual, _why_it_looks(config, c)),
         Chosen("prior", f"{c.dim} x {c.depth}", f"width and depth from {r.prior}; {c.prior_share:.0%} of the time"),
+        Chosen("order", "any" if c.any_order else "reading", "asked for" if c.any_order else "--any-order can edit"),
         Chosen("rate", f"{of_width(c.dim).lr:g}", f"for this width{_of_matrices(c)}"),
         Chosen("batch", f"{c.batch}", f"from {r.prior}"),
         Chosen("epochs", f"{c.epochs:g}", "what this machine can do in the prior's share of the time"),
