@@ -29,7 +29,7 @@ from torch import Tensor
 
 from common import RESULTS, row
 from ideas import with_vectors
-from tessera.config import LearnConfig, MachineConfig, SampleConfig, TrainConfig
+from tessera.config import AnyOrderConfig, LearnConfig, MachineConfig, SampleConfig, TrainConfig
 from tessera.config.merging import merge, read_json
 from tessera.data.check import check
 from tessera.data.codes import Codes, encode
@@ -41,18 +41,22 @@ from tessera.evaluate.features import load, seen
 from tessera.evaluate.intervals import bootstrap
 from tessera.evaluate.looking import spread
 from tessera.evaluate.subject import Subject
-from tessera.generate import raster
+from tessera.generate.decoder import DrawingBatch
+from tessera.generate.decoders import decoder
+from tessera.generate.given import Given
 from tessera.generate.likelihood import nats as code_nats
 from tessera.journeys import bird_reader, birds
 from tessera.journeys.choice import Choice, choose, remembered
 from tessera.journeys.stages import stages
 from tessera.machine.device import keep_freed_memory
+from tessera.models.any_order import AnyOrder
 from tessera.store.run import Run, checkpoint_of
 from tessera.tokens import image as image_tokens
 from tessera.tokens import text as text_tokens
 from tessera.train import job
 from tessera.train.engines.single import SingleEngine
 from tessera.train.loop import forward_backward, step_seed
+from tessera.train.objectives.any_order import TrainAnyOrder
 from tessera.train.objectives.raster import TrainTextToImage
 from tessera.train.objectives.sizes import resolve
 from tessera.train.optim import Schedule, optimizer_of
@@ -142,14 +146,17 @@ VARIANTS: dict[str, Changes] = {
     "captions joined 2": noise(join=2),
     "captions joined 3": noise(join=3),
     "words dropped 0.1": noise(drop_words=0.1),
+    "any order": {"any_order": {"raster_share": 0.0}},
+    "any order, half in reading order": {"any_order": {"raster_share": 0.5}},
+    "any order, codes not replaced": {"any_order": {"raster_share": 0.0}, **noise(codes=0.0)},
 }
 """What each puts over the base. `views` is how many encodings of a picture there are; 1 / `warm` of the steps warm up;
 `vector` weighs a second task; `shared` is how much codes
-with near vectors have in common for good."""
+with near vectors have in common for good; `any_order` are settings of a prior of any order, which takes its place."""
 SMALL: Changes = {"model": {"text_len": 24, "transformer": {"dim": 96, "depth": 3, "heads": 3, "head_dim": 32}}}
 """A base whose steps cost a quarter, to look at more ideas for more epochs."""
 VECTORS = ("vector", "shared")
-IDEAS = ("views", "warm", *VECTORS)
+IDEAS = ("views", "warm", "any_order", *VECTORS)
 """Changes that are not settings of the house."""
 FREE = {
     "lr", "warmup", "lr_end", "weight_decay", "betas", "drop_condition", "image_weight", "views", "warm",
@@ -199,9 +206,14 @@ class Ground:
         config: TrainConfig = merge(self.config, optim(warmup=steps // changes.get("warm", 10)))
         config = merge(config, {k: v for k, v in changes.items() if k not in IDEAS})
         data = Data(self.learned, self.held, 0, codes)
+        kind = TrainTextToImage
+        if "any_order" in changes:
+            own = {f.name: getattr(config.model, f.name) for f in dataclasses.fields(config.model)}
+            own |= {"query_depth": own["transformer"].depth // 2, **changes["any_order"]}
+            config, kind = dataclasses.replace(config, model=AnyOrderConfig(**own)), TrainAnyOrder
         sizes = {"image_vocab": self.image.vocab, "grid": self.image.grid}
         config = resolve(dataclasses.replace(config, seed=seed), data, sizes, self.text)
-        return with_vectors(TrainTextToImage(config, data, self.text, self.image), **only(changes, *VECTORS))
+        return with_vectors(kind(config, data, self.text, self.image), **only(changes, *VECTORS))
 
 
 class Lesson:
@@ -270,14 +282,27 @@ def judged(ground: Ground, model: Any, objective: TrainTextToImage) -> dict[str,
     own, learned = nats(held), nats(spread(ground.learned, len(held)))
     none = nats(held, [""] * len(held))
     other = nats(held, [held[i].captions[0] for i in likelihood.others(len(held), 0)])
+    any_order = {}
+    if isinstance(model, AnyOrder):
+        tokens = likelihood.tokens_of(model, ground.text, [p.captions[0] for p in held])
+        codes = torch.stack([ground.codes.only([p]).views(0)[0] for p in held])
+        noise = torch.Generator().manual_seed(0)
+        orders = torch.rand(4, *codes.shape, generator=noise).argsort(-1)
+        each = torch.stack([code_nats(model, tokens, codes, o).double().mean(1) for o in orders])
+        any_order = {"held_any_order": asdict(bootstrap(each.mean(0).numpy()))}
     return {
-        "held": asdict(bootstrap(own)), "gap": round(float(own.mean() - learned.mean()), 4),
+        **any_order, "held": asdict(bootstrap(own)), "gap": round(float(own.mean() - learned.mean()), 4),
         "worth_none": asdict(bootstrap((none - own) * model.layout.codes)),
         "worth_other": asdict(bootstrap((other - own) * model.layout.codes)),
         "parameters": sum(p.numel() for p in model.parameters()), "nats": [round(x, 4) for x in own.tolist()],
     }  # fmt: skip
 
 
+WAYS: dict[str, dict[str, Any]] = {
+    "": {}, ", 16 steps": {"steps": 16}, ", 8 steps": {"steps": 8},
+    ", 16 steps, the surest first": {"steps": 16, "order": "confidence"},
+}  # fmt: skip
+"""How a prior of any order draws for its figures: code by code, and in fewer steps."""
 Look = Callable[[Ground, Any, int], dict[str, Any]]
 """Figures of so many drawings of a model."""
 
@@ -285,19 +310,27 @@ Look = Callable[[Ground, Any, int], dict[str, Any]]
 def drawings(ground: Ground, model: Any, captions: Sequence[str], sampling: SampleConfig) -> Tensor:
     """The codes of a drawing of each caption."""
     tokens = likelihood.tokens_of(model, ground.text, captions)
+    own, known = decoder(model, False), Given.nothing(model.layout.codes)
+    rows = lambda t: (x.expand(len(t), -1) for x in known)
     parts = enumerate(tokens.split(64))
-    return torch.cat([raster.codes(model, t, range(64 * i, 64 * i + len(t)), sampling) for i, t in parts])
+    asked = [DrawingBatch(t, *rows(t), range(64 * i, 64 * i + len(t)), sampling) for i, t in parts]
+    return torch.cat([own.codes(batch).codes for batch in asked])
 
 
 def of_birds(ground: Ground, model: Any, count: int) -> dict[str, Any]:
     """The share of asked colours of built-in birds that were never learned, as the demo usually draws them."""
     asked = birds.questions(count)
-    codes = drawings(ground, model, [caption for caption, _ in asked], SampleConfig(guidance=2.5, top_p=0.9))
     subject = Subject(model=model, image=ground.image, text=None, learned=[], held=[], skipped=0, curves=())
-    pictures = [to_image(p) for p in subject.decoded(codes)]
-    right = bird_reader.hits(pictures, [bird for _, bird in asked])
-    each = [sum(hits) / len(hits) for hits in zip(*right.values(), strict=True)]
-    return {"colours": asdict(bootstrap(each)), "parts": {part: sum(hits) / count for part, hits in right.items()}}
+    figures = {}
+    for end, options in WAYS.items() if isinstance(model, AnyOrder) else [("", {})]:
+        sampling = SampleConfig(guidance=2.5, top_p=0.9, **options)
+        codes = drawings(ground, model, [caption for caption, _ in asked], sampling)
+        pictures = [to_image(p) for p in subject.decoded(codes)]
+        right = bird_reader.hits(pictures, [bird for _, bird in asked])
+        each = [sum(hits) / len(hits) for hits in zip(*right.values(), strict=True)]
+        figures[f"colours{end}"] = asdict(bootstrap(each))
+        figures[f"parts{end}"] = {part: sum(hits) / count for part, hits in right.items()}
+    return figures
 
 
 def of_photographs(ground: Ground, model: Any, count: int) -> dict[str, Any]:
@@ -306,11 +339,14 @@ def of_photographs(ground: Ground, model: Any, count: int) -> dict[str, Any]:
     subject = Subject(model=model, image=image, text=None, learned=[], held=[], skipped=0, curves=())
     photographs = seen(features, subject.pixels(ground.learned, len(ground.learned)))
     asked = [ground.held[i % len(ground.held)].captions[i // len(ground.held)] for i in range(count)]
-    looks = seen(features, subject.decoded(drawings(ground, model, asked, SampleConfig(guidance=2.0))))
-    distance = kid(photographs.features, looks.features)
-    figures = {"kid": {k: round(v * 1000, 1) if k != "count" else v for k, v in asdict(distance).items()}}
-    if photographs.probabilities is not None and looks.probabilities is not None:
-        figures["subject"] = asdict(subject_rate(photographs.probabilities, looks.probabilities))
+    figures = {}
+    for end, options in WAYS.items() if isinstance(model, AnyOrder) else [("", {})]:
+        drawn = drawings(ground, model, asked, SampleConfig(guidance=2.0, **options))
+        looks = seen(features, subject.decoded(drawn))
+        distance = kid(photographs.features, looks.features)
+        figures[f"kid{end}"] = {k: round(v * 1000, 1) if k != "count" else v for k, v in asdict(distance).items()}
+        if photographs.probabilities is not None and looks.probabilities is not None:
+            figures[f"subject{end}"] = asdict(subject_rate(photographs.probabilities, looks.probabilities))
     return figures
 
 

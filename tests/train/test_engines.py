@@ -195,6 +195,28 @@ def test_the_other_models_train_and_preview_under_every_engine(ranks, ground, tm
     assert len(held[1]) == 2
 
 
+@pytest.mark.parametrize(
+    "engine", ["ddp", pytest.param("fsdp", marks=pytest.mark.slow),
+               pytest.param("zero3", marks=[pytest.mark.slow, needs_deepspeed])],
+)  # fmt: skip
+def test_a_prior_of_any_order_gives_one_processs_numbers(ranks, ground, tmp_path, engine):
+    """In reading order. Orders of chance are each rank's own, so there the runs are alike and not equal."""
+    for share in ("1", "0"):
+        found = []
+        for name in ("single", engine):
+            processes, settings = ENGINES[name]
+            args = arguments(ground, tmp_path / f"{name}-{share}", 6, "--model.query-depth", "1",
+                             "--model.raster-share", share, *settings)  # fmt: skip
+            args[1] = "any-xs-64"
+            ranks.run(processes, main_with(args))
+            found.append(Run(tmp_path / f"{name}-{share}"))
+        if share == "1":
+            assert_equal_runs(found[1], found[0])
+        else:
+            held = [[r["held_loss"] for r in run.read_metrics() if "held_loss" in r][-1] for run in found]
+            assert held[0] == pytest.approx(held[1], rel=0.05)
+
+
 def resumed(train: Callable[..., Run], first: Run, out: Path, engine: str) -> Run:
     """The run as it was at step 5 of 10, gone on with under another engine."""
     shutil.copytree(first.folder, out)
