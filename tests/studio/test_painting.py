@@ -1,10 +1,15 @@
-"""A part of a picture is painted over in a real browser, by pointer and by keys, and drawn anew: the rest stays."""
+"""A part of a picture is painted over in a real browser, by pointer and by keys, and drawn anew: the rest stays.
+
+TESSERA_SCREENSHOTS=docs TESSERA_STUDIO_ANY=runs/any also writes the picture of docs/studio.md, of a run of any order.
+"""
 
 from __future__ import annotations
 
 import dataclasses
 import io
 import json
+import os
+import shutil
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -15,9 +20,10 @@ import pytest
 from PIL import Image
 
 from small_runs import PRIOR, dvae_config, go, prior_config
-from studio.test_journey import Watched, browser, serving  # noqa: F401
+from studio.test_journey import SHOTS, Watched, browser, serving, shoot  # noqa: F401
 from tessera.config import AnyOrderConfig
 
+ANY_RUN = os.environ.get("TESSERA_STUDIO_ANY", "")
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 
 
@@ -95,3 +101,27 @@ def test_it_can_be_painted_on_at_the_width_of_a_telephone(browser, address):  # 
     seen.page.touchscreen.tap(box["x"] + 5, box["y"] + 5)
     seen.page.get_by_text("5 of 16 squares are drawn anew.").wait_for()
     seen.check()
+
+
+@pytest.mark.skipif(not (SHOTS and ANY_RUN), reason="TESSERA_SCREENSHOTS and TESSERA_STUDIO_ANY are not set")
+def test_the_screenshot(browser, tmp_path):  # noqa: F811
+    shutil.copytree(ANY_RUN, tmp_path / "runs" / "birds")
+    (tmp_path / "pictures").mkdir()
+    with serving(tmp_path, "pictures") as own:
+        wait_for("the run is read", lambda: json.load(urlopen(f"{own}/v1/models"))["data"])
+        seen = Watched(browser, own)
+        page = seen.page
+        seen.open("/draw")
+        page.get_by_label("What to draw").fill("a small red bird with black wings on a wire")
+        page.get_by_label("Seed").fill("3")
+        page.keyboard.press("Enter")
+        page.get_by_text("Done.").wait_for(timeout=60_000)
+        seen.open("/edit")
+        page.get_by_text("16 of 64 squares are drawn anew.").wait_for()
+        page.get_by_label("Prompt").fill("a small yellow bird with blue wings on a wire")
+        page.get_by_role("button", name="Draw the rest").click()
+        page.get_by_text("Done.").wait_for(timeout=60_000)
+        page.mouse.move(5, 500)
+        page.wait_for_timeout(600)
+        shoot(seen, "paint")
+        seen.check()
