@@ -43,8 +43,9 @@ from tessera.evaluate.ground import HELD
 from tessera.evaluate.kept import Arrays, Kept, of_tensor
 from tessera.evaluate.looking import Look, floats, shrunk, spread
 from tessera.generate.pipeline import Pipeline
+from tessera.models import saved
 from tessera.models.saved import parameters
-from tessera.store.run import Run
+from tessera.store.run import Run, checkpoint_of
 
 GROUPS = 3
 """Drawings are measured in so many groups, as `evaluate` has them."""
@@ -146,7 +147,7 @@ def tessera(course: Course) -> dict[str, Any]:
     return {
         "steps": max(r["step"] for r in Run(out).read_metrics()), "seconds_of_training": round(took, 1),
         "cpu_seconds": round(after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime, 1),
-        "parameters": parameters(pipeline.model), "codes": pipeline.model.config.grid**2,
+        "parameters": parameters(saved.read(checkpoint_of(out))), "codes": pipeline.model.config.grid**2,
         "seconds_a_drawing": round((time.monotonic() - began) / len(prompts), 3),
     }  # fmt: skip
 

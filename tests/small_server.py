@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import io
 import threading
 import time
 from collections.abc import Iterator
@@ -9,6 +11,7 @@ from contextlib import contextmanager
 
 import openai
 import torch
+from PIL import Image
 
 from conftest import MODERN, TINY_DVAE, prior
 from tessera.config import Limits, ServingConfig
@@ -101,3 +104,20 @@ def serving(
             thread.join(10)
             worker.stop()
             assert not thread.is_alive()
+
+
+def opened(content: str | bytes | None) -> Image.Image:
+    return Image.open(io.BytesIO(base64.b64decode(content) if isinstance(content, str) else content or b""))
+
+
+def picture_file(mode: str = "RGB", size: tuple[int, int] = (16, 16)) -> bytes:
+    own = Image.radial_gradient("L").resize(size).convert(mode)
+    own.save(file := io.BytesIO(), "PNG")
+    return file.getvalue()
+
+
+def mask_file(rows: int, size: int = 16, hole: bool = False) -> bytes:
+    own = Image.new("RGBA", (size, size), (0, 0, 0, 255))
+    own.paste((0, 0, 0, 0), (0, rows, size // 2 if hole else size, size))
+    own.save(file := io.BytesIO(), "PNG")
+    return file.getvalue()

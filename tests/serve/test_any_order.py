@@ -10,8 +10,7 @@ import pytest
 from PIL import Image
 
 from models.test_any_order import any_prior
-from serve.test_openai import mask_file, opened, picture_file
-from small_server import bench, pipeline, serving
+from small_server import bench, mask_file, opened, picture_file, pipeline, serving
 from tessera.generate.pipeline import Pipeline
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import io
 import json
 import time
 
@@ -12,7 +11,7 @@ import openai
 import pytest
 from PIL import Image
 
-from small_server import Served, bench, pipeline, serving
+from small_server import Served, bench, mask_file, opened, picture_file, pipeline, serving
 from tessera.config import PLAIN, Limits, request
 from tessera.generate.judge import OwnJudge
 from tessera.generate.pipeline import Pipeline
@@ -43,10 +42,6 @@ def served():
 def client(served: Served):
     with served.client() as own:
         yield own
-
-
-def opened(content: str | bytes | None) -> Image.Image:
-    return Image.open(io.BytesIO(base64.b64decode(content) if isinstance(content, str) else content or b""))
 
 
 def test_pictures_are_those_that_python_draws_with_prompt_and_seed_in_them(client, reference, tmp_path):
@@ -160,19 +155,6 @@ def test_without_a_judge_the_model_ranks_its_own_as_python_does(client, referenc
     assert [(e.type.split(".")[1], e.index) for e in events] == [("completed", 0), ("completed", 1)]
     assert [opened(e.b64_json).tobytes() for e in events] == [p.image.tobytes() for p in wanted]
     assert sum(e.usage.output_tokens for e in events) == 7 * 16
-
-
-def picture_file(mode: str = "RGB", size: tuple[int, int] = (16, 16)) -> bytes:
-    own = Image.radial_gradient("L").resize(size).convert(mode)
-    own.save(file := io.BytesIO(), "PNG")
-    return file.getvalue()
-
-
-def mask_file(rows: int, size: int = 16, hole: bool = False) -> bytes:
-    own = Image.new("RGBA", (size, size), (0, 0, 0, 255))
-    own.paste((0, 0, 0, 0), (0, rows, size // 2 if hole else size, size))
-    own.save(file := io.BytesIO(), "PNG")
-    return file.getvalue()
 
 
 def test_an_edit_keeps_the_rows_that_the_mask_leaves_opaque(client, reference, tmp_path):
