@@ -212,6 +212,15 @@ def test_from_a_folder_to_a_picture_that_stays(browser, address, pictures, tmp_p
     seen.check()
     seen.open("/judge")
     page.get_by_text("Does it copy?").wait_for()
+    short = page.get_by_text("These are the short figures")
+    assert short.count() == 1
+    page.get_by_role("button", name="Evaluate thoroughly").click()
+    short.wait_for(state="detached", timeout=3_000_000)
+    assert (pictures / "runs" / "birds" / "evaluation" / "evaluation.html").is_file()
+    assert page.get_by_role("button", name="Evaluate thoroughly").is_enabled()
+    with page.expect_popup() as whole:
+        page.get_by_role("link", name="The whole evaluation").click()
+    whole.value.get_by_text("true caption first among").first.wait_for()
     seen.check()
 
 
