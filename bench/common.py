@@ -32,10 +32,9 @@ def row(question: str, **figures: Any) -> None:
     """Append a row to results/<question>.jsonl and print it."""
     import torch
 
-    git = subprocess.run(["git", "describe", "--always", "--dirty"], capture_output=True, text=True)
     about = {
         "date": time.strftime("%Y-%m-%d"),
-        "commit": git.stdout.strip(),
+        "commit": commit(),
         "hardware": f"{processor()}, {torch.get_num_threads()} threads",
         "torch": torch.__version__,
         "command": "python " + " ".join([f"bench/{Path(sys.argv[0]).name}", *map(short, sys.argv[1:])]),
@@ -45,6 +44,15 @@ def row(question: str, **figures: Any) -> None:
     with (RESULTS / f"{question}.jsonl").open("a") as file:
         file.write(json.dumps(full) + "\n")
     print(json.dumps(full), flush=True)
+
+
+def commit() -> str:
+    """What was measured: a commit, and "-dirty" where a file was changed since, the rows themselves left out."""
+    git = lambda *words: subprocess.run(
+        ["git", *words], capture_output=True, text=True, cwd=RESULTS.parent
+    ).stdout.strip()
+    changed = git("status", "--porcelain", "--untracked-files=no", "--", ":/", ":!results")
+    return git("describe", "--always") + ("-dirty" if changed else "")
 
 
 def short(word: str) -> str:
