@@ -10,11 +10,19 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
+from tessera.config.perceptual import Lite0
+from tessera.imports import imagenet
+from tessera.models.perceptual import LooksLike
 from tessera.train.objectives.raster import TrainTextToImage
 from tessera.train.objectives.vectors import vectors
 
+TAP = 2
+"""Which of Lite0's taps has one place for each of 8 x 8 codes, on pictures of 64 pixels: block 4."""
 
-def with_vectors(objective: TrainTextToImage, vector: float = 0.0, shared: float = 0.0) -> TrainTextToImage:
+
+def with_vectors(
+    objective: TrainTextToImage, vector: float = 0.0, shared: float = 0.0, align: float = 0.0
+) -> TrainTextToImage:
     """`vector` weighs a linear map from the last state to the next code's vector, and its squared error (after reAR);
     codes with near vectors have a share `shared` of their weights in common, which is learned in common too."""
     if shared:
@@ -22,6 +30,8 @@ def with_vectors(objective: TrainTextToImage, vector: float = 0.0, shared: float
             parametrize.register_parametrization(
                 module, "weight", Shared(module.weight, vectors(objective.image), shared)
             )
+    if align:
+        return Aligned(objective, align).objective
     return SecondTask(objective, vector).objective if vector else objective
 
 
@@ -44,6 +54,38 @@ class SecondTask:
         losses, parts = self.plain(*arguments)
         error = F.mse_loss(self.linear(self.hidden).float(), self.table[self.codes])
         return {"model": losses["model"] + self.weight * error}, {**parts, "vector": error}
+
+
+UNTIL = 1 / 3
+"""Of the training, in which states are aligned."""
+
+
+class Aligned:
+    """States of the middle layer, where they read a code, look like what Lite0 sees at the code's place of the picture
+    (REPA, Yu et al. 2025), early in training; what a linear map of them misses in direction is added to the loss."""
+
+    def __init__(self, objective: TrainTextToImage, weight: float):
+        self.objective, self.plain, self.weight, model = objective, objective.losses, weight, objective.model
+        self.looks = LooksLike(Lite0(), imagenet.efficientnet("lite0"))
+        self.text = model.layout.text + 1
+        model.aligned = self.linear = nn.Linear(model.config.transformer.dim, self.looks.widths[TAP])
+        middle = model.transformer.pairs[len(model.transformer.pairs) // 2][0]
+        middle.register_forward_pre_hook(self.keep)
+        objective.losses = self.losses  # type: ignore[method-assign]
+
+    def keep(self, branch: nn.Module, inputs: tuple[Tensor, Any]) -> None:
+        self.states = inputs[0]
+
+    def losses(self, models: Any, batch: Any, done: float) -> Any:
+        losses, parts = self.plain(models, batch, done)
+        if done >= UNTIL:
+            return losses, parts
+        with torch.no_grad():
+            pixels = self.objective.image.decode(self.objective.codes(batch))
+            seen = self.looks.seen(self.looks._prepared(pixels, 0, 0))[TAP].flatten(2).transpose(1, 2)  # [B, N, C]
+        states = F.normalize(self.linear(self.states[:, self.text :]).float(), dim=-1)  # [B, N - 1, C]
+        missed = 1 - (states * seen[:, : states.shape[1]]).sum(-1).mean()
+        return {"model": losses["model"] + self.weight * missed}, {**parts, "aligned": missed.detach()}
 
 
 class Shared(nn.Module):

@@ -28,7 +28,7 @@ import torch
 from torch import Tensor
 
 from common import RESULTS, row
-from ideas import with_vectors
+from ideas import UNTIL, with_vectors
 from tessera.config import AnyOrderConfig, LearnConfig, MachineConfig, SampleConfig, TrainConfig
 from tessera.config.merging import merge, read_json
 from tessera.data.check import check
@@ -146,6 +146,8 @@ VARIANTS: dict[str, Changes] = {
     "captions joined 2": noise(join=2),
     "captions joined 3": noise(join=3),
     "words dropped 0.1": noise(drop_words=0.1),
+    "aligned with Lite0, 0.5": {"align": 0.5},
+    "aligned with Lite0, 2": {"align": 2.0},
     "any order": {"any_order": {"raster_share": 0.0}},
     "any order, half in reading order": {"any_order": {"raster_share": 0.5}},
     "any order, codes not replaced": {"any_order": {"raster_share": 0.0}, **noise(codes=0.0)},
@@ -155,7 +157,7 @@ VARIANTS: dict[str, Changes] = {
 with near vectors have in common for good; `any_order` are settings of a prior of any order, which takes its place."""
 SMALL: Changes = {"model": {"text_len": 24, "transformer": {"dim": 96, "depth": 3, "heads": 3, "head_dim": 32}}}
 """A base whose steps cost a quarter, to look at more ideas for more epochs."""
-VECTORS = ("vector", "shared")
+VECTORS = ("vector", "shared", "align")
 IDEAS = ("views", "warm", "any_order", *VECTORS)
 """Changes that are not settings of the house."""
 FREE = {
@@ -248,7 +250,7 @@ def relative_cost(ground: Ground, changes: Changes) -> float:
     lessons = [Lesson(ground.objective(c, 0)) for c in ({}, changes)]
     costs = [[lesson.step(0.0) for lesson in lessons] for _ in range(4)][1:]
     base, own = (statistics.median(column) for column in zip(*costs, strict=True))
-    return own / base
+    return 1 + (own / base - 1) * (UNTIL if "align" in changes else 1)
 
 
 def measure(ground: Ground, name: str, seed: int, steps: int, drawn: int, look: Look) -> dict[str, Any]:
