@@ -8,8 +8,9 @@ import torch
 from torch import Tensor
 
 from tessera.config import TrainConfig
-from tessera.evaluate import report
+from tessera.evaluate import card, report
 from tessera.evaluate.subject import Subject
+from tessera.journeys.declared import declare
 from tessera.journeys.live import Curves
 from tessera.journeys.preview import preview
 from tessera.machine.notebook import Wish, shows
@@ -29,7 +30,8 @@ def train(
     profiler: Callable[[Callable[[], object]], object] | None = None,
     plot: Wish = "auto",
 ) -> Run:
-    """Train a model to its end, or go on where it stopped; writes report.html. Returns its run.
+    """Train a model to its end, or go on where it stopped; writes report.html, manifest.json and README.md. Returns its
+    run.
 
     `say` takes lines for a reader, `profiler` runs all steps in its own way, `plot` shows the loss curves in a cell of
     a notebook while they grow: on, off, or auto, where there is one. Raises TesseraError for everything that can be
@@ -43,11 +45,12 @@ def train(
             return
         for name, value in report.write(run, judged(objective, run), [], (), codes_of(objective)).items():
             say(f"  {name:<50} {value}")
+        card.write(run)
         say(f"Done: {run.best()}   Report: {run.folder / 'report.html'}")
 
     checking = progress("Checking the pictures")
     around = profiler or (lambda steps: steps())
-    job.train(config, job.Ways(preview, say, checking, trackers, around, finish), title)
+    job.train(config, job.Ways(preview, say, checking, trackers, around, declare, finish), title)
     return Run(config.out)
 
 
