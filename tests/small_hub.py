@@ -29,6 +29,15 @@ class Repo:
     def sha(self) -> str:
         return self.commits[-1]
 
+    def edit(self, **files: bytes) -> None:
+        """Change files as a person does on the pages of a hub; __ in a name is a dot."""
+        self.put(self.files | {name.replace("__", "."): content for name, content in files.items()})
+
+    def put(self, files: dict[str, bytes]) -> None:
+        self.files = files
+        told = "".join(map(str, (*sorted(files.items()), len(self.commits))))
+        self.commits.append(hashlib.sha1(told.encode()).hexdigest())
+
 
 @dataclass
 class Hub:
@@ -181,8 +190,7 @@ class Handler(BaseHTTPRequestHandler):
                 files[value["path"]] = self.hub.large[value["oid"]]
             elif line["key"] == "deletedFile":
                 del files[value["path"]]
-        repo.files = files
-        repo.commits.append(hashlib.sha1("".join(map(str, sorted(files.items()))).encode()).hexdigest())
+        repo.put(files)
         self.answer({"commitUrl": f"{self.hub.address}/{name}/commit/{repo.sha}", "commitOid": repo.sha})
 
     def resolve(self, name: str, revision: str, path: str) -> None:

@@ -118,6 +118,8 @@ class Unreachable(CheckpointError):
 
 def _reason(error: Exception) -> str:
     """What went wrong and what to do, by the name of the error's class, since those moved between releases."""
+    while isinstance(error, RuntimeError) and isinstance(error.__cause__, Exception):
+        error = error.__cause__  # "Error while uploading x", of which the cause says why
     status = getattr(getattr(error, "response", None), "status_code", 0)
     first = next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)[:300]
     first = first.rstrip(".")

@@ -75,7 +75,7 @@ def pull(text: str, out: Path | None = None) -> tuple[Path, str]:
     name = parse(text)
     run = Run(out or Path("runs") / name.repo.rpartition("/")[2])
     if run.exists():
-        raise ConfigError(f"{run.folder} holds a run already. Name another folder: tessera pull {text} FOLDER.")
+        raise ConfigError(f"{run.folder} holds a run already. Name another folder: tessera pull {text} --out FOLDER.")
     client = _client(name)
     claim(run.folder, "run")
     with run.held():
