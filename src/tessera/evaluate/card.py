@@ -134,7 +134,7 @@ def _parameters(checkpoint: Path) -> int:
 
 def _text(fields: Mapping[str, object], body: str) -> str:
     top = yaml.safe_dump(dict(fields), sort_keys=False, allow_unicode=True)
-    return f"---\n{top}---\n\n{body.lstrip()}"
+    return "\n".join(["---", f"{top}---", "", body.lstrip("\n")])
 
 
 def _parted(text: str) -> tuple[dict[str, object] | None, str]:

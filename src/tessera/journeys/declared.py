@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-from contextlib import suppress
 from pathlib import Path
 
 from tessera.data.check import hashes
-from tessera.errors import TesseraError
 from tessera.hub.pull import located
 from tessera.imports.imagenet import SHA256
 from tessera.models.openai_dvae import OpenAIDVAEConfig
 from tessera.store import manifest
 from tessera.store.manifest import HELD, LEARNED, TOKENIZER, Foreign, Manifest
-from tessera.store.run import Run, checkpoint_of
+from tessera.store.run import Run
 from tessera.tokens import image as image_tokens
 from tessera.train.objectives.protocol import Objective
 
@@ -37,23 +35,16 @@ def declare(objective: Objective, run: Run, cache: Path | None = None) -> Manife
 
 def _taken_over(objective: Objective, run: Run) -> Manifest:
     """What a run that writes its first manifest contains already."""
-    found = manifest.EMPTY
-    if run.checkpoints():  # a release without manifests began it
-        found = Manifest(pictures={}, unknown=("what it learned before it had a manifest",))
-    if objective.config.model.needs_codes:
-        found = manifest.joined(found, _tokenizer(objective))
-    return found
+    if run.checkpoints():  # a release without manifests began it; the names in its settings lead nowhere
+        return Manifest(pictures={}, unknown=("what it was made of before it had a manifest",))
+    return _tokenizer(objective) if objective.config.model.needs_codes else manifest.EMPTY
 
 
 def _tokenizer(objective: Objective) -> Manifest:
-    """What the image tokenizer was made of, as its own run says; unknown where that holds other weights by now."""
+    """What the image tokenizer was made of, as its own run says."""
     if isinstance(objective.image.config, OpenAIDVAEConfig):
         return Manifest(pictures={}, foreign=(Foreign(part="the image tokenizer", name="OpenAI's dVAE"),))
-    older = None
-    with suppress(TesseraError):  # the run is gone, or is not whole any more
-        folder = located(objective.config.tokens.image)
-        tokenizer = image_tokens.load(checkpoint_of(folder))
-        older = manifest.read(folder) if tokenizer.fingerprint() == objective.image.fingerprint() else None
+    older = manifest.read(located(objective.config.tokens.image))
     return manifest.inherited(older, TOKENIZER, "the image tokenizer")
 
 

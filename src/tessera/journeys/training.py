@@ -7,9 +7,10 @@ from collections.abc import Callable, Iterable
 import torch
 from torch import Tensor
 
-from tessera.config import TrainConfig
+from tessera.config import TrainConfig, kind_of
 from tessera.evaluate import card, report
 from tessera.evaluate.subject import Subject
+from tessera.files.atomic import write_whole
 from tessera.journeys.declared import declare
 from tessera.journeys.live import Curves
 from tessera.journeys.preview import preview
@@ -45,6 +46,7 @@ def train(
             return
         for name, value in report.write(run, judged(objective, run), [], (), codes_of(objective)).items():
             say(f"  {name:<50} {value}")
+        put_sheet(run)
         card.write(run)
         say(f"Done: {run.best()}   Report: {run.folder / 'report.html'}")
 
@@ -52,6 +54,14 @@ def train(
     around = profiler or (lambda steps: steps())
     job.train(config, job.Ways(preview, say, checking, trackers, around, declare, finish), title)
     return Run(config.out)
+
+
+def put_sheet(run: Run) -> None:
+    """Put the newest preview of a prior, which shows drawings alone, where the card shows it."""
+    previews = sorted(run.samples.glob("step-*.png")) if kind_of(run.config().model) == "t2i" else []
+    if previews:
+        with run.written():
+            write_whole(run.folder / "contact-sheet.png", previews[-1].read_bytes())
 
 
 def judged(objective: Objective, run: Run) -> Subject:
