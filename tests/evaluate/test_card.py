@@ -101,7 +101,7 @@ def test_figures_stand_with_their_intervals_and_the_verdict_with_its_rule(run):
     kept(run, evaluation(run))
     text = text_of(run)
     assert "| R-precision\\|lite2 ↑ | 0.812 \\[0.75, 0.875\\] | 0.01 | 0.97 |" in text
-    assert "64 held-out pictures, 128 drawings" in text
+    assert "64 held-out pictures and 128 drawings" in text
     assert "**It leans on its pictures.** 7 % of the drawings are near." in text
     assert "- Nothing looked." in text
 

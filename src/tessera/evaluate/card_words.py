@@ -7,9 +7,6 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-import torch
-
-from tessera import __version__
 from tessera.config import (
     DVAEConfig,
     NetworkConfig,
@@ -78,7 +75,7 @@ def parts(facts: Facts) -> Iterator[str]:
     """The card, part by part; one that has nothing to say is empty."""
     what = WHAT.get(facts.kind, f"a model of kind {facts.kind}")
     yield f"# {plain(facts.title)}"
-    yield f"This is {what} with {facts.parameters:,} parameters, trained with Tessera {__version__} {_on(facts)}."
+    yield f"This is {what} with {facts.parameters:,} parameters, trained with Tessera {_on(facts)}."
     yield f"![Drawings, each above its caption]({facts.sheet})" if facts.sheet else ""
     yield f"## How to use it\n\n{USES.get(facts.kind, _show)(facts.name)}"
     yield f"## What it was trained on\n\n{_pictures(facts)}"
@@ -199,7 +196,6 @@ def _recipe(facts: Facts) -> str:
         "captions left out (for guidance)": f"{c.optim.drop_condition:.0%}" if facts.kind == "t2i" else "",
         "training": f"{facts.seconds / 60:,.1f} minutes" if facts.seconds else "",
         "seed": str(c.seed),
-        "torch": torch.__version__,
     }
     if facts.drawing:
         s = facts.drawing.sampling
@@ -231,8 +227,11 @@ def _figures(facts: Facts) -> str:
     e = facts.evaluation
     if e is None:
         return "\n\n".join(filter(None, [held, f"It was not evaluated: `tessera evaluate {facts.name}`."]))
-    drawn = f", {e.pictures['drawn']:,} drawings of held-out captions" if e.pictures.get("drawn") else ""
-    counts = f"Measured on {e.pictures.get('held out, looked at', 0):,} held-out pictures{drawn}, with 95 % intervals."
+    drawn = f" and {e.pictures['drawn']:,} drawings of held-out captions" if e.pictures.get("drawn") else ""
+    counts = (
+        f"Measured on {e.pictures.get('held out, looked at', 0):,} held-out pictures{drawn}, each figure with its 95 % "
+        "interval. Floor is what senseless pictures or chance get, ceiling what photographs get."
+    )
     tables = [_table(group, [f for f in e.figures if f.group == group]) for group in GROUPS]
     notes = "\n".join(f"- {plain(note)}" for note in e.notes)
     return "\n\n".join(filter(None, [held, counts, *tables, plain(COVERS), notes]))
