@@ -235,6 +235,14 @@ def test_pull_touches_no_folder_of_the_users(hub, runs, capsys):
     assert os.listdir("mine") == ["letter.txt"]
 
 
+def test_a_run_that_lost_its_settings_is_not_taken_for_a_stopped_pull(hub, runs, capsys):
+    main(["push", "runs/prior", "alice/birds"])
+    (runs / "vae" / "config.json").unlink()
+    before = sorted(path for path in (runs / "vae").rglob("*"))
+    assert "holds a run already" in fails(capsys, "pull", "alice/birds", "--out", "runs/vae")
+    assert sorted(path for path in (runs / "vae").rglob("*")) == before
+
+
 # What is fetched is checked, and is data.
 
 
@@ -390,6 +398,33 @@ def test_the_card_of_the_hub_keeps_what_was_written_there(hub, runs, capsys):
     main(["push", "runs/prior", "alice/birds", "--license", "mit"])
     assert repo.files["README.md"] == b"# My own words"
     assert "is not a card that Tessera wrote" in capsys.readouterr().out
+
+
+def test_an_evaluation_refreshes_the_card_and_goes_along(hub, runs, capsys):
+    assert "It was not evaluated" in (runs / "prior" / "README.md").read_text("utf-8")
+    main(
+        [
+            "evaluate",
+            "runs/prior",
+            "--features",
+            "none",
+            "--count",
+            "8",
+            "--seeds",
+            "1",
+            "--ranked",
+            "2",
+            "--device",
+            "cpu",
+        ]
+    )
+    text = (runs / "prior" / "README.md").read_text("utf-8")
+    assert "| nats per code ↓ |" in text
+    assert "**It " in text
+    files = pushed(hub, runs).files
+    assert json.loads(files["evaluation/evaluation.json"])["settings"]["features"] == "none"
+    assert "| nats per code ↓ |" in files["README.md"].decode()
+    assert not [path for path in files if path.endswith(".html") or "kept" in path]
 
 
 def test_a_run_of_a_release_without_any_of_this_can_be_pushed(hub, tmp_path, monkeypatch, capsys):

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from tessera.config import TrackConfig, TrainConfig, to_dict
 from tessera.config.merging import read_json
-from tessera.errors import CheckpointError, ConfigError
+from tessera.errors import ConfigError
 from tessera.files.download import starts_programs
 from tessera.files.own import MARKER
 from tessera.hub import names
@@ -149,11 +149,3 @@ def size(count: int) -> str:
     units = {"GB": 1e9, "MB": 1e6, "kB": 1e3}
     unit = next((unit for unit, of in units.items() if count >= of), "B")
     return f"{count / units[unit]:.1f} {unit}" if unit in units else f"{count} B"
-
-
-def refuse_unfinished(run: Run) -> None:
-    """Raise CheckpointError where there is nothing to send."""
-    if not run.folder.is_dir():
-        raise CheckpointError(
-            f"There is no run folder {run.folder}. Train one with: tessera learn PICTURES --out {run.folder}"
-        )

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shutil
 import warnings
 from functools import lru_cache
 from pathlib import Path
 
+from tessera.config.merging import read_json
 from tessera.errors import CheckpointError, ConfigError
 from tessera.files.atomic import whole, write_whole
 from tessera.files.claim import claim
@@ -23,6 +25,8 @@ from tessera.store.settings import read_settings
 BESIDE = ("config.json", "drawing.json", manifest.NAME, "metrics.jsonl", "README.md", "contact-sheet.png",
           "learning.webp", "evaluation/evaluation.json")  # fmt: skip
 """What of a run lies beside its checkpoints and is of use to others."""
+PULLED = "pulled.json"
+"""In a run folder: where it came from. Written first, so that checkpoints beside it are known to be copies."""
 NAMES = ("best", "latest", MARKER)
 _PLAIN = r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,99}"
 IN_A_CHECKPOINT = re.compile(
@@ -74,15 +78,27 @@ def pull(text: str, out: Path | None = None) -> tuple[Path, str]:
     """
     name = parse(text)
     run = Run(out or Path("runs") / name.repo.rpartition("/")[2])
-    if run.exists():
+    if run.exists() or (run.checkpoints() and _pulled_from(run) != name.repo):
         raise ConfigError(f"{run.folder} holds a run already. Name another folder: tessera pull {text} --out FOLDER.")
     client = _client(name)
     claim(run.folder, "run")
     with run.held():
         run.sweep()
         source = client.fetch(name.repo, name.revision, _listed(_found(client, name), name))
-        _copy(source, check(source, name), run)
+        checkpoint = check(source, name)
+        with run.written():
+            write_whole(run.folder / PULLED, json.dumps({"repo": name.repo, "commit": source.name}))
+        _copy(source, checkpoint, run)
     return run.folder, source.name
+
+
+def _pulled_from(run: Run) -> str:
+    """The repository whose run was being pulled into a folder; empty where nothing says so."""
+    try:
+        found: dict[str, str] = read_json(run.folder / PULLED, dict[str, str])
+    except ConfigError:
+        return ""
+    return found.get("repo", "")
 
 
 def check(folder: Path, name: Name) -> Path:
