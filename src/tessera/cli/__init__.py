@@ -12,6 +12,7 @@ from tessera.cli.edit import edit
 from tessera.cli.evaluate import compare, evaluate
 from tessera.cli.exchange import bring_in, send_out
 from tessera.cli.generate import generate
+from tessera.cli.hub import pull, push
 from tessera.cli.screen import notice, say
 from tessera.cli.serve import serve, studio
 from tessera.cli.stopping import Stopped
@@ -33,12 +34,14 @@ COMMANDS: dict[str, Callable[[list[str]], None]] = {
     "studio": studio,
     "import": bring_in,
     "export": send_out,
+    "push": push,
+    "pull": pull,
     "show": show,
     "data": data,
 }
 
 
-RESUMABLE = ("demo", "learn", "train", "evaluate")
+RESUMABLE = ("demo", "learn", "train", "evaluate", "push", "pull")
 
 
 def main(argv: Sequence[str] | None = None) -> None:

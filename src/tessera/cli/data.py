@@ -1,8 +1,9 @@
-"""Commands about data sets: data check, data pack, data encode."""
+"""Commands about data sets: data check, data pack, data encode, data owned."""
 
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -53,7 +54,7 @@ class EncodeConfig:
     out: str
     """Folder for the codes."""
     tokens: str = ""
-    """The run with the image tokenizer."""
+    """The run with the image tokenizer, or user/name on the hub."""
     captions: str = ""
     """A second folder, COCO JSON or column with the captions."""
     views: Annotated[int, Ge(1), Le(1_000)] = 4
@@ -68,8 +69,19 @@ class EncodeConfig:
     """auto, cpu, cuda, cuda:1 or mps."""
 
 
+@dataclass(frozen=True, kw_only=True)
+class OwnedConfig:
+    """Say whether every picture that a run was made of is among these: by the SHA-256 of their files, whatever they are
+    called. Exit status 1: not all of them are."""
+
+    data: str
+    """Your pictures: a folder, with captions or without, webdataset shards, or hf:NAME."""
+    run: str
+    """A run folder, or user/name on the hub."""
+
+
 def data(args: list[str]) -> None:
-    """check|pack|encode DATA  Check a data set, write it as shards, or encode its pictures once."""
+    """check|pack|encode|owned DATA  Check a data set, pack it, encode it; or whether a run was made of it alone."""
     verb, *rest = args if args and not args[0].startswith("-") else ["check", *args]
     if verb not in DATA:
         raise ConfigError(f"There is no 'tessera data {verb}'{nearest(verb, DATA) or '.'} Known: {', '.join(DATA)}.")
@@ -100,12 +112,13 @@ def encode(args: list[str]) -> None:
     from tessera.data.check import check
     from tessera.data.codes import begin
     from tessera.data.codes import encode as work
+    from tessera.hub.pull import located
     from tessera.machine.device import choose_device
     from tessera.store.run import checkpoint_of
     from tessera.tokens import image as image_tokens
 
     begin(out)
-    tokenizer = image_tokens.load(checkpoint_of(config.tokens))
+    tokenizer = image_tokens.load(checkpoint_of(located(config.tokens)))
     tokenizer.to(choose_device(config.device))
     health = check(config.data, config.captions, progress=bar("Checking"))
     settings = DataConfig(path=config.data, captions=config.captions, crop=config.crop, flip=config.flip)
@@ -148,4 +161,23 @@ def data_check(args: list[str]) -> None:
     say(f"Next: tessera learn {config.data}")
 
 
-DATA: dict[str, Callable[[list[str]], None]] = {"check": data_check, "pack": pack, "encode": encode}
+def owned(args: list[str]) -> None:
+    """DATA RUN  Whether every picture that a run was made of is in a folder."""
+    config = options(OwnedConfig, args, "data owned")
+    from tessera.data.owned import held_against
+    from tessera.hub.pull import located
+    from tessera.store import manifest
+
+    found = manifest.read(located(config.run))
+    if found is None:
+        raise ConfigError(
+            f"{config.run} has no {manifest.NAME}: it was trained before there were any, or sent without."
+        )
+    answer = held_against(found, config.data, bar("Looking"))
+    for line in answer.told(found):
+        say(line)
+    if answer.missing:
+        sys.exit(1)
+
+
+DATA: dict[str, Callable[[list[str]], None]] = {"check": data_check, "pack": pack, "encode": encode, "owned": owned}

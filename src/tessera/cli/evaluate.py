@@ -33,12 +33,15 @@ def evaluate(args: list[str]) -> None:
     """RUN  How good a run is, and whether it copies: figures, intervals, a page. The same command goes on."""
     found = kept(run) if (run := run_of(args)) else None
     config = options(EvaluateRunConfig, args, "evaluate", True, usual=asdict(found.sampling) if found else None)
+    from tessera.evaluate import card
     from tessera.evaluate.evaluation import evaluate as work
     from tessera.evaluate.telling import summary
+    from tessera.store.run import Run
 
     shown = work(config.run, config, bar)
     for line in summary(shown.evaluation):
         say(line)
+    card.write(Run(config.run))
     out = Path(config.out or Path(config.run) / "evaluation")
     say(f"\nPage: {out / 'evaluation.html'}   Figures: {out / 'evaluation.json'}")
 

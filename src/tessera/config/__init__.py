@@ -1,6 +1,6 @@
 """Every setting, as frozen dataclasses: one table per part of the house. It knows no torch."""
 
-from tessera.config.any_order import AnyOrderConfig, refuse_order
+from tessera.config.any_order import PRIORS, AnyOrderConfig, refuse_order
 from tessera.config.autoencoder import AutoencoderConfig, adapted
 from tessera.config.casting import seconds
 from tessera.config.clip import CLIPConfig
@@ -31,6 +31,7 @@ __all__ = [
     "MODELS",
     "PERCEPTUAL",
     "PLAIN",
+    "PRIORS",
     "QUANTIZERS",
     "AnyOrderConfig",
     "AutoencoderConfig",

@@ -48,6 +48,8 @@ class AnyOrderConfig(TextToImageConfig):
 
 
 MODELS["any_order"] = AnyOrderConfig
+PRIORS = ("t2i", "any_order")
+"""Kinds of models that draw."""
 
 
 def refuse_order(sampling: SampleConfig, model: TextToImageConfig) -> None:

@@ -41,7 +41,7 @@ class TokensConfig(Checked):
     """Which tokenizers the prior uses."""
 
     image: str = ""
-    """A run folder with a trained image tokenizer."""
+    """A run folder with a trained image tokenizer, or user/name on the hub."""
     text: str = "bpe"
     """bpe trains one on your captions; clip is CLIP's (49,408 entries); chinese is bert-base-chinese; or a file: a
     tokenizer.json, a YouTokenToMe .model, a BERT vocab.txt, CLIP's merges."""

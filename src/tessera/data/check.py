@@ -7,7 +7,7 @@ import json
 import os
 import statistics
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +19,7 @@ from tessera.data.pictures import Member, decode
 from tessera.data.sources import Folder, Pair, Skip
 from tessera.errors import ConfigError, DataError
 from tessera.files.atomic import write_whole
+from tessera.files.regular import read_regular
 from tessera.machine.launch import holding_signals, leave_signals_to_the_parent
 
 
@@ -30,6 +31,9 @@ class Checked:
     width: int
     height: int
     fingerprint: str
+    """Of its pixels."""
+    sha256: str = ""
+    """Of its file."""
 
 
 class Fit(TypedDict):
@@ -125,14 +129,14 @@ def _remembered(cache: Path) -> dict[str, list]:
         known: dict[str, list] = read_json(cache, dict[str, list])
     except ConfigError:
         return {}
-    return {stamp: found for stamp, found in known.items() if list(map(type, found)) == [int, int, str]}
+    return {stamp: found for stamp, found in known.items() if list(map(type, found)) == [int, int, str, str]}
 
 
 def _health(path: str, folder: Folder, results: list[list]) -> Health:
     good, skipped = [], list(folder.skipped)
-    for pair, (width, height, fingerprint_or_reason) in zip(folder.pairs, results, strict=True):
+    for pair, (width, height, fingerprint_or_reason, sha256) in zip(folder.pairs, results, strict=True):
         if width:
-            good.append(Checked(pair, width, height, fingerprint_or_reason))
+            good.append(Checked(pair, width, height, fingerprint_or_reason, sha256))
         else:
             skipped.append(Skip(pair.key, fingerprint_or_reason))
     if not good:
@@ -151,12 +155,34 @@ def _stamp(image: Path | Member) -> str:
 
 
 def _inspect(image: Path | Member) -> list:
-    """[width, height, fingerprint], or [0, 0, reason]."""
+    """[width, height, fingerprint, SHA-256 of the file], or [0, 0, reason, ""]."""
     try:
         picture = decode(image)
+        sha256 = sha256_of(image)
     except DataError as error:
-        return [0, 0, str(error)]
-    return [picture.shape[2], picture.shape[1], hashlib.blake2b(picture.numpy().tobytes(), digest_size=12).hexdigest()]
+        return [0, 0, str(error), ""]
+    fingerprint = hashlib.blake2b(picture.numpy().tobytes(), digest_size=12).hexdigest()
+    return [picture.shape[2], picture.shape[1], fingerprint, sha256]
+
+
+def sha256_of(image: Path | Member) -> str:
+    """Of a picture's file, as `sha256sum` tells it. Raises DataError where it cannot be read."""
+    raw = read_regular(image) if isinstance(image, str | Path) else image.read_bytes()
+    return hashlib.sha256(raw).hexdigest()
+
+
+def hashes(pairs: Sequence[Pair], cache: Path) -> list[str]:
+    """The SHA-256 of each pair's picture: as `check` found it, where its cache has it and the file did not change
+    since; else as the file is now; empty where that cannot be read any more."""
+    known = _remembered(cache)
+    return [known[stamp][3] if (stamp := _stamp(p.image)) in known else _now(p.image) for p in pairs]
+
+
+def _now(image: Path | Member) -> str:
+    try:
+        return sha256_of(image)
+    except (DataError, OSError):
+        return ""
 
 
 def _inspect_all(images: list[Path | Member]) -> Iterable[list]:

@@ -11,15 +11,16 @@ from tessera.config import PLAIN, SampleConfig
 from tessera.config.merging import Checked, cast, read_json
 from tessera.errors import CheckpointError
 from tessera.files.atomic import write_whole
+from tessera.hub.pull import located
 from tessera.store.run import checkpoint_of
 
 FILE = "drawing.json"
 
 
 def find(run: str | Path) -> Path:
-    """The checkpoint to draw from: the best of a run, or the one that is named. Raises CheckpointError where neither
-    exists."""
-    folder = Path(cast(run, str | Path, "run")).expanduser()
+    """The checkpoint to draw from: the best of a run, or the one that is named; user/name is fetched from the hub.
+    Raises CheckpointError where neither exists."""
+    folder = located(cast(run, str | Path, "run"))
     if not folder.is_dir():
         raise CheckpointError(f"There is no run folder {run}. Train one with: tessera learn PICTURES --out {run}")
     return checkpoint_of(folder)
@@ -42,7 +43,7 @@ def kept(run: str | Path) -> Drawing | None:
 
     Raises ConfigError where the file cannot be read or asks for what cannot be.
     """
-    folder = Path(run).expanduser()
+    folder = located(run)
     path = (folder.parent if folder.name.startswith("step-") else folder) / FILE
     return read_json(path, Drawing) if path.is_file() else None
 

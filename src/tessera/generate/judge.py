@@ -18,6 +18,7 @@ from tessera.errors import CheckpointError
 from tessera.generate.likelihood import gain
 from tessera.generate.picture import Picture
 from tessera.generate.prompts import Prompts
+from tessera.hub.pull import located
 from tessera.machine.device import choose_device
 from tessera.models import saved
 from tessera.models.clip import CLIP
@@ -77,7 +78,7 @@ class CLIPJudge:
     @staticmethod
     def load(run: str | Path, device: str = "auto") -> CLIPJudge:
         """From a clip run. Raises CheckpointError where the folder holds none."""
-        folder = Path(run).expanduser()
+        folder = located(run)
         if not folder.is_dir():
             raise CheckpointError(f"There is no judge {run}. Train one with: tessera train clip-s-64 --out {run}")
         checkpoint = checkpoint_of(folder)

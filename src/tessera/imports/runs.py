@@ -16,7 +16,9 @@ from tessera.config import DataConfig, MachineConfig, OptimConfig, TokensConfig,
 from tessera.errors import CheckpointError, ConfigError
 from tessera.files.atomic import whole
 from tessera.files.claim import claim
+from tessera.files.download import checksum
 from tessera.files.own import MARKER
+from tessera.hub.pull import located
 from tessera.imports import dalle_pytorch, deepspeed_folder, pretrained
 from tessera.imports.dalle_pytorch import Imported
 from tessera.imports.reader import Hollow, read
@@ -26,6 +28,8 @@ from tessera.models.dvae import DiscreteVAE
 from tessera.models.pyramid import Pyramid
 from tessera.models.text_to_image import TextToImage
 from tessera.models.vqgan import VQGAN
+from tessera.store import manifest
+from tessera.store.manifest import BEFORE, Foreign, Manifest
 from tessera.store.position import Halvings, Position, State
 from tessera.store.run import Run, checkpoint_of
 from tessera.store.settings import is_run
@@ -65,7 +69,17 @@ def bring_in(
         claim(out, "model")
         _write(lambda: saved.write(out, found.model), out)
         found.notices.insert(0, f"{out}: an image tokenizer. Train a prior on it with --tokens.image {out}.")
+    _write(lambda: manifest.write(out, _made_of(source)), out)
     return found.notices
+
+
+def _made_of(source: str) -> Manifest:
+    """What a manifest says of weights that came from elsewhere."""
+    path = located(source)
+    if (path / "config.json").is_file():
+        return manifest.inherited(manifest.read(path), BEFORE, "the network that it began from")
+    digest = checksum(path) if path.is_file() else ""
+    return Manifest(pictures={}, foreign=(Foreign(part="where it began", name=path.name, sha256=digest),))
 
 
 def _write(write: Callable[[], None], out: Path) -> None:
@@ -78,7 +92,7 @@ def _write(write: Callable[[], None], out: Path) -> None:
 def _read(source: str, yaml: str, decoder: str, version: str) -> Imported:
     if source in pretrained.PUBLISHED:
         return Imported(pretrained.published(source), rate=VQGAN_RATE)
-    path = Path(source).expanduser()
+    path = located(source)
     if (path / "config.json").is_file():
         return _own(path)
     if path.is_dir():

@@ -25,7 +25,7 @@ from tessera.config.merging import read_json
 from tessera.data.check import Health, check, show
 from tessera.data.codes import encode
 from tessera.errors import ConfigError, DataError
-from tessera.evaluate import page, report
+from tessera.evaluate import card, page, report
 from tessera.evaluate.evaluation import evaluate
 from tessera.evaluate.telling import summary
 from tessera.files.atomic import whole
@@ -40,6 +40,7 @@ from tessera.journeys.choice import (
     remembered,
     write_down,
 )
+from tessera.journeys.declared import declare
 from tessera.journeys.preview import preview
 from tessera.journeys.stages import prior_budget, stages
 from tessera.journeys.strip import strip
@@ -118,7 +119,7 @@ def _learn(config: LearnConfig, run: Run, tokenizer_run: Run, progress: Progress
     encode(health.pairs, tokenizer, out / "codes", chosen.views, prior_config.data, config.seed, ahead)
     prior_config = dataclasses.replace(prior_config, budget=prior_budget(config, chosen, tokenizer_run))
     announced.tell("prior")
-    objective = run_stage("Prior", prior_config, run, health)
+    objective = run_stage("Prior", prior_config, run, health, out / "data.json")
     ways.choose(config, run, progress, say)
     draw_and_report(config, run, objective, health, progress, say)
     return run
@@ -136,6 +137,7 @@ def train_tokenizer(
             stages(config, chosen, MachineConfig(device=config.device), run.folder.parent)[0],
             run,
             health,
+            run.folder.parent / "data.json",
         )
         if not (collapsed(run) and again):
             break
@@ -178,9 +180,10 @@ def _began(folder: Path) -> bool:
     return True
 
 
-def run_stage(title: str, config: TrainConfig, run: Run, health: Health) -> Objective:
-    """Train one model to the end of its budget."""
-    return job.train(config, job.Ways(preview=preview), title, run, health)
+def run_stage(title: str, config: TrainConfig, run: Run, health: Health, cache: Path) -> Objective:
+    """Train one model to the end of its budget. `cache` is where the check left what it found of the pictures."""
+    begin = lambda objective, run: declare(objective, run, cache)
+    return job.train(config, job.Ways(preview=preview, begin=begin), title, run, health)
 
 
 def draw_and_report(
@@ -200,6 +203,8 @@ def draw_and_report(
     subject = judged(objective, run)
     for name, value in report.write(run, subject, drawn, health.skipped, codes_of(objective), more).items():
         say(f"  {name:<50} {value}")
+    card.write(run)
+    card.write(Run(run.folder / "tokenizer"))
     say(f"\nReport: {run.folder / 'report.html'}   Pictures: {run.folder / 'contact-sheet.png'}")
     say(f"In full: tessera evaluate {run.folder}")
     say(f'Draw: tessera generate {run.folder} "{asked[0].captions[0]}"')

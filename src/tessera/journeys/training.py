@@ -7,9 +7,11 @@ from collections.abc import Callable, Iterable
 import torch
 from torch import Tensor
 
-from tessera.config import TrainConfig
-from tessera.evaluate import report
+from tessera.config import PRIORS, TrainConfig, kind_of
+from tessera.evaluate import card, report
 from tessera.evaluate.subject import Subject
+from tessera.files.atomic import write_whole
+from tessera.journeys.declared import declare
 from tessera.journeys.live import Curves
 from tessera.journeys.preview import preview
 from tessera.machine.notebook import Wish, shows
@@ -29,7 +31,8 @@ def train(
     profiler: Callable[[Callable[[], object]], object] | None = None,
     plot: Wish = "auto",
 ) -> Run:
-    """Train a model to its end, or go on where it stopped; writes report.html. Returns its run.
+    """Train a model to its end, or go on where it stopped; writes report.html, manifest.json and README.md. Returns its
+    run.
 
     `say` takes lines for a reader, `profiler` runs all steps in its own way, `plot` shows the loss curves in a cell of
     a notebook while they grow: on, off, or auto, where there is one. Raises TesseraError for everything that can be
@@ -43,12 +46,22 @@ def train(
             return
         for name, value in report.write(run, judged(objective, run), [], (), codes_of(objective)).items():
             say(f"  {name:<50} {value}")
+        put_sheet(run)
+        card.write(run)
         say(f"Done: {run.best()}   Report: {run.folder / 'report.html'}")
 
     checking = progress("Checking the pictures")
     around = profiler or (lambda steps: steps())
-    job.train(config, job.Ways(preview, say, checking, trackers, around, finish), title)
+    job.train(config, job.Ways(preview, say, checking, trackers, around, declare, finish), title)
     return Run(config.out)
+
+
+def put_sheet(run: Run) -> None:
+    """Put the newest preview of a prior, which shows drawings alone, where the card shows it."""
+    previews = sorted(run.samples.glob("step-*.png")) if kind_of(run.config().model) in PRIORS else []
+    if previews:
+        with run.written():
+            write_whole(run.folder / "contact-sheet.png", previews[-1].read_bytes())
 
 
 def judged(objective: Objective, run: Run) -> Subject:

@@ -72,10 +72,7 @@ def read(folder: Path) -> nn.Module:
     """The model that `write` saved. Raises CheckpointError if there is none, if it is damaged, or if the weights do not
     fit the config."""
     try:
-        config = described(folder)
-        with torch.device("meta"):  # no memory yet: the config may promise more than there are weights
-            fits(network(config), folder)
-        model = network(config)
+        model = network(fitting(folder))
         fill(model, folder)
     except UNREADABLE as error:
         raise CheckpointError(f"{folder} holds no readable model: {str(error) or type(error).__name__}") from error
@@ -87,6 +84,15 @@ UNREADABLE = (
     MemoryError, SafetensorError, ConfigError,
 )  # fmt: skip
 """Errors that damaged or hand-edited files cause."""
+
+
+def fitting(folder: Path) -> object:
+    """The config of the model in a folder, whose weights are those of such a model, as far as names and shapes tell.
+    Raises what is in UNREADABLE, or CheckpointError."""
+    config = described(folder)
+    with torch.device("meta"):  # no memory yet: the config may promise more than there are weights
+        fits(network(config), folder)
+    return config
 
 
 def described(folder: Path) -> object:

@@ -9,9 +9,8 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
-from tessera.config import TextToImageConfig
+from tessera.config import PRIORS
 from tessera.config.merging import read_json
-from tessera.config.network import MODELS
 from tessera.errors import TesseraError
 from tessera.files.own import kind_of
 from tessera.store.metrics import Followed
@@ -19,8 +18,6 @@ from tessera.store.run import Run
 from tessera.studio.places import Places
 
 PREVIEW = re.compile(r"step-(\d{1,12})\.png")
-PRIORS = tuple(name for name, config in MODELS.items() if issubclass(config, TextToImageConfig))
-"""Kinds of models that draw."""
 POINTS = 400
 """Of a curve, at most."""
 

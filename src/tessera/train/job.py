@@ -14,6 +14,7 @@ from tessera.data.codes import Codes
 from tessera.data.sources import Pair
 from tessera.data.split import Data, split
 from tessera.errors import CheckpointError, ConfigError, DataError
+from tessera.hub.pull import located
 from tessera.machine import paths
 from tessera.machine.memory import free_memory
 from tessera.models import saved
@@ -51,6 +52,8 @@ class Ways:
     """Who else is told of numbers and pictures, by name; where one fails, training goes on without it."""
     around: Callable[[Callable[[], object]], object] = lambda steps: steps()
     """Around all steps: a profiler, for one."""
+    begin: Callable[[Objective, Run], object] = lambda objective, run: None
+    """Called by the first rank when everything is read, and nothing is learned yet."""
     finish: Callable[[Objective, Run], object] = lambda objective, run: None
     """Called by the first rank after the last step, while the folder is still ours; the model is whole then."""
 
@@ -69,7 +72,7 @@ def train(
         together(engine, lambda: None if engine.rank else stack.enter_context(run.held()))
         if engine.world == 1:
             plan.refuse_too_large(config.model, free_memory(engine.device))
-        objective, notices = _first_reads(config, run, engine, health, ways.progress)
+        objective, notices = _first_reads(config, run, engine, health, ways)
         ways.say(
             f"{len(objective.pairs)} pairs to learn, {len(objective.held)} held out; "
             f"{saved.parameters(objective.model):,} parameters; {engine.world} x {engine.name}."
@@ -95,13 +98,15 @@ def train(
 
 
 def _first_reads(
-    config: TrainConfig, run: Run, engine: Engine, health: Health | None, progress: Progress
+    config: TrainConfig, run: Run, engine: Engine, health: Health | None, ways: Ways
 ) -> tuple[Objective, list[str]]:
     """The first rank reads the data first, and leaves what it found for the others; where one fails all of them end."""
 
     def prepare() -> tuple[Objective, list[str]]:
-        objective = build(config, health, progress)
-        return objective, run.open(objective.config) if engine.rank == 0 else []
+        objective = build(config, health, ways.progress)
+        notices = run.open(objective.config) if engine.rank == 0 else []
+        ways.begin(objective, run)
+        return objective, notices
 
     first = together(engine, lambda: None if engine.rank else prepare())
     return together(engine, lambda: first or prepare())
@@ -146,9 +151,13 @@ class RunTokenizers:
         if self.run.checkpoints():
             return self._kept("image_tokenizer", image_tokens.load)
         name = self.config.image
-        if not name or not Path(name).is_dir():
-            raise ConfigError(f"tokens.image {name!r} is not a folder: name a run with a trained image tokenizer.")
-        return image_tokens.load(checkpoint_of(name))
+        folder = located(name)
+        if not name or not folder.is_dir():
+            raise ConfigError(
+                f"tokens.image {name!r} is not a folder: name a run with a trained image tokenizer, or user/name on "
+                "the hub."
+            )
+        return image_tokens.load(checkpoint_of(folder))
 
     def _kept(self, name: str, load: Callable[[Path], Kept]) -> Kept:
         """From the newest checkpoint in which it is whole: it is the same in all of them."""

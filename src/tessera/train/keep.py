@@ -74,6 +74,8 @@ def newest(networks: Networks, run: Run, tracker: Tracker) -> State | None:
 def load(networks: Networks, checkpoint: Path) -> State:
     """Fill the networks and tell the state. Raises CheckpointError where any part of the checkpoint, the optimisers'
     too, is missing, damaged, or of another model."""
+    if not (checkpoint / "state").is_dir():
+        raise CheckpointError(f"{checkpoint} is for drawing alone: `tessera push --training` sends what training needs")
     try:
         state: State = cast(read_state(checkpoint / "state"), State, "state")
     except ConfigError as error:
