@@ -29,7 +29,8 @@ def test_runs_are_found_by_their_marks_the_last_worked_at_first(tmp_path):
 def test_options_that_a_run_was_begun_with_are_given_again_and_nothing_else(tmp_path):
     for content, expected in (
         ('{"crop": 1.0, "perceptual": "none", "seed": "--out"}', ["--crop", "1.0", "--perceptual", "none"]),
-        ('{"crop": "0.5 --out /", "perceptual": "--out"}', []),
+        ('{"crop": 0.5, "any_order": true}', ["--crop", "0.5", "--any-order"]),
+        ('{"crop": "0.5 --out /", "perceptual": "--out", "any_order": "--out"}', []),
         ("[]", []),
         ("", []),
     ):

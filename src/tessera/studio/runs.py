@@ -90,9 +90,11 @@ class Seen:
             found = read_json(self.folder / "learn.json")
         except TesseraError:
             return []
-        crop, looks = (found.get(name) for name in ("crop", "perceptual")) if isinstance(found, dict) else (None, None)
+        found = found if isinstance(found, dict) else {}
+        crop, looks = found.get("crop"), found.get("perceptual")
         words = ["--crop", str(crop)] if isinstance(crop, float | int) and 0 < crop <= 1 else []
-        return [*words, *(["--perceptual", looks] if looks in ("none", "lite0") else [])]
+        words += ["--perceptual", looks] if looks in ("none", "lite0") else []
+        return [*words, *(["--any-order"] if found.get("any_order") is True else [])]
 
     def pictures(self) -> str:
         """The folder it learns from, as its settings say, from where the Studio was started; nothing where they do

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -70,6 +70,7 @@ class Train:
                 "outlined"
             )
             self.budget = ui.input("Time", value="30m", placeholder="90s, 30m, 2h").props("outlined")
+            self.edits = ui.checkbox("It can edit pictures, too (any order)", value=False)
             button("Start", lambda: None, primary=True).props('type="submit"')
             small(
                 "More time gives better pictures. Stopped early, a run keeps what it has learned and can go on later."
@@ -87,7 +88,8 @@ class Train:
             name = (self.name.value or "").strip() or self._free(folder.name)
             if self.studio.places.run(name).exists():
                 return ui.notify(f"There is a run '{name}' already; choose another name.", position="top")
-            learn(self.studio, name, folder, budget_of(self.budget.value or ""))
+            more = ["--any-order"] if self.edits.value else []
+            learn(self.studio, name, folder, budget_of(self.budget.value or ""), more)
         except WRONG as error:
             return tell(error)
         self.choose(name)
@@ -156,9 +158,9 @@ def minutes(run: Seen) -> list[tuple[float, float]]:
     return [(seconds / 60, loss) for seconds, loss in run.prior.curve("held_loss", "elapsed")]
 
 
-def learn(studio: Studio, name: str, pictures: Path, budget: str) -> None:
-    """Start to learn, or go on. Raises ConfigError where the folder may not be read, or the run is at work."""
+def learn(studio: Studio, name: str, pictures: Path, budget: str, more: Sequence[str] = ()) -> None:
+    """Start to learn with `more` words, or go on with those that it was begun with. Raises ConfigError where the folder may not be read, or the run is at work."""
     folder, out = studio.places.pictures(pictures), studio.places.run(name)
     words = [str(folder), "--out", str(out), "--budget", budget, "--device", studio.config.device]
-    words += Seen(name, out).begun_with()
+    words += Seen(name, out).begun_with() or more
     studio.processes.start("learn", name, words, str(folder), budget)
