@@ -159,7 +159,8 @@ def minutes(run: Seen) -> list[tuple[float, float]]:
 
 
 def learn(studio: Studio, name: str, pictures: Path, budget: str, more: Sequence[str] = ()) -> None:
-    """Start to learn with `more` words, or go on with those that it was begun with. Raises ConfigError where the folder may not be read, or the run is at work."""
+    """Start to learn with `more` words, or go on with those that it was begun with. Raises ConfigError where the folder
+    may not be read, or the run is at work."""
     folder, out = studio.places.pictures(pictures), studio.places.run(name)
     words = [str(folder), "--out", str(out), "--budget", budget, "--device", studio.config.device]
     words += Seen(name, out).begun_with() or more
