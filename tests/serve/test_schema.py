@@ -16,14 +16,16 @@ from schemathesis.specs.openapi.checks import (
     status_code_conformance,
 )
 
+from models.test_any_order import any_prior
 from small_server import AnyText, bench, pipeline, serving
 
 CHECKS = [not_a_server_error, status_code_conformance, content_type_conformance, response_schema_conformance]
 
 
-@pytest.fixture(scope="module")
-def served():
-    with serving([bench(pipeline(AnyText(20)))]) as own:
+@pytest.fixture(scope="module", params=["reading order", "any order"])
+def served(request):
+    model = any_prior(image_vocab=27) if request.param == "any order" else None
+    with serving([bench(pipeline(AnyText(20), model))]) as own:
         yield own
 
 
