@@ -12,6 +12,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -285,7 +286,8 @@ def test_workers_die_with_their_launcher_even_while_they_start(ground, tmp_path)
         time.sleep(0.1)
         gone = not any(Path(f"/proc/{pid}").exists() for pid in started)
     for pid in started if not gone else ():
-        os.kill(pid, signal.SIGKILL)
+        with suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
     assert gone
 
 
