@@ -40,6 +40,7 @@ from tessera.evaluate.distances import kid, subject_rate
 from tessera.evaluate.features import load, seen
 from tessera.evaluate.intervals import bootstrap
 from tessera.evaluate.looking import spread
+from tessera.evaluate.memorisation import membership_auc
 from tessera.evaluate.subject import Subject
 from tessera.generate.decoder import DrawingBatch
 from tessera.generate.decoders import decoder
@@ -296,6 +297,7 @@ def judged(ground: Ground, model: Any, objective: TrainTextToImage) -> dict[str,
         **any_order, "held": asdict(bootstrap(own)), "gap": round(float(own.mean() - learned.mean()), 4),
         "worth_none": asdict(bootstrap((none - own) * model.layout.codes)),
         "worth_other": asdict(bootstrap((other - own) * model.layout.codes)),
+        "membership": asdict(membership_auc(-learned, -own)),
         "parameters": sum(p.numel() for p in model.parameters()), "nats": [round(x, 4) for x in own.tolist()],
     }  # fmt: skip
 
