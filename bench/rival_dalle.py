@@ -104,7 +104,7 @@ def main() -> None:
     recipe, busy = RECIPES[name], time.process_time()
     vae, vae_steps = train_vae(task, recipe)
     model, steps = train_dalle(task, recipe, vae)
-    took, busy, began = time.monotonic() - task.began, time.process_time() - busy, time.monotonic()
+    took, busy, began = task.gone(), time.process_time() - busy, time.monotonic()
     captions = [caption for caption, _ in task.asked]
     for i in range(0, len(captions), ROWS):
         torch.manual_seed(task.asked[i][1])

@@ -124,7 +124,7 @@ def main() -> None:
     task, name = opened()
     busy = time.process_time()
     model, process, steps = train(task, RATES[name])
-    took, busy, began = time.monotonic() - task.began, time.process_time() - busy, time.monotonic()
+    took, busy, began = task.gone(), time.process_time() - busy, time.monotonic()
     for guidance in GUIDANCE:
         for i in range(0, len(task.asked), ROWS):
             part = task.asked[i : i + ROWS]

@@ -9,7 +9,7 @@ import math
 import sys
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,8 @@ from PIL import Image
 from torch import Tensor
 
 TASK, LEARNED, DRAWINGS, TOLD = "task.json", "learned", "drawings", "told.json"
+CLOCKS = {"wall": time.monotonic, "cpu": time.process_time}
+"""What a rival's seconds are; CPU seconds of one thread are fair on a machine that does other work too."""
 
 
 @dataclass(frozen=True)
@@ -35,21 +37,27 @@ class Task:
     """Captions of each learned picture."""
     asked: Sequence[tuple[str, int]]
     """Captions to draw, each with a seed."""
+    clock: str
+    """The one in CLOCKS that counts the seconds."""
     pictures: Sequence[Tensor] = ()
     """The learned pictures, uint8 [3, H, W], larger than they are learned."""
-    began: float = field(default_factory=time.monotonic)
+    began: float = 0.0
 
     @staticmethod
     def read(folder: Path) -> Task:
         about = json.loads((folder / TASK).read_text("utf-8"))
-        began = time.monotonic()
+        began = CLOCKS[about["clock"]]()
         names = (folder / LEARNED / f"{i:05d}.png" for i in range(len(about["learned"])))
         pictures = [torch.from_numpy(np.array(Image.open(name))).permute(2, 0, 1).contiguous() for name in names]
         return Task(folder=folder, pictures=pictures, began=began, **about)
 
     def share(self) -> float:
         """Of the time, how much is gone."""
-        return (time.monotonic() - self.began) / self.seconds
+        return self.gone() / self.seconds
+
+    def gone(self) -> float:
+        """Seconds since it was read."""
+        return CLOCKS[self.clock]() - self.began
 
     def batches(self, size: int, crop: float, flip: bool, until: float) -> Iterator[tuple[Tensor, list[str], int]]:
         """Pictures [B, 3, S, S] in 0 ... 1, a caption of each, and the number of the step, epoch by epoch in a random

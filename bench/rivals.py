@@ -29,7 +29,7 @@ from torch import Tensor
 
 import original
 from common import RESULTS, placed, row
-from rival_task import DRAWINGS, LEARNED, TASK, TOLD
+from rival_task import CLOCKS, DRAWINGS, LEARNED, TASK, TOLD
 from tessera.data.check import check
 from tessera.data.pictures import middle_square, read, resized, to_image
 from tessera.data.sources import Pair
@@ -71,16 +71,19 @@ class Course:
     holdout: float
     flip: bool
     threads: int
+    clock: str
 
 
-def course(pictures: str, folder: Path, minutes: float, seed: int, drawn: int, pixels: int, threads: int) -> Course:
+def course(
+    pictures: str, folder: Path, minutes: float, seed: int, drawn: int, pixels: int, threads: int, clock: str
+) -> Course:
     """Split as `learn` splits, and asked as `evaluate` asks."""
     health = check(pictures, "", folder / "data.json")
     found = health.settings()
     learned, held = split(health.pairs, found["holdout"])
     held = spread(held, HELD)
     return Course(folder, pictures, minutes, seed, pixels, learned, held, asked(held, drawn, 0), found["holdout"],
-                  found["flip"], threads)  # fmt: skip
+                  found["flip"], threads, clock)  # fmt: skip
 
 
 # Learning. Each leaves folders of drawings, and says what it took.
@@ -115,6 +118,7 @@ def hand_over(course: Course) -> None:
         picture.resize(sides, Image.Resampling.LANCZOS).save(course.folder / LEARNED / f"{i:05d}.png")
     about = {
         "pixels": course.pixels, "seconds": course.minutes * 60, "seed": course.seed, "flip": course.flip,
+        "clock": course.clock,
         "learned": [list(pair.captions) for pair in course.learned],
         "asked": [(a.caption, a.seed) for a in course.wanted],
     }  # fmt: skip
@@ -219,8 +223,8 @@ def judged(name: str, course: Course, told: Mapping[str, Any]) -> None:
             for f in ruler.figures(folder)
         }
         row("rivals", configuration=name, way=folder.name, pictures=Path(course.pictures).name, minutes=course.minutes,
-            seed=course.seed, threads=course.threads, pixels=course.pixels, learned=len(course.learned),
-            drawn=len(course.wanted), **told, figures=figures)  # fmt: skip
+            seed=course.seed, threads=course.threads, clock=course.clock, pixels=course.pixels,
+            learned=len(course.learned), drawn=len(course.wanted), **told, figures=figures)  # fmt: skip
 
 
 def table() -> list[str]:
@@ -250,6 +254,7 @@ def main(words: Sequence[str]) -> None:
     parser.add_argument("--drawn", type=int, default=500, help="drawings that are judged")
     parser.add_argument("--pixels", type=int, default=64)
     parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--clock", choices=CLOCKS, default="wall", help="what the minutes of a rival are")
     parser.add_argument("--out", help="folder of this run, which must not be there")
     a = parser.parse_args(words)
     if a.name == "table":
@@ -260,7 +265,9 @@ def main(words: Sequence[str]) -> None:
         sys.exit("Name the folder of captioned pictures.")
     if out.exists():
         sys.exit(f"{out} is there already, and what it took before cannot be measured. Name another --out.")
-    given = course(a.pictures, out, a.minutes, a.seed, a.drawn, a.pixels, a.threads)
+    if a.clock != "wall" and a.name == "tessera":
+        sys.exit("`tessera learn` counts by the wall. Take --clock wall.")
+    given = course(a.pictures, out, a.minutes, a.seed, a.drawn, a.pixels, a.threads, a.clock)
     judged(a.name, given, RIVALS[a.name](given))
 
 
