@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV   ?= .venv
 BIN    := $(VENV)/bin
 
-.PHONY: demo test without journeys fuzz check format bench clean
+.PHONY: demo test without journeys fuzz check format bench pins clean
 
 $(VENV)/ready: pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; assert sys.version_info >= (3, 11), "Tessera needs Python 3.11 or newer"'
@@ -35,17 +35,22 @@ fuzz: $(VENV)/ready
 	$(BIN)/python tests/fuzz/fuzz.py
 
 check: $(VENV)/ready
-	$(BIN)/ruff format --check src tests bench examples
-	$(BIN)/ruff check src tests bench examples
+	$(BIN)/ruff format --check src tests bench examples .ci
+	$(BIN)/ruff check src tests bench examples .ci
 	$(BIN)/pyright --pythonpath $(BIN)/python
 	$(BIN)/pytest tests/test_layers.py
 
 format: $(VENV)/ready
-	$(BIN)/ruff format src tests bench examples
-	$(BIN)/ruff check --fix src tests bench examples
+	$(BIN)/ruff format src tests bench examples .ci
+	$(BIN)/ruff check --fix src tests bench examples .ci
 
 bench: $(VENV)/ready
 	$(BIN)/python bench/table.py
+
+# What is installed and was tested becomes constraints.txt; upgrade in .venv first what should be newer.
+pins: $(VENV)/ready
+	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev,ray]'
+	$(BIN)/python .ci/pins.py dev ray > constraints.new && mv constraints.new constraints.txt
 
 clean:
 	rm -rf $(VENV) .pytest_cache .ruff_cache

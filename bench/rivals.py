@@ -53,7 +53,7 @@ BATCH = 50
 FINE = 2
 """Rivals get pictures this many times as large as they learn them, to crop and shrink them as they do."""
 DIFFUSERS = ["diffusers==0.42.1", "importlib_metadata", "zipp"]
-"""What it wants beside (huggingface_hub, safetensors, regex, requests) comes with tessera[dev]."""
+"""What it wants beside (huggingface_hub, safetensors, regex, requests) comes with tessera-t2i[dev]."""
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""The newest row of each question and configuration in bench/results, as the table that the README shows."""
+"""The newest row of each question and configuration in bench/results, as the table that docs/speed.md shows."""
 
 from __future__ import annotations
 

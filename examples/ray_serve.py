@@ -1,7 +1,7 @@
 """Trained runs on several machines, or several GPUs of one: the server of `tessera serve` as a Ray Serve deployment,
 whose replicas come and go with the number of requests.
 
-    pip install 'tessera[serve,ray]'
+    pip install 'tessera-t2i[serve,ray]'
     python examples/ray_serve.py runs/birds --min-replicas 1 --max-replicas 4 --gpus 1
     python examples/ray_serve.py runs/birds --cluster auto --host 0.0.0.0 --api-key-file keys  # on a cluster's head
 
@@ -27,7 +27,7 @@ from tessera.cli.arguments import options
 from tessera.cli.screen import say
 from tessera.cli.serve import ServeRunsConfig
 from tessera.config import ServingConfig
-from tessera.errors import ConfigError, TesseraError
+from tessera.errors import ConfigError, TesseraError, install
 
 try:
     import ray
@@ -44,7 +44,7 @@ try:
     from tessera.serve.server import load, names
     from tessera.serve.worker import Worker
 except ImportError as error:
-    sys.exit(f"A package is not installed ({error}): pip install 'tessera[serve,ray]'.")
+    sys.exit(f"A package is not installed ({error}): {install('serve,ray')}.")
 
 LOST = (exceptions.RayActorError, exceptions.WorkerCrashedError, DeploymentUnavailableError, ReplicaUnavailableError)
 

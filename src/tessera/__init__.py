@@ -5,12 +5,26 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
+from tessera.errors import CheckpointError, ConfigError, DataError, TesseraError
+
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
+    from tessera.config.presets import preset
     from tessera.generate.pipeline import Pipeline
+    from tessera.store.run import Run
 
-__version__ = "0.1.0"
+    train: Callable[..., Run]
+
+__version__ = "0.2.0"
+__all__ = [
+    "CheckpointError", "ConfigError", "DataError", "Pipeline", "Run", "TesseraError", "__version__", "load", "preset",
+    "train",
+]  # fmt: skip
+
+LATER = {"Pipeline": "generate.pipeline", "Run": "store.run", "preset": "config.presets"}
+"""Names that are looked up when they are first asked for, because importing tessera loads no torch."""
 
 
 def __getattr__(name: str) -> Any:
@@ -18,6 +32,8 @@ def __getattr__(name: str) -> Any:
     `journeys/training.py`. It is the part `tessera.train` too, which is loaded here because it loads no torch."""
     if name == "train":
         return importlib.import_module("tessera.train")
+    if name in LATER:
+        return getattr(importlib.import_module(f"tessera.{LATER[name]}"), name)
     raise AttributeError(f"module 'tessera' has no attribute '{name}'")
 
 
@@ -28,7 +44,6 @@ def load(run: str | Path, device: str = "auto", **options: Any) -> Pipeline:
     Raises CheckpointError where the folder holds none, ConfigError that names a wrong option.
     """
     from tessera.config.merging import nearest
-    from tessera.errors import ConfigError
     from tessera.generate.pipeline import Pipeline  # here, because importing tessera loads no torch
 
     for name in options:

@@ -1,5 +1,13 @@
 """The errors a user can cause. Each message says what was asked, what was found and what to do; it knows no context."""
 
+DISTRIBUTION = "tessera-t2i"
+"""What pip calls the package whose import name and command are `tessera`; another project has that name there."""
+
+
+def install(extra: str) -> str:
+    """The line that installs what an extra brings."""
+    return f"pip install '{DISTRIBUTION}[{extra}]'"
+
 
 class TesseraError(Exception):
     """Anything the user can put right. The command line prints its sentence and no traceback."""

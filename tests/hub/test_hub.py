@@ -368,7 +368,7 @@ def test_without_the_extra_the_install_line_is_named(runs, monkeypatch, capsys):
     monkeypatch.setitem(sys.modules, "huggingface_hub", None)
     pull._fetched_once.cache_clear()
     for command in (["generate", "alice/birds", "x"], ["push", "runs/prior", "alice/birds"], ["pull", "alice/birds"]):
-        assert "pip install 'tessera[hub]'" in fails(capsys, *command)
+        assert "pip install 'tessera-t2i[hub]'" in fails(capsys, *command)
 
 
 def test_a_tokenizer_on_the_hub_trains_a_prior(hub, runs, folder, capsys):

@@ -32,7 +32,7 @@ from tessera.tokens.text import Numbers
 EXAMPLE = Path(__file__).parents[2] / "examples" / "ray_serve.py"
 pytestmark = [
     pytest.mark.slow,
-    pytest.mark.skipif(importlib.util.find_spec("ray") is None, reason="Ray is not installed: tessera[ray]"),
+    pytest.mark.skipif(importlib.util.find_spec("ray") is None, reason="Ray is not installed: tessera-t2i[ray]"),
 ]
 CLIENTS = 6
 

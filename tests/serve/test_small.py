@@ -207,7 +207,7 @@ def test_without_the_extra_the_error_names_the_line_that_installs_it(capsys, mon
     for name in [name for name in sys.modules if name.startswith("tessera.serve")]:
         monkeypatch.delitem(sys.modules, name)
     monkeypatch.setitem(sys.modules, "uvicorn", None)
-    assert "pip install 'tessera[serve]'" in fails(capsys, "serve", "RUN")
+    assert "pip install 'tessera-t2i[serve]'" in fails(capsys, "serve", "RUN")
 
 
 def test_the_options_of_http_are_those_of_the_command_line_and_python():

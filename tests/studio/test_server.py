@@ -84,4 +84,4 @@ def test_a_folder_of_pictures_that_is_not_there_is_named(capsys):
 
 def test_without_the_extra_the_install_line_is_named(capsys, monkeypatch):
     monkeypatch.setitem(sys.modules, "tessera.studio.server", None)
-    assert "pip install 'tessera[studio]'" in refused(capsys, "runs")
+    assert "pip install 'tessera-t2i[studio]'" in refused(capsys, "runs")

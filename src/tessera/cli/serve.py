@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from tessera.cli.arguments import options
 from tessera.cli.screen import say
 from tessera.config import ServingConfig, StudioConfig
-from tessera.errors import ConfigError
+from tessera.errors import ConfigError, install
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,9 +38,7 @@ def needing(extra: str, what: str) -> Iterator[None]:
     try:
         yield
     except ImportError as error:
-        raise ConfigError(
-            f"{what} needs a package that is not installed ({error}): pip install 'tessera[{extra}]'."
-        ) from error
+        raise ConfigError(f"{what} needs a package that is not installed ({error}): {install(extra)}.") from error
 
 
 def serve(args: list[str]) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 
 from tessera.data import captions as texts
 from tessera.data.sources import Folder, Pair, Skip
-from tessera.errors import ConfigError, DataError
+from tessera.errors import ConfigError, DataError, install
 
 PREFIX = "hf:"
 
@@ -40,7 +40,7 @@ def scan(path: str, caption_column: str = "") -> Folder:
     try:
         import datasets  # type: ignore[import-not-found]
     except ImportError as error:
-        raise ConfigError("Hugging Face datasets need their library: pip install 'tessera[datasets]'.") from error
+        raise ConfigError(f"Hugging Face datasets need their library: {install('datasets')}.") from error
     name, _, split = path.removeprefix(PREFIX).partition("@")
     try:
         if (

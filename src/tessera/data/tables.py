@@ -17,7 +17,7 @@ from pathlib import Path
 
 from tessera.data.captions import COLUMNS, MARKS, clean, decoded
 from tessera.data.pictures import SUFFIXES
-from tessera.errors import ConfigError, DataError
+from tessera.errors import ConfigError, DataError, install
 from tessera.files.regular import open_regular, read_regular
 
 
@@ -123,7 +123,7 @@ def read_parquet(path: Path) -> list[Row]:
     try:
         import pyarrow.parquet as parquet
     except ImportError as error:
-        raise ConfigError(f"Reading {path} needs pyarrow: pip install 'tessera[parquet]'.") from error
+        raise ConfigError(f"Reading {path} needs pyarrow: {install('parquet')}.") from error
     try:
         with parquet.ParquetFile(path) as file:
             name, columns = _columns(path, file.schema_arrow.names)

@@ -17,6 +17,7 @@ from tessera.config import (
     VQGANConfig,
     kind_of,
 )
+from tessera.errors import install
 from tessera.evaluate.figures import GROUPS, Evaluation, Figure
 from tessera.evaluate.meanings import COVERS
 from tessera.evaluate.memorisation import RULE
@@ -104,7 +105,7 @@ def _on(facts: Facts) -> str:
 
 def _draw(name: str) -> str:
     return (
-        f"```\npip install 'tessera[hub]'\ntessera generate {name} \"what to draw\" --count 8\n```\n\n"
+        f'```\n{install("hub")}\ntessera generate {name} "what to draw" --count 8\n```\n\n'
         f'```python\nimport tessera\n\npictures = tessera.load("{name}")("what to draw", count=4, seed=7)\n'
         'pictures[0].image.save("picture.png")\n```\n\n'
         "Captions like those that it learned work best. A seed always gives the same picture."

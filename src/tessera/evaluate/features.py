@@ -18,7 +18,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
-from tessera.errors import CheckpointError, ConfigError, DataError
+from tessera.errors import CheckpointError, ConfigError, DataError, install
 from tessera.evaluate.inception import FIDInception
 from tessera.files.download import CACHE, TRIES, checksum, download
 from tessera.imports.imagenet import SHA256, efficientnet
@@ -149,7 +149,7 @@ def optional(features: str, extra: str) -> Iterator[None]:
         yield
     except ImportError as error:
         raise ConfigError(
-            f"features {features} need a package that is not installed ({error}): pip install 'tessera[{extra}]'. "
+            f"features {features} need a package that is not installed ({error}): {install(extra)}. "
             "Figures that need no features are given with: none."
         ) from error
 
@@ -262,4 +262,4 @@ FEATURES: dict[str, Loader] = {
     "clip": clip,
     "none": lambda place, device: Nothing(),
 }
-"""By name. The first two come with `tessera[judge]`, the next three from files on this machine or the network."""
+"""By name. The first two come with the extra `judge`, the next three from files on this machine or the network."""

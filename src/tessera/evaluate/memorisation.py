@@ -18,7 +18,7 @@ from jaxtyping import Float, Int
 from numpy.typing import ArrayLike
 from torch import Tensor
 
-from tessera.errors import ConfigError, DataError
+from tessera.errors import ConfigError, DataError, install
 from tessera.evaluate.distances import squared_distances
 from tessera.evaluate.intervals import NORMAL, Estimate, auc, share
 
@@ -95,7 +95,7 @@ def _cells(sets: Sequence[Tensor], cells: int) -> list[Tensor]:
     try:
         from sklearn.cluster import KMeans
     except ImportError as error:
-        raise ConfigError("C_T in cells needs scikit-learn: pip install 'tessera[judge]'.") from error
+        raise ConfigError(f"C_T in cells needs scikit-learn: {install('judge')}.") from error
     distinct = min(cells, len(torch.unique(sets[0], dim=0)))
     means = KMeans(distinct, n_init=10, random_state=0).fit(sets[0].numpy())  # type: ignore[arg-type]  # says "auto"
     return [torch.from_numpy(np.asarray(means.predict(x.numpy()), dtype=np.int64)) for x in sets]

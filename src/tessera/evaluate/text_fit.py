@@ -12,7 +12,7 @@ import numpy as np
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from tessera.errors import ConfigError, DataError
+from tessera.errors import ConfigError, DataError, install
 from tessera.evaluate.intervals import Estimate, auc, bootstrap, share
 
 
@@ -62,7 +62,7 @@ class WordProbes:
             from sklearn.pipeline import make_pipeline
             from sklearn.preprocessing import StandardScaler
         except ImportError as error:
-            raise ConfigError("Word probes need scikit-learn: pip install 'tessera[judge]'.") from error
+            raise ConfigError(f"Word probes need scikit-learn: {install('judge')}.") from error
         said = [content_words(c) for c in captions]
         counts = Counter(sorted(w for ws in said for w in ws))
         chosen = [w for w, n in counts.most_common() if RARE <= n <= len(said) - RARE][:words]

@@ -10,7 +10,7 @@ from statistics import NormalDist
 
 import numpy as np
 
-from tessera.errors import ConfigError
+from tessera.errors import ConfigError, install
 from tessera.evaluate.intervals import Estimate
 
 LEVEL = 0.05
@@ -106,5 +106,5 @@ def _student(freedom: float, level: float) -> float:
     try:
         from scipy.special import stdtrit
     except ImportError as error:
-        raise ConfigError("To compare seeds of a recipe, install SciPy: pip install 'tessera[judge]'.") from error
+        raise ConfigError(f"To compare seeds of a recipe, install SciPy: {install('judge')}.") from error
     return -float(stdtrit(freedom, level / 2))

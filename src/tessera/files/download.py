@@ -20,7 +20,7 @@ from typing import IO
 
 from filelock import FileLock
 
-from tessera.errors import CheckpointError, ConfigError
+from tessera.errors import CheckpointError, ConfigError, install
 from tessera.files.atomic import whole, write_whole
 
 CACHE = Path(os.environ.get("TESSERA_CACHE", "~/.cache/tessera")).expanduser()
@@ -245,7 +245,7 @@ def _from_store(url: str, done: int) -> Iterator[Opened]:
             source.seek(done)
             yield source, done, size
     except ImportError as error:
-        raise CheckpointError(f"{url} needs another package: pip install 'tessera[{STORES[scheme]}]'.") from error
+        raise CheckpointError(f"{url} needs another package: {install(STORES[scheme])}.") from error
     except OSError:
         raise
     except Exception as error:  # each store's library has its own errors

@@ -10,12 +10,12 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tessera.errors import CheckpointError, ConfigError, TesseraError
+from tessera.errors import CheckpointError, ConfigError, TesseraError, install
 
 if TYPE_CHECKING:
     from huggingface_hub import HfApi
 
-EXTRA = "pip install 'tessera[hub]'"
+EXTRA = install("hub")
 
 
 @dataclass(frozen=True)

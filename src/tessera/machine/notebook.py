@@ -9,7 +9,7 @@ from typing import Literal
 from PIL import Image
 
 from tessera.config.merging import cast
-from tessera.errors import ConfigError
+from tessera.errors import ConfigError, install
 
 Wish = Literal["auto", "on", "off"]
 """Whether a cell shows what happens; auto: where there is one."""
@@ -26,7 +26,7 @@ def shows(wish: Wish, name: str) -> bool:
     cast(wish, Wish, name)
     if wish == "on" and not in_notebook():
         raise ConfigError(
-            f"{name} is on, which needs a cell of a notebook: pip install 'tessera[notebook]', run it in one, or leave "
+            f"{name} is on, which needs a cell of a notebook: {install('notebook')}, run it in one, or leave "
             f"{name} out."
         )
     return wish != "off" and in_notebook()

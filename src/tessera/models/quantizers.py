@@ -12,7 +12,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from tessera.config import EMA, LFQ, Quantizer, SimVQ, kind_of
-from tessera.errors import ConfigError
+from tessera.errors import ConfigError, install
 from tessera.nn.quantize.fsq import FiniteScalar
 from tessera.nn.quantize.gumbel import GumbelSoftmax
 from tessera.nn.quantize.lookup import Nearest
@@ -94,7 +94,7 @@ def package(config: Quantizer) -> Any:
         import vector_quantize_pytorch
     except ImportError as error:
         raise ConfigError(
-            f"The quantizer {kind_of(config)} needs vector-quantize-pytorch: pip install 'tessera[quantizers]'."
+            f"The quantizer {kind_of(config)} needs vector-quantize-pytorch: {install('quantizers')}."
         ) from error
     return vector_quantize_pytorch
 

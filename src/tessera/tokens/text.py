@@ -19,7 +19,7 @@ from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_toke
 from torch import Tensor
 
 from tessera.config.merging import cast, read_json
-from tessera.errors import CheckpointError, ConfigError, DataError
+from tessera.errors import CheckpointError, ConfigError, DataError, install
 from tessera.tokens.youtoken import YouToken
 
 CLIP_VOCAB = 49408
@@ -61,7 +61,7 @@ def clip_clean(text: str) -> str:
     try:
         import ftfy
     except ImportError as error:
-        raise ConfigError("CLIP's tokenizer needs ftfy: pip install 'tessera[clip]'.") from error
+        raise ConfigError(f"CLIP's tokenizer needs ftfy: {install('clip')}.") from error
     return " ".join(html.unescape(html.unescape(ftfy.fix_text(text))).split()).lower()
 
 

@@ -14,7 +14,7 @@ from PIL import Image
 
 from tessera.config import TrainConfig, to_dict
 from tessera.config.merging import read_json
-from tessera.errors import ConfigError
+from tessera.errors import ConfigError, install
 from tessera.files.atomic import write_whole
 from tessera.store.run import Run
 from tessera.train.track import JSONL, Screen, Several, Tracker
@@ -89,7 +89,7 @@ class WandB:
         try:
             import wandb
         except ImportError as error:
-            raise ConfigError("wandb is not installed: pip install 'tessera[wandb]'.") from error
+            raise ConfigError(f"wandb is not installed: {install('wandb')}.") from error
         self.library: Any = wandb
         os.environ.setdefault("WANDB_SILENT", "true")
         c = config.track
@@ -127,7 +127,7 @@ class TensorBoard:
         try:
             from torch.utils.tensorboard.writer import SummaryWriter
         except ImportError as error:
-            raise ConfigError("tensorboard is not installed: pip install 'tessera[tensorboard]'.") from error
+            raise ConfigError(f"tensorboard is not installed: {install('tensorboard')}.") from error
         self.writer: Any = SummaryWriter(str(run.folder / "tensorboard"))
         self.writer.add_text("config", f"```json\n{json.dumps(to_dict(config), indent=1)}\n```")
 
@@ -167,7 +167,7 @@ class Trackio:
         try:
             import trackio  # type: ignore[import-not-found]
         except ImportError as error:
-            raise ConfigError("trackio is not installed: pip install 'tessera[trackio]'.") from error
+            raise ConfigError(f"trackio is not installed: {install('trackio')}.") from error
         self.library: Any = trackio
         c = config.track
         name = f"{c.name or run.folder.name}-{remembered(run, 'trackio')}"

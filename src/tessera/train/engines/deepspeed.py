@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from tessera.config import MachineConfig, OptimConfig
-from tessera.errors import ConfigError, TesseraError
+from tessera.errors import ConfigError, TesseraError, install
 from tessera.store.state import write_state
 from tessera.train.engines.deepspeed_settings import settings
 from tessera.train.engines.group import ProcessGroupEngine, whole_copy
@@ -32,7 +32,7 @@ def load() -> Any:
     try:
         import deepspeed  # type: ignore[import-not-found]
     except ImportError as error:
-        raise ConfigError("The deepspeed engine needs DeepSpeed: pip install 'tessera[deepspeed]'.") from error
+        raise ConfigError(f"The deepspeed engine needs DeepSpeed: {install('deepspeed')}.") from error
     # Its shared-memory collectives want to be compiled and may hang at it; gloo does as well.
     deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
     return deepspeed

