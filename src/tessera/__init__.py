@@ -23,18 +23,17 @@ __all__ = [
     "train",
 ]  # fmt: skip
 
-LATER = {"Pipeline": "generate.pipeline", "Run": "store.run", "preset": "config.presets"}
+LATER = {"train": "train", "Pipeline": "generate.pipeline", "Run": "store.run", "preset": "config.presets"}
 """Names that are looked up when they are first asked for, because importing tessera loads no torch."""
 
 
 def __getattr__(name: str) -> Any:
     """`tessera.train(config)` trains a model, or goes on where it stopped, and returns its Run; see
     `journeys/training.py`. It is the part `tessera.train` too, which is loaded here because it loads no torch."""
-    if name == "train":
-        return importlib.import_module("tessera.train")
-    if name in LATER:
-        return getattr(importlib.import_module(f"tessera.{LATER[name]}"), name)
-    raise AttributeError(f"module 'tessera' has no attribute '{name}'")
+    if name not in LATER:
+        raise AttributeError(f"module 'tessera' has no attribute '{name}'")
+    module = importlib.import_module(f"tessera.{LATER[name]}")
+    return module if name == "train" else getattr(module, name)
 
 
 def load(run: str | Path, device: str = "auto", **options: Any) -> Pipeline:

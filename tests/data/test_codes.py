@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from conftest import TINY_DVAE
-from small_data import folder
+from small_data import folder, png
 from tessera.config import DataConfig
 from tessera.data import codes, shards
 from tessera.data.codes import Codes
@@ -84,3 +84,46 @@ def test_packed_codes_lead_to_no_command(tmp_path, monkeypatch):
         with pytest.raises(DataError, match="cannot be used"):
             read(pair.image)
     assert not (tmp_path / "ran").exists()
+
+
+class Wide:
+    """A tokenizer whose codes need more than 16 bits: two places that count up from picture to picture."""
+
+    vocab, grid, pixels, channels = 262_144, 1, 16, 3
+
+    def fingerprint(self) -> str:
+        return "wide"
+
+    def encode(self, pixels: torch.Tensor) -> torch.Tensor:
+        return torch.arange(len(pixels))[:, None] + 262_140
+
+
+def packed(tmp_path, pictures: int):
+    more = {f"p{i}__png": png() for i in range(pictures - 1)} | {f"p{i}__txt": "another" for i in range(pictures - 1)}
+    pairs = find(str(folder(tmp_path / "data", **more))).pairs
+    assert len(pairs) == pictures
+    return pairs, codes.encode(pairs, Wide(), tmp_path / "out", 1, DataConfig(path="x"), 0)
+
+
+def test_codes_above_65535_are_packed_whole(tmp_path):
+    _, found = packed(tmp_path, 3)
+    assert found.parts[0].dtype == np.uint32
+    assert [found.views(i).item() for i in range(3)] == [262_140, 262_141, 262_142]
+    some = found.some(np.array([2, 0]), np.zeros(2, dtype=np.uint64))
+    assert some.astype(np.int64).tolist() == [[262_142], [262_140]]
+
+
+@pytest.mark.parametrize(
+    ("vocab", "kind"), [(2, "uint16"), (65_536, "uint16"), (65_537, "uint32"), (262_144, "uint32")]
+)
+def test_codes_take_no_more_bytes_than_they_need(vocab, kind):
+    assert codes.packed_type(vocab) == np.dtype(kind)
+
+
+def test_parts_of_two_types_are_not_one_folder(tmp_path, monkeypatch):
+    monkeypatch.setattr(codes, "PART", 2)
+    packed(tmp_path, 3)
+    part = tmp_path / "out" / "part-00001.npy"
+    np.save(part, np.load(part).astype(np.uint16))
+    with pytest.raises(DataError, match="numbers of another type"):
+        Codes(tmp_path / "out")

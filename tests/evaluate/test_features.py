@@ -88,7 +88,7 @@ def test_without_a_network_what_cannot_be_fetched_is_named(name: str, monkeypatc
 
 def test_a_missing_package_is_a_sentence(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setitem(sys.modules, "efficientnet_lite_pytorch", None)
-    with pytest.raises(ConfigError, match=r"pip install 'tessera\[judge\]'.*none"):
+    with pytest.raises(ConfigError, match=r"pip install 'tessera-t2i\[judge\]'.*none"):
         load("lite2")
 
 

@@ -123,7 +123,7 @@ def test_too_few_training_pictures_are_a_sentence():
 
 def test_a_missing_package_is_a_sentence(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setitem(__import__("sys").modules, "sklearn.cluster", None)
-    with pytest.raises(ConfigError, match=r"pip install 'tessera\[judge\]'"):
+    with pytest.raises(ConfigError, match=r"pip install 'tessera-t2i\[judge\]'"):
         c_t(pictures(9, 0), pictures(9, 1), pictures(9, 2))
 
 

@@ -78,5 +78,5 @@ def test_words_that_tell_nothing_apart_are_left_out():
 
 def test_a_missing_package_is_a_sentence(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setitem(__import__("sys").modules, "sklearn.decomposition", None)
-    with pytest.raises(ConfigError, match=r"pip install 'tessera\[judge\]'"):
+    with pytest.raises(ConfigError, match=r"pip install 'tessera-t2i\[judge\]'"):
         WordProbes.fit(*photographs(20, 0))

@@ -159,7 +159,7 @@ def test_without_scipy_it_says_what_to_install(monkeypatch):
         return real(name, *rest)
 
     monkeypatch.setattr(builtins, "__import__", without)
-    with pytest.raises(ConfigError, match=r"tessera\[judge\]"):
+    with pytest.raises(ConfigError, match=r"tessera-t2i\[judge\]"):
         assert difference(exact([1, 2, 3]), exact([4, 5, 6])).counts
     assert difference(exact([1]), exact([2])).counts, "runs alone need none"
 

@@ -51,6 +51,6 @@ def test_an_address_starts_no_program(address, tmp_path, monkeypatch):
     monkeypatch.setattr("subprocess.Popen", None)
     monkeypatch.setitem(sys.modules, "s3fs", None)
     monkeypatch.setitem(sys.modules, "gcsfs", None)
-    with pytest.raises((ConfigError, DataError), match=r"pip install 'tessera\[(s3|gs)\]'|pipe:hdfs dfs -cat"):
+    with pytest.raises((ConfigError, DataError), match=r"pip install 'tessera-t2i\[(s3|gs)\]'|pipe:hdfs dfs -cat"):
         find(address.format(tmp_path))
     assert not (tmp_path / "ran").exists()

@@ -22,6 +22,7 @@ from torch import nn
 from tessera.compat import dalle_pytorch as theirs
 from tessera.config import VQGANConfig
 from tessera.imports import dalle_pytorch, deepspeed_folder, runs
+from tessera.imports.tokenizers import Told
 from tessera.models.clip import CLIP
 from tessera.models.openai_dvae import OpenAIDVAE, OpenAIDVAEConfig
 from tessera.models.text_to_image import TextToImage
@@ -183,7 +184,7 @@ def deepspeed_files() -> dict[str, Tree]:
 
 def bring_in(folder: Path, tree: str, name: str = "a.pt") -> None:
     source = folder / name if name else folder / "cp"
-    runs.bring_in(str(source), folder / "out", yaml=str(folder / "a.yaml") if name == "a.ckpt" else "")
+    runs.bring_in(str(source), folder / "out", told=Told(yaml=str(folder / "a.yaml")) if name == "a.ckpt" else Told())
 
 
 def bring_folder(folder: Path, tree: str) -> None:

@@ -260,7 +260,7 @@ def vqgan_config() -> Any:
 
 
 def read_yaml(folder: Path, tree: str) -> None:
-    pretrained._compare(vqgan_config(), pretrained.read_yaml(folder / "a.yaml"), folder / "a.yaml")
+    pretrained.compare(vqgan_config(), pretrained.read_yaml(folder / "a.yaml"), folder / "a.yaml")
 
 
 KINDS = [

@@ -400,7 +400,10 @@ FOREIGN_WEIGHTS = {
         {"post_quant_conv.bias": torch.full((16,), 1e300, dtype=torch.float64)},
         r"NaN or infinity in 1 of .* \(post_quant_conv.bias\)",
     ),
-    "width of 33": ({"encoder.conv_in.weight": torch.zeros(33, 3, 3, 3)}, r"num_channels \(33\) must be divisible"),
+    "width of 33": (
+        {"encoder.conv_in.weight": torch.zeros(33, 3, 3, 3)},
+        "model.width is 33; it must be a multiple of 32",
+    ),
 }
 
 
@@ -408,7 +411,7 @@ FOREIGN_WEIGHTS = {
 def test_weights_that_are_not_a_vqgans_get_a_sentence(tmp_path, capsys, how):
     changes, says = FOREIGN_WEIGHTS[how]
     torch.save({"state_dict": {**vqgan_weights(), **changes}}, tmp_path / "last.ckpt")
-    said = fails(capsys, "import", tmp_path / "last.ckpt", tmp_path / "run")
+    said = fails(capsys, "import", tmp_path / "last.ckpt", tmp_path / "run", "--kind", "vqgan")
     assert re.search(says, said), said
     assert str(tmp_path / "last.ckpt") in said
     assert not (tmp_path / "run").exists()

@@ -82,7 +82,7 @@ def test_outside_a_notebook_nothing_is_shown_and_asking_for_it_names_the_install
     assert not notebook.in_notebook()
     assert not notebook.shows("auto", "plot")
     config = dvae_config(bird_folder, tmp_path / "run")
-    with pytest.raises(ConfigError, match=r"plot is on, .* pip install 'tessera\[notebook\]'"):
+    with pytest.raises(ConfigError, match=r"plot is on, .* pip install 'tessera-t2i\[notebook\]'"):
         training.train(config, plot="on")
     with pytest.raises(ConfigError, match="plot"):
         training.train(config, plot="yes")  # type: ignore[arg-type]

@@ -85,7 +85,7 @@ def test_training_sees_the_vectors_that_drawing_decodes(base):
         ({"quantizer": Gumbel(reinmax=True)}, "straight-through"),
         ({"quantizer": Gumbel(temperature_end=2.0)}, "temperature"),
         ({"quantizer": FSQ(levels=(8, 1))}, "at least 2"),
-        ({"quantizer": FSQ(levels=(8, 8, 8, 8, 8, 8))}, "65,536"),
+        ({"quantizer": FSQ(levels=(8, 8, 8, 8, 8, 8, 8))}, "262,144 at most"),
         ({"quantizer": "fsq"}, "quantizer is 'fsq'"),
     ],
 )

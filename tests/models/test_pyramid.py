@@ -73,7 +73,7 @@ def test_norms_are_float32_in_any_precision():
     [
         ({"pixels": 20, "widths": (8, 16, 24)}, "multiple of 8. Try model.pixels 16"),
         ({"widths": (8, 20)}, "widths has 20, which is not a multiple of model.groups"),
-        ({"quantizer": FSQ(levels=(256, 257))}, "65,536"),
+        ({"quantizer": FSQ(levels=(512, 513))}, "262,144 at most"),
         ({"perceptual": Lite0(taps=())}, "taps"),
     ],
 )

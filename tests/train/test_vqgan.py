@@ -42,7 +42,7 @@ def test_an_imported_vqgan_learns_in_one_more_command_and_serves_a_prior(bird_fo
     model = VQGAN(dataclasses.replace(TINY, pixels=256, revive=False))
     torch.save({"state_dict": {**model.state_dict(), "loss.logvar": torch.zeros(1)}}, tmp_path / "last.ckpt")
     run, prior = tmp_path / "run", tmp_path / "prior"
-    main(["import", str(tmp_path / "last.ckpt"), str(run)])
+    main(["import", str(tmp_path / "last.ckpt"), str(run), "--kind", "vqgan"])
     assert f"tessera train {run} --data.path PICTURES" in capsys.readouterr().out
     begun = load_file(checkpoint_of(run) / "weights.safetensors")
     assert all(torch.equal(begun[name], value) for name, value in model.state_dict().items())

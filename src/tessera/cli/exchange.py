@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 from tessera.cli.arguments import options
 from tessera.cli.screen import say
+from tessera.config.ranges import Pixels
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -23,7 +25,11 @@ class ImportConfig:
     """The text tokenizer of a DALLE or CLIP: clip, chinese, a tokenizer.json, a YouTokenToMe .model, a BERT vocab.txt.
     By default CLIP's for a vocabulary of 49,408 entries; otherwise prompts are token ids."""
     yaml: str = ""
-    """The .yaml of a VQGAN, to check the weights against."""
+    """The .yaml of a VQGAN or an IBQ, which says what it is, and what the weights are checked against."""
+    kind: Literal["", "vqgan", "ibq"] = ""
+    """What a .ckpt without a .yaml is. Their weights have the same names, and their codes are chosen otherwise."""
+    pixels: Pixels = 256
+    """Side of the pictures that a VQGAN or a relative of one is to take, which no file says."""
     decoder: str = ""
     """The decoder.pkl of OpenAI's dVAE, when FILE is its encoder.pkl; by default the file beside it."""
     version: str = ""
@@ -45,11 +51,13 @@ class ExportConfig:
 
 
 def bring_in(args: list[str]) -> None:
-    """FILE OUT  Turn a DALLE-pytorch, VQGAN or OpenAI checkpoint into a run folder."""
+    """FILE OUT  Turn a checkpoint of DALLE-pytorch, VQGAN, LlamaGen, diffusers or OpenAI into a run folder."""
     c = options(ImportConfig, args, "import")
     from tessera.imports import runs
+    from tessera.imports.tokenizers import Told
 
-    for line in runs.bring_in(c.file, Path(c.out), c.text, c.yaml, c.decoder, c.version, c.optimizer):
+    told = Told(yaml=c.yaml, kind=c.kind, pixels=c.pixels)
+    for line in runs.bring_in(c.file, Path(c.out), c.text, told, c.decoder, c.version, c.optimizer):
         say(line)
 
 

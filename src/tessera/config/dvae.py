@@ -9,7 +9,7 @@ from annotated_types import Ge, Le
 
 from tessera.config.network import MODELS, NetworkConfig
 from tessera.config.quantizers import FSQ, Quantizer
-from tessera.config.ranges import Channels, Pixels, Width
+from tessera.config.ranges import MOST_CODES, Channels, Pixels, Width
 from tessera.errors import ConfigError
 
 
@@ -51,8 +51,8 @@ class DVAEConfig(NetworkConfig):
                 f"model.pixels is {self.pixels} and model.layers is {self.layers}: the side must be a multiple of "
                 f"2 ** layers = {2**self.layers}. Try model.pixels {2**self.layers * max(1, self.grid)}."
             )
-        if self.vocab > 65536:
-            raise ConfigError(f"The image tokenizer has {self.vocab} codes; packed codes hold at most 65,536.")
+        if self.vocab > MOST_CODES:
+            raise ConfigError(f"The image tokenizer has {self.vocab:,} codes; it may have {MOST_CODES:,} at most.")
         if min(len(self.mean), len(self.std)) < self.channels:
             raise ConfigError(f"model.mean and model.std need {self.channels} numbers each.")
 

@@ -10,7 +10,7 @@ from annotated_types import Ge, Le, MinLen
 from tessera.config.autoencoder import AutoencoderConfig
 from tessera.config.network import MODELS
 from tessera.config.quantizers import FSQ, Quantizer
-from tessera.config.ranges import Channels, Pixels, Width
+from tessera.config.ranges import MOST_CODES, Channels, Pixels, Width
 from tessera.errors import ConfigError
 
 Blocks = Annotated[int, Ge(0), Le(1_024)]
@@ -59,8 +59,8 @@ class PyramidConfig(AutoencoderConfig):
             )
         if wrong := [width for width in self.widths if width % self.groups]:
             raise ConfigError(f"model.widths has {wrong[0]}, which is not a multiple of model.groups ({self.groups}).")
-        if self.vocab > 65536:
-            raise ConfigError(f"The image tokenizer has {self.vocab} codes; packed codes hold at most 65,536.")
+        if self.vocab > MOST_CODES:
+            raise ConfigError(f"The image tokenizer has {self.vocab:,} codes; it may have {MOST_CODES:,} at most.")
 
 
 MODELS["pyramid"] = PyramidConfig

@@ -103,7 +103,7 @@ class Lookup(Codebook):
 class LFQ(Quantizer):
     """Take the sign of each channel; no codebook (Yu et al. 2023). Needs the extra `quantizers`."""
 
-    bits: Annotated[int, Ge(1), Le(16)] = 10
+    bits: Annotated[int, Ge(1), Le(18)] = 10
     """Channels; there are 2 ** bits codes."""
     entropy_weight: NotNegative = 0.1
     """Weight of the loss that makes each code sure and all codes used."""

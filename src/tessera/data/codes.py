@@ -31,8 +31,14 @@ ROWS = 64
 PART = 256
 """Pairs per file; an interruption loses at most this many."""
 
-
+TYPES = (np.dtype(np.uint16), np.dtype(np.uint32))
+"""What packed codes are: the first that holds all of them."""
 KIND = "codes"
+
+
+def packed_type(vocab: int) -> np.dtype:
+    """The type of packed codes 0 ... vocab - 1."""
+    return next(kind for kind in TYPES if vocab - 1 <= np.iinfo(kind).max)
 
 
 @dataclass(frozen=True)
@@ -80,10 +86,11 @@ class Codes:
             raise ValueError("two pairs have the same key")
         for number, part in enumerate(self.parts):
             rows = min(PART, count - number * PART)
-            if part.dtype != np.uint16 or part.ndim != 3 or part.shape[:2] != (rows, views):
-                raise ValueError(f"part {number} holds {part.dtype} {part.shape}, not uint16 ({rows}, {views}, N)")
-            if part.shape[2] != self.parts[0].shape[2]:
-                raise ValueError("its parts hold different numbers of codes")
+            if part.dtype not in TYPES or part.ndim != 3 or part.shape[:2] != (rows, views):
+                known = " or ".join(map(str, TYPES))
+                raise ValueError(f"part {number} holds {part.dtype} {part.shape}, not {known} ({rows}, {views}, N)")
+            if (part.dtype, part.shape[2]) != (self.parts[0].dtype, self.parts[0].shape[2]):
+                raise ValueError("its parts hold different numbers of codes, or numbers of another type")
         if len(self.parts) != -(-count // PART) or not self.parts:
             raise ValueError(f"{len(self.parts)} parts are not those of {count} pairs")
 
@@ -100,11 +107,11 @@ class Codes:
         return part
 
     def some(self, index: np.ndarray, chance: np.ndarray) -> np.ndarray:
-        """One encoding of each of these pairs, uint16 [B, N]."""
+        """One encoding of each of these pairs, uint16 or uint32 [B, N]."""
         rows = self.rows[index]
         parts, places = np.divmod(rows, PART)
         views = (chance % np.uint64(self.parts[0].shape[1])).astype(np.int64)
-        found = np.empty((len(rows), self.parts[0].shape[2]), dtype=np.uint16)
+        found = np.empty((len(rows), self.parts[0].shape[2]), dtype=self.parts[0].dtype)
         for part in np.unique(parts):
             here = parts == part
             found[here] = self.parts[part][places[here], views[here]]
@@ -179,12 +186,12 @@ def _read_plainly(path: Path) -> object:
 def _encode_part(
     pairs: Sequence[tuple[int, Pair]], tokenizer: ImageTokenizer, views: int, config: DataConfig, seed: int
 ) -> np.ndarray:
-    """uint16 [B, V, N] of numbered pairs. A part always has the same batches, whoever encodes it."""
+    """uint16 or uint32 [B, V, N] of numbered pairs. A part always has the same batches, whoever encodes it."""
     size, found = max(1, ROWS // views), []
     for first in range(0, len(pairs), size):
         pixels = [_views(index, pair, tokenizer, views, config, seed) for index, pair in pairs[first : first + size]]
         codes = tokenizer.encode(torch.cat(pixels).float() / 255)
-        found.append(codes.cpu().numpy().astype(np.uint16).reshape(len(pixels), views, -1))
+        found.append(codes.cpu().numpy().astype(packed_type(tokenizer.vocab)).reshape(len(pixels), views, -1))
     return np.concatenate(found)
 
 

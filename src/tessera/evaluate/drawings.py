@@ -61,7 +61,7 @@ def draw(
         began = time.monotonic()
         prompts, seeds = [a.caption for a in part], [a.seed for a in part]
         pictures = pipelines[0].draw(prompts, seeds, sampling, batch=len(part), truncate=True)
-        codes = np.array([p.codes for p in pictures], dtype=np.uint16)
+        codes = np.array([p.codes for p in pictures], dtype=np.uint32)
         return {"codes": codes, "seconds": np.array(time.monotonic() - began)}
 
     parts = [wanted[i : i + batch] for i in range(0, len(wanted), batch)]

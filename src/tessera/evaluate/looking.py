@@ -70,7 +70,7 @@ class Looker:
 
     def _coded(self, pixels: Tensor) -> Tensor:
         def make() -> Arrays:
-            return {"codes": self.subject.codes(floats(pixels)).numpy().astype(np.uint16)}
+            return {"codes": self.subject.codes(floats(pixels)).numpy().astype(np.uint32)}
 
         found = self.kept.get("codes", [self.tokenizer, of_tensor(pixels)], make)
         return torch.from_numpy(found["codes"].astype(np.int64))

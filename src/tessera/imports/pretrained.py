@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, TypeVar
 
@@ -37,7 +38,7 @@ PUBLISHED: dict[str, dict[str, str]] = {
 def published(name: str, cache: Path = CACHE) -> OpenAIDVAE | VQGAN:
     """A tokenizer by name, downloaded once."""
     files = [download(url, cache / name / file, tries=TRIES) for file, url in PUBLISHED[name].items()]
-    return openai_dvae(*files) if name == "openai-dvae" else vqgan(*files)
+    return openai_dvae(*files) if name == "openai-dvae" else vqgan(files[0], files[1])
 
 
 def load_weights(make: Callable[[], Network], state: Mapping[str, Tensor], path: Path | str) -> Network:
@@ -80,28 +81,33 @@ def check_finite(state: Mapping[str, Tensor], path: Path | str) -> None:
 # VQGAN.
 
 
-def vqgan(checkpoint: Path, yaml: Path | None = None) -> VQGAN:
+USUAL = VQGANConfig()
+
+
+def vqgan(checkpoint: Path, yaml: Path | None = None, pixels: int = 256) -> VQGAN:
     """From a .ckpt and, if given, its .yaml. The shapes of the weights say everything but the size of pictures."""
     found = read(checkpoint)
     with guarded(checkpoint):
-        state = found.get("state_dict", found) if isinstance(found, dict) else None
-        if not isinstance(state, dict):
-            raise CheckpointError(f"{checkpoint} holds a {type(found).__name__}, not weights of a VQGAN.")
         # The discriminator, the perceptual network and averaged copies serve training only.
-        state = {k: v for k, v in state.items() if isinstance(v, Tensor) and not _beside(k)}
-        state = tensors(state, checkpoint, "the weights of a VQGAN")
-        config = vqgan_config(state, checkpoint)
+        state = lightning_state(found, checkpoint, lambda name: name.startswith(("loss.", "model_ema.")))
+        config = vqgan_config(state, checkpoint, VQGANConfig(pixels=pixels))
         if yaml:
-            _compare(config, read_yaml(yaml), yaml)
+            compare(config, read_yaml(yaml), yaml)
         return load_weights(lambda: VQGAN(config), state, checkpoint)
 
 
-def _beside(name: object) -> bool:
-    return isinstance(name, str) and name.startswith(("loss.", "model_ema."))
+def lightning_state(content: object, path: Path, beside: Callable[[str], bool]) -> dict[str, Tensor]:
+    """The tensors of a .ckpt but for those whose names are `beside` the network."""
+    state = content.get("state_dict", content) if isinstance(content, dict) else None
+    if not isinstance(state, dict):
+        raise CheckpointError(f"{path} holds a {type(content).__name__}, not weights of a VQGAN.")
+    own = {k: v for k, v in state.items() if isinstance(v, Tensor) and not (isinstance(k, str) and beside(k))}
+    return tensors(own, path, "the weights of a VQGAN")
 
 
-def vqgan_config(state: Mapping[str, Tensor], path: Path | str, pixels: int = 256) -> VQGANConfig:
-    """A VQGAN's settings, from the names and shapes of its weights. Raises CheckpointError for other weights."""
+def vqgan_config(state: Mapping[str, Tensor], path: Path | str, said: VQGANConfig = USUAL) -> VQGANConfig:
+    """A VQGAN's settings, from the names and shapes of its weights; `said` has those that are not in them. Raises
+    CheckpointError for other weights, ConfigError for settings that no VQGAN has."""
 
     def count(pattern: str) -> int:
         return len({m[1] for m in (re.match(pattern, name) for name in state) if m})
@@ -118,17 +124,24 @@ def vqgan_config(state: Mapping[str, Tensor], path: Path | str, pixels: int = 25
     codes, code_dim = shape("quantize.embed.weight" if gumbel else "quantize.embedding.weight", 2)
     levels = count(r"encoder\.down\.(\d+)\.")
     width = shape("encoder.conv_in.weight", 4)[0]
-    return VQGANConfig(
-        pixels=pixels,
+    each = tuple(shape(f"encoder.down.{i}.block.0.conv1.weight", 4)[0] for i in range(levels))
+    multiples = tuple(own // width for own in each)
+    exact = all(own == width * multiple for own, multiple in zip(each, multiples, strict=True))
+    config = replace(
+        said,
         width=width,
-        widths=tuple(shape(f"encoder.down.{i}.block.0.conv1.weight", 4)[0] // width for i in range(levels)),
+        widths=multiples if exact else (1,) * levels,
+        level_widths=() if exact else each,
         resblocks=count(r"encoder\.down\.0\.block\.(\d+)\."),
         attention=tuple(i for i in range(levels) if f"encoder.down.{i}.attn.0.q.weight" in state),
         latent=shape("post_quant_conv.weight", 4)[0],
         code_dim=code_dim,
         codes=codes,
         gumbel=gumbel,
+        middle_attention="encoder.mid.attn_1.q.weight" in state,
     )
+    config.check()
+    return config
 
 
 YAML_BYTES, YAML_DEPTH, YAML_WORD = 1 << 20, 20, 1000
@@ -161,22 +174,23 @@ def read_yaml(path: Path) -> object:
 
 
 Size = Annotated[int, Ge(0), Le(2**31)]
-SAID: dict[str, tuple[str, object]] = {
-    "n_embed": ("model.params.n_embed", Size),
-    "embed_dim": ("model.params.embed_dim", Size),
-    "ch": ("model.params.ddconfig.ch", Size),
-    "ch_mult": ("model.params.ddconfig.ch_mult", tuple[Size, ...]),
-    "num_res_blocks": ("model.params.ddconfig.num_res_blocks", Size),
-    "z_channels": ("model.params.ddconfig.z_channels", Size),
+SAID: dict[str, object] = {
+    "n_embed": Size,
+    "embed_dim": Size,
+    "ddconfig.ch": Size,
+    "ddconfig.ch_mult": tuple[Size, ...],
+    "ddconfig.num_res_blocks": Size,
+    "ddconfig.z_channels": Size,
 }
-"""Settings that both the .yaml and the shapes of the weights give, and their place in the .yaml."""
+"""Settings that both the .yaml and the shapes of the weights give."""
 
 
-def _compare(config: VQGANConfig, settings: object, path: Path) -> None:
-    """Raises CheckpointError if the settings are those of another network."""
+def compare(config: VQGANConfig, settings: object, path: Path, root: str = "model.params") -> None:
+    """Raises CheckpointError if the settings at `root` are those of another network."""
     try:
-        said = {name: cast(_setting(settings, place), kind, place) for name, (place, kind) in SAID.items()}
-        gumbel = "GumbelVQ" in cast(_setting(settings, "model.target"), str, "model.target")
+        places = {name.removeprefix("ddconfig."): (f"{root}.{name}", kind) for name, kind in SAID.items()}
+        said = {name: cast(setting(settings, place), kind, place) for name, (place, kind) in places.items()}
+        gumbel = root == "model.params" and "GumbelVQ" in cast(setting(settings, "model.target"), str, "model.target")
     except ConfigError as error:
         raise CheckpointError(f"{path} is not a configuration of a VQGAN: {error}") from error
     found = (config.codes, config.code_dim, config.width, config.widths, config.resblocks, config.latent)
@@ -187,7 +201,7 @@ def _compare(config: VQGANConfig, settings: object, path: Path) -> None:
         raise CheckpointError(f"{path} describes another VQGAN than the weights: {', '.join(different)[:400]}.")
 
 
-def _setting(settings: object, place: str) -> object:
+def setting(settings: object, place: str) -> object:
     """The value at a dotted place. Raises ConfigError that names the place if it is missing."""
     for name in place.split("."):
         if not isinstance(settings, dict) or name not in settings:

@@ -19,9 +19,10 @@ from tessera.files.claim import claim
 from tessera.files.download import checksum
 from tessera.files.own import MARKER
 from tessera.hub.pull import located
-from tessera.imports import dalle_pytorch, deepspeed_folder, pretrained
+from tessera.imports import dalle_pytorch, deepspeed_folder, pretrained, tokenizers
 from tessera.imports.dalle_pytorch import Imported
 from tessera.imports.reader import Hollow, read
+from tessera.imports.tokenizers import Told
 from tessera.models import saved
 from tessera.models.clip import CLIP
 from tessera.models.dvae import DiscreteVAE
@@ -43,21 +44,24 @@ MORE_STEPS = 10_000
 """Steps for which an imported run goes on training; --steps changes it."""
 VQGAN_RATE = 1e-4
 """Learning rate of an imported VQGAN: about twice that of taming-transformers, whose batch has an adversary."""
+ALONE = Told()
+"""Nothing is said of a file beside its name."""
 TOKENIZER = "an image tokenizer, which a prior reads with --tokens.image"
 
 
 def bring_in(
-    source: str, out: Path, text: str = "", yaml: str = "", decoder: str = "", version: str = "", optimizer: bool = True
-) -> list[str]:
-    """Import a file, a DeepSpeed folder, a published tokenizer by name, or a run of this program whose image tokenizer
-    is to learn other pictures. Returns notices for the user.
+    source: str, out: Path, text: str = "", told: Told = ALONE, decoder: str = "", version: str = "",
+    optimizer: bool = True,
+) -> list[str]:  # fmt: skip
+    """Import a file, a folder of another program, a published tokenizer by name, or a run of this program whose image
+    tokenizer is to learn other pictures. Returns notices for the user.
 
     Nothing is written before everything has been read. Raises CheckpointError if the source cannot be understood,
     ConfigError if `out` is not empty.
     """
     if out.exists() and (not out.is_dir() or set(os.listdir(out)) - {MARKER}):
         raise ConfigError(f"{out} is a file or a folder that is not empty. Name a new folder.")
-    found = _read(source, yaml, decoder, version)
+    found = _read(source, told, decoder, version)
     if isinstance(found.model, TextToImage | CLIP | DiscreteVAE | Pyramid | VQGAN):
         tokenizer = _text_tokenizer(text, found)
         claim(out, "run")
@@ -76,9 +80,10 @@ def bring_in(
 def _made_of(source: str) -> Manifest:
     """What a manifest says of weights that came from elsewhere."""
     path = located(source)
-    if (path / "config.json").is_file():
+    weights = next(tokenizers.files(path), path)
+    if weights == path and (path / "config.json").is_file():
         return manifest.inherited(manifest.read(path), BEFORE, "the network that it began from")
-    digest = checksum(path) if path.is_file() else ""
+    digest = checksum(weights) if weights.is_file() else ""
     return Manifest(pictures={}, foreign=(Foreign(part="where it began", name=path.name, sha256=digest),))
 
 
@@ -89,10 +94,19 @@ def _write(write: Callable[[], None], out: Path) -> None:
         raise CheckpointError(f"What was imported cannot be written to {out}: {error}") from error
 
 
-def _read(source: str, yaml: str, decoder: str, version: str) -> Imported:
-    if source in pretrained.PUBLISHED:
+def _read(source: str, told: Told, decoder: str, version: str) -> Imported:
+    by_name = source in pretrained.PUBLISHED
+    path = Path(source) if by_name else located(source)
+    content = None if by_name or path.is_dir() else read(path)
+    if tokenizer := _tokenizer(path, content, told):
+        return Imported(tokenizer, rate=VQGAN_RATE)
+    if told != ALONE:
+        raise ConfigError(
+            f"{source} is neither a VQGAN nor a relative of one; --yaml, --kind and --pixels are said of those alone. "
+            "Leave them out."
+        )
+    if by_name:
         return Imported(pretrained.published(source), rate=VQGAN_RATE)
-    path = located(source)
     if (path / "config.json").is_file():
         return _own(path)
     if path.is_dir():
@@ -100,9 +114,6 @@ def _read(source: str, yaml: str, decoder: str, version: str) -> Imported:
         found = dalle_pytorch.understood(content, path, version)
         found.notices += notices
         return found
-    content = read(path)
-    if isinstance(content, dict) and "state_dict" in content:
-        return Imported(pretrained.vqgan(path, Path(yaml).expanduser() if yaml else None), rate=VQGAN_RATE)
     if isinstance(content, Hollow) or (
         isinstance(content, dict) and any(str(k).startswith("blocks.") for k in content)
     ):
@@ -111,6 +122,16 @@ def _read(source: str, yaml: str, decoder: str, version: str) -> Imported:
             raise CheckpointError(f"{path} is one half of OpenAI's dVAE. Name the other with --decoder DECODER.PKL.")
         return Imported(pretrained.openai_dvae(path, other))
     return dalle_pytorch.understood(content, path, version)
+
+
+def _tokenizer(path: Path, content: object, told: Told) -> VQGAN | None:
+    """A VQGAN or a relative in a folder, or in what was read of a file; None where there is something else."""
+    if path.is_dir():
+        return tokenizers.folder(path, told)
+    if tokenizers.llamagen_state(content):
+        return tokenizers.llamagen(content, path, told)
+    is_ckpt = isinstance(content, dict) and "state_dict" in content
+    return tokenizers.lightning(content, path, told) if is_ckpt else None
 
 
 def _own(path: Path) -> Imported:

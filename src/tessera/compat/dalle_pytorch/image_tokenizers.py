@@ -116,7 +116,7 @@ class VQGanVAE(_Pretrained):
             yaml = Path(vqgan_config_path) if vqgan_config_path else None
             self.network = pretrained.vqgan(Path(vqgan_model_path), yaml)
         self.network.requires_grad_(False)
-        self.num_layers = len(self.network.config.widths) - 1
+        self.num_layers = len(self.network.config.each_width) - 1
         self.is_gumbel = self.network.config.gumbel
 
     def spelling(self, name: str) -> str:
