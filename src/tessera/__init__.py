@@ -23,7 +23,7 @@ __all__ = [
     "train",
 ]  # fmt: skip
 
-LATER = {"train": "train", "Pipeline": "generate.pipeline", "Run": "store.run", "preset": "config.presets"}
+LATER = ("Pipeline", "Run", "preset", "train")
 """Names that are looked up when they are first asked for, because importing tessera loads no torch."""
 
 
@@ -32,8 +32,13 @@ def __getattr__(name: str) -> Any:
     `journeys/training.py`. It is the part `tessera.train` too, which is loaded here because it loads no torch."""
     if name not in LATER:
         raise AttributeError(f"module 'tessera' has no attribute '{name}'")
-    module = importlib.import_module(f"tessera.{LATER[name]}")
-    return module if name == "train" else getattr(module, name)
+    if name == "train":
+        return importlib.import_module("tessera.train")
+    from tessera.config.presets import preset
+    from tessera.generate.pipeline import Pipeline
+    from tessera.store.run import Run
+
+    return {"Pipeline": Pipeline, "Run": Run, "preset": preset}[name]
 
 
 def load(run: str | Path, device: str = "auto", **options: Any) -> Pipeline:
