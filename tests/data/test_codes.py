@@ -9,7 +9,7 @@ import torch
 from conftest import TINY_DVAE
 from small_data import folder, png
 from tessera.config import DataConfig
-from tessera.data import codes, shards
+from tessera.data import codes, packing
 from tessera.data.codes import Codes
 from tessera.data.find import find
 from tessera.data.pictures import read
@@ -27,7 +27,7 @@ def encode(pairs, out, **more):
     return codes.encode(pairs, Frozen(DiscreteVAE(TINY_DVAE).eval()), out, 1, DataConfig(path="x", **more), 0)
 
 
-@pytest.mark.parametrize("write", [encode, lambda pairs, out: shards.pack(pairs, out, 10)], ids=["encode", "pack"])
+@pytest.mark.parametrize("write", [encode, lambda pairs, out: packing.pack(pairs, out, 10)], ids=["encode", "pack"])
 def test_a_folder_of_somebody_elses_files_is_refused_and_left_alone(write, tmp_path):
     data = folder(tmp_path / "data")
     pairs = find(str(data)).pairs
@@ -98,11 +98,12 @@ class Wide:
         return torch.arange(len(pixels))[:, None] + 262_140
 
 
-def packed(tmp_path, pictures: int):
+def packed(tmp_path, pictures: int, per_part: int = codes.PART):
     more = {f"p{i}__png": png() for i in range(pictures - 1)} | {f"p{i}__txt": "another" for i in range(pictures - 1)}
     pairs = find(str(folder(tmp_path / "data", **more))).pairs
     assert len(pairs) == pictures
-    return pairs, codes.encode(pairs, Wide(), tmp_path / "out", 1, DataConfig(path="x"), 0)
+    codes.encode_share(pairs, Wide(), tmp_path / "out", 1, DataConfig(path="x"), 0, per_part=per_part)
+    return pairs, Codes(tmp_path / "out")
 
 
 def test_codes_above_65535_are_packed_whole(tmp_path):
@@ -120,9 +121,8 @@ def test_codes_take_no_more_bytes_than_they_need(vocab, kind):
     assert codes.packed_type(vocab) == np.dtype(kind)
 
 
-def test_parts_of_two_types_are_not_one_folder(tmp_path, monkeypatch):
-    monkeypatch.setattr(codes, "PART", 2)
-    packed(tmp_path, 3)
+def test_parts_of_two_types_are_not_one_folder(tmp_path):
+    packed(tmp_path, 3, per_part=2)
     part = tmp_path / "out" / "part-00001.npy"
     np.save(part, np.load(part).astype(np.uint16))
     with pytest.raises(DataError, match="numbers of another type"):

@@ -29,7 +29,7 @@ from tessera.data.batches import (
     stream,
 )
 from tessera.data.check import check, show
-from tessera.data.codes import PART, Codes, encode
+from tessera.data.codes import PART, Codes, encode, encode_share
 from tessera.data.folder import scan
 from tessera.data.pictures import read, resized
 from tessera.data.sources import Pair
@@ -378,13 +378,13 @@ def test_looking_at_an_image_tokenizer_that_learns_changes_nothing():
     assert {name: p.stride() for name, p in model.named_parameters()} == laid
 
 
-def test_packed_codes_are_what_encoding_gives_and_resume(bird_folder, tmp_path, monkeypatch):
+def test_packed_codes_are_what_encoding_gives_and_resume(bird_folder, tmp_path):
     torch.manual_seed(0)
-    monkeypatch.setattr("tessera.data.codes.PART", 16)
     pairs = list(scan(str(bird_folder)).pairs)
     tokenizer = Frozen(DiscreteVAE(TINY_DVAE))
     config = DataConfig(flip=True)
-    codes = encode(pairs, tokenizer, tmp_path, 4, config, 0)
+    assert not encode_share(pairs, tokenizer, tmp_path, 4, config, 0, per_part=16)
+    codes = Codes(tmp_path)
     assert len(codes) == 40
     assert codes.views(17).shape == (4, 16)
     source = Pictures(pairs, config, 16, 3, 0, NoCaptions())
@@ -396,7 +396,8 @@ def test_packed_codes_are_what_encoding_gives_and_resume(bird_folder, tmp_path, 
     (tmp_path / "index.json").unlink()
     with pytest.raises(DataError, match="no finished packed codes"):
         Codes(tmp_path)
-    again = encode(pairs, tokenizer, tmp_path, 4, config, 0)
+    assert not encode_share(pairs, tokenizer, tmp_path, 4, config, 0, per_part=16)
+    again = Codes(tmp_path)
     assert (tmp_path / "part-00000.npy").stat().st_mtime_ns == kept
     assert all(torch.equal(again.views(i), before[i]) for i in range(40))
     assert torch.equal(again.only(pairs[30:]).views(0), before[30])

@@ -18,7 +18,7 @@ from PIL import Image
 from small_data import folder, png
 from tessera.cli import main
 from tessera.config import DataConfig
-from tessera.data import hub, shards
+from tessera.data import hub, packing, shards
 from tessera.data.batches import Captions, Pictures, stream
 from tessera.data.check import check
 from tessera.data.find import find
@@ -130,7 +130,7 @@ def test_a_loose_picture_does_not_hide_the_shards_beside_it(tmp_path):
 def test_shards_of_one_name_in_two_folders_keep_their_pictures_apart(tmp_path):
     for name, colour in (("a", "red"), ("b", "blue")):
         data = folder(tmp_path / f"data-{name}", **{"good__png": png(colour), "good__txt": name})
-        shards.pack(find(str(data)).pairs, tmp_path / name, 10)
+        packing.pack(find(str(data)).pairs, tmp_path / name, 10)
     found = find(f"{tmp_path}/{{a,b}}/shard-000000.tar").pairs
     assert [p.key for p in found] == ["a/shard-000000.tar/000000", "b/shard-000000.tar/000000"]
     assert find(f"{tmp_path}/a/shard-000000.tar").pairs[0].key == "shard-000000.tar/000000"

@@ -15,8 +15,8 @@ from tessera.cli.arguments import options
 from tessera.cli.screen import bar, say
 from tessera.config import DataConfig
 from tessera.config.merging import nearest
-from tessera.config.ranges import Count, Seed, ShareAboveZero
-from tessera.errors import ConfigError
+from tessera.config.ranges import Count, CountOrZero, Seed, ShareAboveZero
+from tessera.errors import ConfigError, DataError
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,6 +43,12 @@ class PackConfig:
     """A second folder, COCO JSON or column with the captions."""
     per_shard: Count = 1000
     """Largest number of pairs in a shard."""
+    rank: CountOrZero = 0
+    """Which of several processes this is, from 0. torchrun, srun and arrays of SLURM say it themselves."""
+    ranks: CountOrZero = 0
+    """How many processes share the work; 0 takes what a launcher says. Each can be started again alone."""
+    verify: bool = False
+    """Read what was written before against its checksum, and write again what is damaged."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,6 +73,22 @@ class EncodeConfig:
     """Seed of the random crops."""
     device: str = "auto"
     """auto, cpu, cuda, cuda:1 or mps."""
+    per_part: Count = 256
+    """Pairs in a file. An interruption loses at most so many; a billion pairs want 100,000."""
+    rank: CountOrZero = 0
+    """Which of several processes this is, from 0. torchrun, srun and arrays of SLURM say it themselves."""
+    ranks: CountOrZero = 0
+    """How many processes share the work; 0 takes what a launcher says. Each can be started again alone."""
+    verify: bool = False
+    """Read what was written before against its checksum, and encode again what is damaged."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class VerifyConfig:
+    """Read packed codes or shards against the checksums written with them. Exit status 1: some are damaged."""
+
+    folder: str
+    """A folder that `data encode` or `data pack` wrote."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -81,7 +103,7 @@ class OwnedConfig:
 
 
 def data(args: list[str]) -> None:
-    """check|pack|encode|owned DATA  Check a data set, pack it, encode it; or whether a run was made of it alone."""
+    """check|pack|encode|verify|owned DATA  Check, pack, encode, verify a data set; was a run made of it alone?"""
     verb, *rest = args if args and not args[0].startswith("-") else ["check", *args]
     if verb not in DATA:
         raise ConfigError(f"There is no 'tessera data {verb}'{nearest(verb, DATA) or '.'} Known: {', '.join(DATA)}.")
@@ -93,12 +115,17 @@ def pack(args: list[str]) -> None:
     config = options(PackConfig, args, "data pack")
     out = Path(config.out)
     from tessera.data.check import check
-    from tessera.data.shards import begin
-    from tessera.data.shards import pack as work
+    from tessera.data.packing import begin
+    from tessera.data.packing import pack as work
+    from tessera.data.share import share, told
 
+    mine = share(config.rank, config.ranks)
     begin(out)
     health = check(config.data, config.captions, progress=bar("Checking"))
-    written = work(health.pairs, out, config.per_shard, bar("Writing shards"))
+    written, missing = work(health.pairs, out, config.per_shard, bar("Writing shards"), mine, config.verify)
+    if missing:
+        say(f"{out}: rank {mine.rank} is done; {told(missing, len(written), 'shards', mine)}.")
+        return
     say(f"{out}: {len(health.pairs)} pairs in {len(written)} shards; {len(health.skipped)} left out.")
     say(f"Train on them with: --data.path {out}")
 
@@ -111,18 +138,27 @@ def encode(args: list[str]) -> None:
         raise ConfigError("Name the run with the image tokenizer: tessera data encode DATA OUT --tokens RUN.")
     from tessera.data.check import check
     from tessera.data.codes import begin
-    from tessera.data.codes import encode as work
+    from tessera.data.codes import encode_share as work
+    from tessera.data.share import share, told
     from tessera.hub.pull import located
     from tessera.machine.device import choose_device
     from tessera.store.run import checkpoint_of
     from tessera.tokens import image as image_tokens
 
+    mine = share(config.rank, config.ranks)
     begin(out)
     tokenizer = image_tokens.load(checkpoint_of(located(config.tokens)))
     tokenizer.to(choose_device(config.device))
     health = check(config.data, config.captions, progress=bar("Checking"))
     settings = DataConfig(path=config.data, captions=config.captions, crop=config.crop, flip=config.flip)
-    work(health.pairs, tokenizer, out, config.views, settings, config.seed, bar("Encoding"))
+    missing = work(
+        health.pairs, tokenizer, out, config.views, settings, config.seed, bar("Encoding"), mine, config.per_part,
+        config.verify,
+    )  # fmt: skip
+    if missing:
+        parts = -(-len(health.pairs) // config.per_part)
+        say(f"{out}: rank {mine.rank} is done; {told(missing, parts, 'parts', mine)}.")
+        return
     say(f"{out}: {len(health.pairs)} pictures in {config.views} views. Train on them with: --data.codes {out}")
 
 
@@ -161,6 +197,27 @@ def data_check(args: list[str]) -> None:
     say(f"Next: tessera learn {config.data}")
 
 
+def verify(args: list[str]) -> None:
+    """FOLDER  Read packed codes or shards against their checksums."""
+    folder = Path(options(VerifyConfig, args, "data verify").folder).expanduser()
+    from tessera.data import codes, packing, shards
+    from tessera.files.own import kind_of
+
+    kind = kind_of(folder)
+    if kind not in ("codes", "shards"):
+        raise ConfigError(f"{folder} is not a folder that data encode or data pack wrote.")
+    if kind == "shards" and (why := shards.unfinished(folder)):
+        raise DataError(f"{folder} is not packed to its end: {why}.")
+    broken = codes.damaged(folder) if kind == "codes" else packing.damaged(folder)
+    if broken:
+        shown = ", ".join(broken[:5])
+        say(
+            f"{folder}: {len(broken)} files are damaged: {shown}. The command that wrote them mends them with --verify."
+        )
+        sys.exit(1)
+    say(f"{folder}: every file holds what was written.")
+
+
 def owned(args: list[str]) -> None:
     """DATA RUN  Whether every picture that a run was made of is in a folder."""
     config = options(OwnedConfig, args, "data owned")
@@ -180,4 +237,6 @@ def owned(args: list[str]) -> None:
         sys.exit(1)
 
 
-DATA: dict[str, Callable[[list[str]], None]] = {"check": data_check, "pack": pack, "encode": encode, "owned": owned}
+DATA: dict[str, Callable[[list[str]], None]] = {
+    "check": data_check, "pack": pack, "encode": encode, "verify": verify, "owned": owned,
+}  # fmt: skip

@@ -19,9 +19,10 @@ from torch import Tensor
 from tessera.config import DataConfig
 from tessera.config.merging import read_json
 from tessera.data.pictures import middle_square, place, random_square, read, resized
+from tessera.data.share import ALL, Share, told
 from tessera.data.sources import Pair
 from tessera.errors import ConfigError, DataError
-from tessera.files import own
+from tessera.files import own, sums
 from tessera.files.atomic import whole, write_whole
 from tessera.files.claim import claim
 from tessera.tokens.image import ImageTokenizer
@@ -30,6 +31,7 @@ ROWS = 64
 """Crops that are encoded together."""
 PART = 256
 """Pairs per file; an interruption loses at most this many."""
+MOST_PARTS = 100_000_000
 
 TYPES = (np.dtype(np.uint16), np.dtype(np.uint32))
 """What packed codes are: the first that holds all of them."""
@@ -61,6 +63,8 @@ class Index:
     keys: str
     parts: tuple[str, ...]
     pairs: tuple[Listed, ...]
+    part: Annotated[int, Ge(1)] = PART
+    """Pairs per file."""
 
 
 class Codes:
@@ -75,7 +79,7 @@ class Codes:
             self.parts = [_mapped(folder / name) for name in self.index.parts]
             self._compare()
         except (ValueError, ConfigError) as error:
-            raise DataError(f"{folder} holds no finished packed codes ({error}). Encode the pictures again.") from error
+            raise DataError(f"{folder} holds no finished packed codes ({_why(folder, error)}).") from error
         self.pairs = [Pair(p.key, place(p.image), p.captions) for p in self.index.pairs]
         self.rows = np.arange(len(self.pairs))
 
@@ -85,13 +89,13 @@ class Codes:
         if len({p.key for p in self.index.pairs}) < count:
             raise ValueError("two pairs have the same key")
         for number, part in enumerate(self.parts):
-            rows = min(PART, count - number * PART)
+            rows = min(self.index.part, count - number * self.index.part)
             if part.dtype not in TYPES or part.ndim != 3 or part.shape[:2] != (rows, views):
                 known = " or ".join(map(str, TYPES))
                 raise ValueError(f"part {number} holds {part.dtype} {part.shape}, not {known} ({rows}, {views}, N)")
             if (part.dtype, part.shape[2]) != (self.parts[0].dtype, self.parts[0].shape[2]):
                 raise ValueError("its parts hold different numbers of codes, or numbers of another type")
-        if len(self.parts) != -(-count // PART) or not self.parts:
+        if len(self.parts) != -(-count // self.index.part) or not self.parts:
             raise ValueError(f"{len(self.parts)} parts are not those of {count} pairs")
 
     def __len__(self) -> int:
@@ -109,7 +113,7 @@ class Codes:
     def some(self, index: np.ndarray, chance: np.ndarray) -> np.ndarray:
         """One encoding of each of these pairs, uint16 or uint32 [B, N]."""
         rows = self.rows[index]
-        parts, places = np.divmod(rows, PART)
+        parts, places = np.divmod(rows, self.index.part)
         views = (chance % np.uint64(self.parts[0].shape[1])).astype(np.int64)
         found = np.empty((len(rows), self.parts[0].shape[2]), dtype=self.parts[0].dtype)
         for part in np.unique(parts):
@@ -119,8 +123,8 @@ class Codes:
 
     def views(self, index: int) -> Tensor:
         """All encodings of a pair: int64 [V, N]."""
-        row = self.rows[index]
-        return torch.from_numpy(self.parts[row // PART][row % PART].astype(np.int64))
+        part, place = divmod(self.rows[index], self.index.part)
+        return torch.from_numpy(self.parts[part][place].astype(np.int64))
 
 
 def _mapped(part: Path) -> np.ndarray:
@@ -143,27 +147,95 @@ def encode(
     progress: Callable[[Iterable, int], Iterable] | None = None,
 ) -> Codes:
     """Write `views` encodings of each pair. The same call resumes; other settings start again from the beginning."""
+    assert not encode_share(pairs, tokenizer, folder, views, config, seed, progress), "one process has all parts"
+    return Codes(folder)
+
+
+def encode_share(
+    pairs: Sequence[Pair],
+    tokenizer: ImageTokenizer,
+    folder: Path,
+    views: int,
+    config: DataConfig,
+    seed: int,
+    progress: Callable[[Iterable, int], Iterable] | None = None,
+    mine: Share = ALL,
+    per_part: int = PART,
+    verify: bool = False,
+) -> Sequence[int]:
+    """Write one process's share of the parts, and the index where it finds all of them written. Returns the numbers of
+    parts that others have still to write. Parts do not depend on how many processes there are. `verify` reads what was
+    written before against its checksum and writes what is damaged again.
+
+    Raises ConfigError where several processes have different settings, pictures or tokenizers.
+    """
     begin(folder)
-    about = {"tokenizer": tokenizer.fingerprint(), "views": views, "seed": seed, "data": asdict(config)}
-    about["keys"] = hashlib.blake2b("\n".join(p.key for p in pairs).encode("utf-8", "surrogateescape")).hexdigest()
+    about = _about(pairs, tokenizer, views, config, seed, per_part)
     own.sweep(folder)
-    started = folder / "started.json"
-    if _read_plainly(started) != json.loads(json.dumps(about)):
-        for old in folder.iterdir():
-            if ours(old.name) and old.name != own.MARKER:
-                own.remove(old)
-        write_whole(started, json.dumps(about))
-    names = [f"part-{i:05d}.npy" for i in range(-(-len(pairs) // PART))]
-    ahead = progress or (lambda items, total: items)
-    for number, name in ahead(enumerate(names), len(names)):
-        if (folder / name).is_file():
+    _start(folder, about, mine)
+    names = [f"part-{i:05d}.npy" for i in range(-(-len(pairs) // per_part))]
+    write_whole(folder / "parts.json", json.dumps({"parts": len(names)}))
+    ahead, numbers = progress or (lambda items, total: items), mine.of(range(len(names)))
+    for number in ahead(numbers, len(numbers)):
+        path, first = folder / names[number], number * per_part
+        if sums.agrees(path) if verify else path.is_file():
             continue
-        own_pairs = list(enumerate(pairs))[number * PART :][:PART]
-        with whole(folder / name) as fresh, fresh.open("wb") as file:
-            np.save(file, _encode_part(own_pairs, tokenizer, views, config, seed))
+        numbered = list(enumerate(pairs[first : first + per_part], first))
+        with whole(path) as fresh:
+            with fresh.open("wb") as file:
+                np.save(file, _encode_part(numbered, tokenizer, views, config, seed))
+            sums.write(path, fresh)
+    if missing := _missing(folder, len(names)):
+        return missing
     listed = [{"key": p.key, "image": str(p.image), "captions": p.captions} for p in pairs]
     write_whole(folder / "index.json", json.dumps({**about, "parts": names, "pairs": listed}))
-    return Codes(folder)
+    return ()
+
+
+def _about(
+    pairs: Sequence[Pair], tokenizer: ImageTokenizer, views: int, config: DataConfig, seed: int, per_part: int
+) -> dict[str, object]:
+    """Everything that the codes depend on. Parts of the usual size are not mentioned, as they never were."""
+    keys = hashlib.blake2b("\n".join(p.key for p in pairs).encode("utf-8", "surrogateescape")).hexdigest()
+    about = {"tokenizer": tokenizer.fingerprint(), "views": views, "seed": seed, "data": asdict(config), "keys": keys}
+    return about | ({"part": per_part} if per_part != PART else {})
+
+
+def _start(folder: Path, about: dict[str, object], mine: Share) -> None:
+    """Write down what is encoded; what other settings left is removed, unless several processes work here."""
+    started = folder / "started.json"
+    found = _read_plainly(started)
+    if found == json.loads(json.dumps(about)):
+        return
+    if found is not None and mine.ranks > 1:
+        wrong = [name for name in about if not isinstance(found, dict) or found.get(name) != about[name]]
+        raise ConfigError(
+            f"{folder} holds codes of other settings, pictures or of another tokenizer ({', '.join(wrong) or 'part'}): "
+            "all processes must be given the same. Name a new folder, or let one process begin this one anew."
+        )
+    for old in folder.iterdir() if mine.ranks == 1 else ():
+        if ours(old.name) and old.name != own.MARKER:
+            own.remove(old)
+    write_whole(started, json.dumps(about))
+
+
+def _missing(folder: Path, count: int) -> Sequence[int]:
+    there = {p.name for p in folder.iterdir()}
+    return [i for i in range(count) if f"part-{i:05d}.npy" not in there]
+
+
+def _why(folder: Path, error: Exception) -> str:
+    """Why there are no codes to read: parts that nobody has written yet, or damage; and what to do."""
+    plan = _read_plainly(folder / "parts.json")
+    count = plan.get("parts") if isinstance(plan, dict) else None
+    if isinstance(count, int) and 0 < count < MOST_PARTS and (missing := _missing(folder, count)):
+        return f"{told(missing, count, 'parts', ALL)}; the same command, for their ranks alone too, writes them"
+    return f"{error}. Encode the pictures again"
+
+
+def damaged(folder: Path) -> list[str]:
+    """The parts that do not hold what was written."""
+    return [name for name in Codes(folder).index.parts if not sums.agrees(folder / name)]
 
 
 def begin(folder: Path) -> None:
@@ -173,7 +245,8 @@ def begin(folder: Path) -> None:
 
 def ours(name: str) -> bool:
     """Whether `encode` writes files of this name."""
-    return bool(re.fullmatch(r"(started|index)\.json|part-\d{5,}\.npy", name)) or name == own.MARKER
+    known = re.fullmatch(r"(started|parts|index)\.json|part-\d{5,}\.(npy|sum)", name)
+    return bool(known) or name == own.MARKER
 
 
 def _read_plainly(path: Path) -> object:

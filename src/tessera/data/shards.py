@@ -7,7 +7,6 @@ the division among ranks and workers are exact, as they are for folders.
 from __future__ import annotations
 
 import gzip
-import hashlib
 import json
 import math
 import os
@@ -16,20 +15,19 @@ import shutil
 import tarfile
 import zlib
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Sequence
-from concurrent.futures import ProcessPoolExecutor
-from io import BytesIO
+from collections.abc import Sequence
 from itertools import islice, product
 from pathlib import Path
 
+from tessera.config.merging import read_json
 from tessera.data import captions as texts
 from tessera.data.pictures import SUFFIXES, Member
+from tessera.data.share import ALL, told
 from tessera.data.sources import Folder, Pair, Skip
 from tessera.errors import CheckpointError, ConfigError, DataError
-from tessera.files import own
-from tessera.files.atomic import whole, write_whole
-from tessera.files.claim import claim
+from tessera.files.atomic import whole
 from tessera.files.download import CACHE, PIPE, cached, fetch, scheme_of, stamp, starts_programs
+from tessera.files.own import kind_of
 
 SHARD = re.compile(r".*\.(tar|tgz|tar\.gz)")
 """The name of a shard."""
@@ -70,6 +68,10 @@ def scan(path: str, caption_column: str = "") -> Folder:
     """
     pairs: list[Pair] = []
     skipped: list[Skip] = []
+    if not starts_programs(path) and (why := unfinished(Path(path).expanduser())):
+        raise DataError(
+            f"{path} is not packed to its end: {why}. The same command, for their ranks alone too, goes on."
+        )
     sources = expand(path)
     for source, name in zip(sources, names_of(sources), strict=True):
         try:
@@ -85,6 +87,21 @@ def scan(path: str, caption_column: str = "") -> Folder:
         first = "".join(f" {s.path}: {s.reason}." for s in skipped[:1])
         raise DataError(f"{path} holds no captioned picture ({len(skipped)} left out).{first}")
     return Folder("webdataset", tuple(pairs), tuple(skipped))
+
+
+def unfinished(folder: Path) -> str:
+    """Why shards that were packed here are not all there, for a sentence; empty where they are, or came from others."""
+    if kind_of(folder) != "shards":
+        return ""
+    try:
+        count = read_json(folder / "pack.json", dict[str, object]).get("shards")
+    except ConfigError:
+        return ""
+    if not isinstance(count, int) or not 0 < count <= MOST:
+        return ""
+    there = set(_names(folder))
+    missing = [i for i in range(count) if f"shard-{i:06d}.tar" not in there]
+    return told(missing, count, "shards", ALL) if missing else ""
 
 
 def names_of(sources: Sequence[str]) -> list[str]:
@@ -210,72 +227,3 @@ def _captions(columns: dict[str, Member], asked: str) -> tuple[str, ...]:
         if captions := texts.clean(value):
             return captions
     raise DataError(f"none of {asked or ', '.join(COLUMNS)} in {', '.join(columns)}")
-
-
-# Packing.
-
-
-def pack(
-    pairs: Sequence[Pair],
-    out: Path,
-    per_shard: int,
-    progress: Callable[[Iterable, int], Iterable] = lambda items, total: items,
-) -> list[Path]:
-    """Write shards of equal size, on all cores: pictures unchanged, captions as .txt. Each shard is read back.
-
-    After an interruption the same call resumes. Another list of pairs in the same folder is refused.
-    """
-    count = max(1, -(-len(pairs) // per_shard))
-    digest = hashlib.blake2b("\n".join(p.key for p in pairs).encode("utf-8", "surrogateescape")).hexdigest()[:16]
-    plan = json.dumps({"pairs": len(pairs), "shards": count, "keys": digest})
-    begin(out)
-    started = out / "pack.json"
-    if started.is_file() and started.read_bytes() != plan.encode():
-        raise ConfigError(f"{out} holds shards of other pairs or another size. Name a new folder.")
-    write_whole(started, plan)
-    own.sweep(out)
-    # The first `len % count` shards hold one pair more: no shard differs from another by more than one.
-    cuts = [round(i * len(pairs) / count) for i in range(count + 1)]
-    jobs = [(out / f"shard-{i:06d}.tar", list(pairs[cuts[i] : cuts[i + 1]])) for i in range(count)]
-    todo = [job for job in jobs if not job[0].is_file()]
-    with ProcessPoolExecutor(min(os.cpu_count() or 1, 8)) as pool:
-        for _ in progress(pool.map(_write, todo), len(todo)):
-            pass
-    return [path for path, _ in jobs]
-
-
-def begin(out: Path) -> None:
-    """Claim the folder for shards, before any work. Raises ConfigError if it holds anything else."""
-    claim(out, "shards", lambda old: all(re.fullmatch(r"pack\.json|shard-\d{6,}\.tar", p.name) for p in old.iterdir()))
-
-
-def _write(job: tuple[Path, list[Pair]]) -> None:
-    path, pairs = job
-    with whole(path) as fresh:
-        sizes = _write_tar(fresh, pairs)
-        members, reason = index(fresh)
-        if reason or {n: m.size for n, m in members.items()} != sizes:
-            raise DataError(f"{path} could not be written whole: {reason or 'its members differ'}.")
-
-
-def _write_tar(path: Path, pairs: list[Pair]) -> dict[str, int]:
-    """Returns the size of each member."""
-    sizes = {}
-    with tarfile.open(path, "w") as tar:
-        for i, pair in enumerate(pairs):
-            suffix = Path(pair.key).suffix.lower()
-            raw = pair.image.read_bytes()
-            for extension, content in (
-                (suffix if suffix in SUFFIXES else _kind(raw), raw),
-                (".txt", "\n".join(pair.captions).encode()),
-            ):
-                info = tarfile.TarInfo(f"{i:06d}{extension}")
-                info.size = sizes[info.name] = len(content)
-                tar.addfile(info, BytesIO(content))
-    return sizes
-
-
-def _kind(raw: bytes) -> str:
-    """The extension of a picture by its first bytes."""
-    starts = {b"\xff\xd8": ".jpg", b"\x89PNG": ".png", b"GIF8": ".gif", b"BM": ".bmp", b"RIFF": ".webp"}
-    return next((extension for start, extension in starts.items() if raw.startswith(start)), ".tif")

@@ -12,7 +12,7 @@ from typing import IO
 
 from tessera.errors import ConfigError
 from tessera.files.atomic import write_whole
-from tessera.files.own import MARKER, kind_of
+from tessera.files.own import MARKER, TEMPORARY, kind_of
 
 try:
     import fcntl
@@ -35,7 +35,8 @@ def claim(folder: Path, kind: str, began: Callable[[Path], bool] = lambda folder
         raise ConfigError(f"{folder} holds a Tessera folder of another kind ({found}, not {kind}). Name a new folder.")
     if found:
         return
-    if folder.is_dir() and (names := sorted(os.listdir(folder))) and not began(folder):
+    names = sorted(n for n in os.listdir(folder) if not TEMPORARY.fullmatch(n)) if folder.is_dir() else []
+    if names and kind_of(folder) != kind and not began(folder):  # another process may claim it in this moment
         shown = ", ".join(names[:3]) + (", ..." if len(names) > 3 else "")
         raise ConfigError(
             f"{folder} is not empty and Tessera did not begin it: it holds {shown}. Nothing was touched. "

@@ -28,7 +28,8 @@ TEMPORARY = re.compile(r"\.tessera-(\w+)-(\d+)-.+")
 """A file that is being written, with the machine and the process that write it."""
 
 OWN = re.compile(
-    r"\.?step-\d+|part-\d{5,}\.npy|shard-\d{6,}\.tar|(index|started|pack|data|learn|config)\.json|latest|best"
+    r"\.?step-\d+|part-\d{5,}\.(npy|sum)|shard-\d{6,}\.(tar|sum)|(index|started|parts|pack|data|learn|config)\.json|"
+    r"latest|best"
 )
 """Names of files that this program may later remove or replace."""
 
