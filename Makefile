@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV   ?= .venv
 BIN    := $(VENV)/bin
 
-.PHONY: demo test without journeys fuzz check format bench pins clean
+.PHONY: demo test without journeys fuzz check format bench docs pins clean
 
 $(VENV)/ready: pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; assert sys.version_info >= (3, 11), "Tessera needs Python 3.11 or newer"'
@@ -44,6 +44,10 @@ format: $(VENV)/ready
 	$(BIN)/ruff format src tests bench examples .ci
 	$(BIN)/ruff check --fix src tests bench examples .ci
 
+# The site, in site/; a broken link is an error.
+docs: $(VENV)/ready
+	$(BIN)/mkdocs build --quiet --strict
+
 bench: $(VENV)/ready
 	$(BIN)/python bench/table.py
 
@@ -53,4 +57,4 @@ pins: $(VENV)/ready
 	$(BIN)/python .ci/pins.py dev ray > constraints.new && mv constraints.new constraints.txt
 
 clean:
-	rm -rf $(VENV) .pytest_cache .ruff_cache
+	rm -rf $(VENV) .pytest_cache .ruff_cache site
