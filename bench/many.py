@@ -2,6 +2,7 @@
 seconds and the most memory it had. Two ranks take turns where work is shared.
 
     python bench/many.py FOLDER [--pairs 1000000]
+    python bench/many.py FOLDER --listed      # codes alone, made by chance: what the parts and their index cost
 
 The pictures are tiny JPEGs, so that what is measured is what a pair costs, not what a pixel costs. FOLDER must not be
 there; it is left, to be removed by whoever named it.
@@ -29,6 +30,7 @@ from tessera.data.codes import Codes
 from tessera.data.find import find
 from tessera.models import saved
 from tessera.models.dvae import DiscreteVAE
+from tessera.tokens import image as image_tokens
 
 SIDE, EACH, READ, BATCH = 16, 1000, 65_536, 256
 """Side of a picture, pictures in a folder, pairs that are read in training order, pairs in a batch."""
@@ -73,6 +75,23 @@ def paced(batches) -> float:  # type: ignore[no-untyped-def]
     return READ / (time.perf_counter() - began)
 
 
+def list_codes(folder: str, pairs: int) -> float:
+    """Pairs a second written as parts of random codes with their index; no picture is read."""
+    from tessera.data import codes
+    from tessera.data.sources import Pair
+
+    noise = np.random.default_rng(0)
+    listed = [
+        Pair(f"{i:08d}.jpg", Path(f"{i:08d}.jpg"), (f"picture {i} of many, drawn by chance",)) for i in range(pairs)
+    ]
+    codes._encode_part = lambda numbered, *rest: noise.integers(0, 256, (len(numbered), 1, 64), dtype=np.uint16)
+    network(Path(folder) / "vae")
+    began = time.perf_counter()
+    tokenizer = image_tokens.load(Path(folder) / "vae")
+    codes.encode_share(listed, tokenizer, Path(folder) / "codes", 1, DataConfig(), 0, per_part=10_000)
+    return pairs / (time.perf_counter() - began)
+
+
 READERS: dict[str, Callable[[str], float]] = {"shards": read_shards, "codes": read_codes}
 
 
@@ -102,12 +121,24 @@ def main() -> None:
     parser.add_argument("folder")
     parser.add_argument("--pairs", type=int, default=1_000_000)
     parser.add_argument("--read", choices=READERS)
+    parser.add_argument("--list", action="store_true", help=argparse.SUPPRESS)
+    parser.add_argument("--listed", action="store_true", help="codes alone, made by chance")
     a = parser.parse_args()
     torch.set_num_threads(1)
     if a.read:
         print(READERS[a.read](a.folder))
         return
+    if a.list:
+        print(list_codes(a.folder, a.pairs))
+        return
     root, n = Path(a.folder), a.pairs
+    if a.listed:
+        phase("write listed codes", n, __file__, root, "--list", "--pairs", n)
+        phase("read listed codes", n, __file__, root / "codes", "--read", "codes")
+        files, held = size(root / "codes")
+        index = (root / "codes" / "index.json").stat().st_size
+        row("many", configuration="size of listed codes", pairs=n, files=files, bytes=held, index_bytes=index)
+        return
     pictures, shards, codes = root / "pictures", root / "shards", root / "codes"
     draw(pictures, n)
     network(root / "vae")
