@@ -25,12 +25,13 @@ import torch
 
 from common import row
 from tessera.config import DataConfig, DVAEConfig, Lookup
-from tessera.data.batches import NoCaptions, Packed, Pictures, stream
+from tessera.data.batches import Captions, NoCaptions, Packed, Pictures, stream
 from tessera.data.codes import Codes
 from tessera.data.find import find
 from tessera.models import saved
 from tessera.models.dvae import DiscreteVAE
 from tessera.tokens import image as image_tokens
+from tessera.tokens.text import train_bpe
 
 SIDE, EACH, READ, BATCH = 16, 1000, 65_536, 256
 """Side of a picture, pictures in a folder, pairs that are read in training order, pairs in a batch."""
@@ -65,7 +66,8 @@ def read_shards(folder: str) -> float:
 
 def read_codes(folder: str) -> float:
     codes = Codes(Path(folder))
-    return paced(stream(Packed(codes, NoCaptions(), 0), len(codes), BATCH, 0, 0))
+    words = train_bpe([c for p in codes.pairs[:EACH] for c in p.captions], 400)
+    return paced(stream(Packed(codes, Captions(codes.pairs, words, 32, True), 0), len(codes), BATCH, 0, 0))
 
 
 def paced(batches) -> float:  # type: ignore[no-untyped-def]
