@@ -197,8 +197,10 @@ def _about(
 ) -> dict[str, object]:
     """Everything that the codes depend on. Parts of the usual size are not mentioned, as they never were."""
     keys = hashlib.blake2b("\n".join(p.key for p in pairs).encode("utf-8", "surrogateescape")).hexdigest()
-    about = {"tokenizer": tokenizer.fingerprint(), "views": views, "seed": seed, "data": asdict(config), "keys": keys}
-    return about | ({"part": per_part} if per_part != PART else {})
+    about: dict[str, object] = {
+        "tokenizer": tokenizer.fingerprint(), "views": views, "seed": seed, "data": asdict(config), "keys": keys,
+    }  # fmt: skip
+    return {**about, "part": per_part} if per_part != PART else about
 
 
 def _start(folder: Path, about: dict[str, object], mine: Share) -> None:
