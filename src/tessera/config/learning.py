@@ -22,7 +22,7 @@ class LearnConfig(Checked):
     captions: str = ""
     """A second folder or COCO JSON file with the captions, where they are not in the same folder tree."""
     out: str = ""
-    """Run folder; by default runs/<name of the pictures' folder>."""
+    """Run folder; by default runs/NAME, by the name of the pictures' folder."""
     budget: str = "30m"
     """Time for everything: checking, training, encoding, drawing and the report."""
     seed: Seed = 0

@@ -100,7 +100,7 @@ class TrainConfig(Checked):
     preset: str = ""
     """The preset that this run began from."""
     out: str = ""
-    """Run folder; by default runs/<preset>."""
+    """Run folder; by default runs/PRESET."""
     steps: CountOrZero = 1000
     """Optimiser steps."""
     budget: str = ""
