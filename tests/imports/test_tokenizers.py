@@ -39,7 +39,7 @@ FILES = sorted({f.relative_to(root).as_posix() for root in (OTHERS, MORE) for f 
 
 
 def place(name: str) -> Path:
-    return next(root / name for root in (OTHERS, MORE) if (root / name).exists())
+    return next(root / name for root in (MORE, OTHERS) if (root / name).exists())
 
 
 def arrays(name: str) -> dict[str, Tensor]:
@@ -76,7 +76,7 @@ def source(name: str, folder: Path) -> tuple[Path, Told]:
 
 
 def place_of(name: str) -> Path | None:
-    return next((root / name for root in (OTHERS, MORE) if (root / name).exists()), None)
+    return next((root / name for root in (MORE, OTHERS) if (root / name).exists()), None)
 
 
 def brought(path: Path, told: Told, out: Path) -> VQGAN:
