@@ -32,7 +32,7 @@ class Colours:
 @pytest.fixture
 def course(tmp_path):
     birds.draw_folder(tmp_path / "pictures", 90, 40)
-    return rivals.course(str(tmp_path / "pictures"), tmp_path / "out", 0.02, 0, 24, 16, 1)
+    return rivals.course(str(tmp_path / "pictures"), tmp_path / "out", 0.02, 0, 24, 16, 1, "wall")
 
 
 def test_a_rival_gets_what_learn_learns_from(course):

@@ -53,7 +53,8 @@ def packed(data: Path, out: Path, *more: object) -> list[str]:
 
 
 def contents(root: Path) -> dict[str, bytes]:
-    return {p.name: p.read_bytes() for p in root.iterdir() if p.is_file()}
+    """All files but the note of how many processes there were."""
+    return {p.name: p.read_bytes() for p in root.iterdir() if p.is_file() and p.name != "parts.json"}
 
 
 def times(root: Path) -> dict[str, int]:
@@ -188,6 +189,8 @@ def test_processes_with_different_settings_are_told_and_nothing_is_lost(data, to
     saved.write(tmp_path / "other", DiscreteVAE(TINY_DVAE).eval())
     said = fails(capsys, *encoding(data, tmp_path / "other", out, "--rank", 1, "--ranks", 2))
     assert "another tokenizer (tokenizer)" in said
+    said = fails(capsys, *encoding(data, tokenizer, out, "--seed", 4))  # one task of an array, resubmitted alone
+    assert "or of another tokenizer (seed)" in said
     assert contents(out) == before
 
 
@@ -210,6 +213,7 @@ def test_torchrun_says_who_is_who(data, tokenizer, tmp_path):
         ({"RANK": "3", "WORLD_SIZE": "8"}, Share(3, 8)),
         ({"SLURM_ARRAY_TASK_ID": "5", "SLURM_ARRAY_TASK_COUNT": "4", "SLURM_ARRAY_TASK_MIN": "2"}, Share(3, 4)),
         ({"SLURM_ARRAY_TASK_ID": "0", "SLURM_ARRAY_TASK_COUNT": "4"}, Share(0, 4)),
+        ({"SLURM_ARRAY_TASK_ID": "1", "SLURM_ARRAY_TASK_COUNT": "4", "RANK": "1", "WORLD_SIZE": "2"}, Share(3, 8)),
         ({"SLURM_PROCID": "1", "SLURM_STEP_NUM_TASKS": "2"}, Share(1, 2)),
         ({"SLURM_PROCID": "0", "SLURM_NTASKS": "8"}, ALL),  # a batch script: nobody else was started
     ],

@@ -174,7 +174,8 @@ def encode_share(
     own.sweep(folder)
     _start(folder, about, mine)
     names = [f"part-{i:05d}.npy" for i in range(-(-len(pairs) // per_part))]
-    write_whole(folder / "parts.json", json.dumps({"parts": len(names)}))
+    shared = max(mine.ranks, _shared(folder))
+    write_whole(folder / "parts.json", json.dumps({"parts": len(names), "ranks": shared}))
     ahead, numbers = progress or (lambda items, total: items), mine.of(range(len(names)))
     for number in ahead(numbers, len(numbers)):
         path, first = folder / names[number], number * per_part
@@ -209,16 +210,23 @@ def _start(folder: Path, about: dict[str, object], mine: Share) -> None:
     found = _read_plainly(started)
     if found == json.loads(json.dumps(about)):
         return
-    if found is not None and mine.ranks > 1:
+    if found is not None and max(mine.ranks, _shared(folder)) > 1:
         wrong = [name for name in about if not isinstance(found, dict) or found.get(name) != about[name]]
         raise ConfigError(
             f"{folder} holds codes of other settings, pictures or of another tokenizer ({', '.join(wrong) or 'part'}): "
-            "all processes must be given the same. Name a new folder, or let one process begin this one anew."
+            "all processes must be given the same, and one that is started again alone, too. Name a new folder."
         )
     for old in folder.iterdir() if mine.ranks == 1 else ():
         if ours(old.name) and old.name != own.MARKER:
             own.remove(old)
     write_whole(started, json.dumps(about))
+
+
+def _shared(folder: Path) -> int:
+    """How many processes have shared this folder's work, at most."""
+    plan = _read_plainly(folder / "parts.json")
+    ranks = plan.get("ranks") if isinstance(plan, dict) else None
+    return ranks if isinstance(ranks, int) else 1
 
 
 def _missing(folder: Path, count: int) -> Sequence[int]:

@@ -11,9 +11,9 @@ from typing import TypeVar
 from tessera.errors import ConfigError
 
 T = TypeVar("T")
-LAUNCHERS = (("RANK", "WORLD_SIZE"), ("SLURM_ARRAY_TASK_ID", "SLURM_ARRAY_TASK_COUNT"),
-             ("SLURM_PROCID", "SLURM_STEP_NUM_TASKS"))  # fmt: skip
-"""Where torchrun, an array of SLURM and srun say which process this is and how many there are."""
+ARRAY = ("SLURM_ARRAY_TASK_ID", "SLURM_ARRAY_TASK_COUNT")
+LAUNCHERS = (("RANK", "WORLD_SIZE"), ("SLURM_PROCID", "SLURM_STEP_NUM_TASKS"))
+"""Where an array of SLURM, torchrun and srun say which process this is and how many there are."""
 
 
 @dataclass(frozen=True)
@@ -37,24 +37,27 @@ ALL = Share()
 def share(rank: int, ranks: int, environment: Mapping[str, str] = os.environ) -> Share:
     """What was asked for; with `ranks` 0, what a launcher says, and everything without one. Raises ConfigError where
     that is no share."""
-    if not ranks:
-        said = next(((a, b) for a, b in LAUNCHERS if environment.get(a, "") and environment.get(b, "")), None)
-        if said is None:
-            if rank:
-                raise ConfigError(f"rank is {rank}, and ranks is not given. Say of how many, for example --ranks 8.")
-            return ALL
-        numbers = [environment.get(name, "") for name in (*said, "SLURM_ARRAY_TASK_MIN")]
-        if not all(n.isdecimal() for n in numbers[:2]):
-            shown = " and ".join(f"{name} is '{n[:20]}'" for name, n in zip(said, numbers, strict=False))
-            raise ConfigError(f"{shown}; both must be numbers. Say which part this is with --rank and --ranks.")
-        first = int(numbers[2]) if said[0] == "SLURM_ARRAY_TASK_ID" and numbers[2].isdecimal() else 0
-        rank, ranks = int(numbers[0]) - first, int(numbers[1])
+    if not ranks and rank:
+        raise ConfigError(f"rank is {rank}, and ranks is not given. Say of how many, for example --ranks 8.")
+    if not ranks:  # processes of a launcher inside of an array's task
+        inner = next((pair for pair in LAUNCHERS if all(environment.get(name) for name in pair)), None)
+        first = _number(environment, "SLURM_ARRAY_TASK_MIN") if environment.get("SLURM_ARRAY_TASK_MIN") else 0
+        task, tasks = (_number(environment, n) for n in ARRAY) if all(environment.get(n) for n in ARRAY) else (first, 1)
+        own, each = (_number(environment, name) for name in inner) if inner else (0, 1)
+        rank, ranks = (task - first) * each + own, tasks * each
     if not 0 <= rank < ranks:
         raise ConfigError(
             f"rank is {rank} of {ranks}; ranks count from 0 to {ranks - 1}. In an array of SLURM leave no number out: "
             f"--array=0-{ranks - 1}."
         )
     return Share(rank, ranks)
+
+
+def _number(environment: Mapping[str, str], name: str) -> int:
+    if not environment[name].isdecimal():
+        said = environment[name][:20]
+        raise ConfigError(f"{name} is '{said}', which is no number. Say which part this is with --rank and --ranks.")
+    return int(environment[name])
 
 
 def told(missing: Sequence[int], of: int, parts: str, mine: Share) -> str:
