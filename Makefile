@@ -35,26 +35,30 @@ fuzz: $(VENV)/ready
 	$(BIN)/python tests/fuzz/fuzz.py
 
 check: $(VENV)/ready
-	$(BIN)/ruff format --check src tests bench examples .ci
-	$(BIN)/ruff check src tests bench examples .ci
+	$(BIN)/ruff format --check src tests bench examples
+	$(BIN)/ruff check src tests bench examples
 	$(BIN)/pyright --pythonpath $(BIN)/python
 	$(BIN)/pytest tests/test_layers.py
 
 format: $(VENV)/ready
-	$(BIN)/ruff format src tests bench examples .ci
-	$(BIN)/ruff check --fix src tests bench examples .ci
+	$(BIN)/ruff format src tests bench examples
+	$(BIN)/ruff check --fix src tests bench examples
 
 # The site, in site/; a broken link is an error.
 docs: $(VENV)/ready
-	$(BIN)/mkdocs build --quiet --strict
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet --strict
 
 bench: $(VENV)/ready
 	$(BIN)/python bench/table.py
 
-# What is installed and was tested becomes constraints.txt; upgrade in .venv first what should be newer.
+# Versions stay as they are where they fit; to upgrade one, delete its line first. Of what pip-compile writes, torch's +cpu and
+# the package itself are left out.
 pins: $(VENV)/ready
-	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev,ray]'
-	$(BIN)/python .ci/pins.py dev ray > constraints.new && mv constraints.new constraints.txt
+	$(BIN)/pip install --quiet --disable-pip-version-check pip-tools
+	CUSTOM_COMPILE_COMMAND='make pins' $(BIN)/pip-compile --quiet --extra dev --extra ray --strip-extras \
+	  --annotation-style line --no-emit-find-links --no-emit-index-url --no-emit-trusted-host \
+	  --output-file constraints.txt pyproject.toml
+	sed -i.old -e 's/+cpu//' -e '/^tessera-t2i @/d' constraints.txt && rm constraints.txt.old
 
 clean:
 	rm -rf $(VENV) .pytest_cache .ruff_cache site

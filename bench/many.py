@@ -90,7 +90,7 @@ def list_codes(folder: str, pairs: int) -> float:
     network(Path(folder) / "vae")
     began = time.perf_counter()
     tokenizer = image_tokens.load(Path(folder) / "vae")
-    codes.encode_share(listed, tokenizer, Path(folder) / "codes", 1, DataConfig(), 0, per_part=10_000)
+    codes.encode(listed, tokenizer, Path(folder) / "codes", 1, DataConfig(), 0, per_part=10_000)
     return pairs / (time.perf_counter() - began)
 
 

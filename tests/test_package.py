@@ -16,15 +16,15 @@ from tessera.errors import DISTRIBUTION, install
 
 ROOT = Path(__file__).parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-PIN = re.compile(r"([a-z0-9-]+)==(\S+)  # (.+)")
+PIN = re.compile(r"([a-z0-9-]+)==(\S+)\s+# via (.+)")
 
 
 def pins() -> dict[str, tuple[str, list[str]]]:
     """By name: version, and who wants it."""
-    lines = [line for line in (ROOT / "constraints.txt").read_text().splitlines() if not line.startswith("#")]
+    lines = [line for line in (ROOT / "constraints.txt").read_text().splitlines() if line and not line.startswith("#")]
     found = [PIN.fullmatch(line) for line in lines]
     assert all(found), [line for line, match in zip(lines, found, strict=True) if not match]
-    return {m[1]: (m[2], m[3].split(", ")) for m in found if m}
+    return {m[1]: (m[2], m[3].replace(" (pyproject.toml)", "").split(", ")) for m in found if m}
 
 
 def test_the_package_says_that_it_is_typed():

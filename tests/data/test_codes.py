@@ -102,7 +102,7 @@ def packed(tmp_path, pictures: int, per_part: int = codes.PART):
     more = {f"p{i}__png": png() for i in range(pictures - 1)} | {f"p{i}__txt": "another" for i in range(pictures - 1)}
     pairs = find(str(folder(tmp_path / "data", **more))).pairs
     assert len(pairs) == pictures
-    codes.encode_share(pairs, Wide(), tmp_path / "out", 1, DataConfig(path="x"), 0, per_part=per_part)
+    codes.encode(pairs, Wide(), tmp_path / "out", 1, DataConfig(path="x"), 0, per_part=per_part)
     return pairs, Codes(tmp_path / "out")
 
 

@@ -29,7 +29,7 @@ from tessera.data.batches import (
     stream,
 )
 from tessera.data.check import check, show
-from tessera.data.codes import PART, Codes, encode, encode_share
+from tessera.data.codes import PART, Codes, encode
 from tessera.data.folder import scan
 from tessera.data.pictures import read, resized
 from tessera.data.sources import Pair
@@ -383,7 +383,7 @@ def test_packed_codes_are_what_encoding_gives_and_resume(bird_folder, tmp_path):
     pairs = list(scan(str(bird_folder)).pairs)
     tokenizer = Frozen(DiscreteVAE(TINY_DVAE))
     config = DataConfig(flip=True)
-    assert not encode_share(pairs, tokenizer, tmp_path, 4, config, 0, per_part=16)
+    assert not encode(pairs, tokenizer, tmp_path, 4, config, 0, per_part=16)
     codes = Codes(tmp_path)
     assert len(codes) == 40
     assert codes.views(17).shape == (4, 16)
@@ -396,7 +396,7 @@ def test_packed_codes_are_what_encoding_gives_and_resume(bird_folder, tmp_path):
     (tmp_path / "index.json").unlink()
     with pytest.raises(DataError, match="no finished packed codes"):
         Codes(tmp_path)
-    assert not encode_share(pairs, tokenizer, tmp_path, 4, config, 0, per_part=16)
+    assert not encode(pairs, tokenizer, tmp_path, 4, config, 0, per_part=16)
     again = Codes(tmp_path)
     assert (tmp_path / "part-00000.npy").stat().st_mtime_ns == kept
     assert all(torch.equal(again.views(i), before[i]) for i in range(40))
@@ -406,7 +406,8 @@ def test_packed_codes_are_what_encoding_gives_and_resume(bird_folder, tmp_path):
 
 def test_one_packed_sample_is_that_of_its_batch(bird_folder, tmp_path, monkeypatch):
     pairs = list(scan(str(bird_folder)).pairs)[:6]
-    codes = encode(pairs, Frozen(DiscreteVAE(TINY_DVAE)), tmp_path, 2, DataConfig(flip=True), 0)
+    encode(pairs, Frozen(DiscreteVAE(TINY_DVAE)), tmp_path, 2, DataConfig(flip=True), 0)
+    codes = Codes(tmp_path)
     source = Packed(codes, Captions(pairs, train_bpe(["a b"], 300), 300, truncate=True), 0)
     wanted = [Place(4, 1), Place(0, 2)]
     for place, (tokens, found) in zip(wanted, source.__getitems__(wanted), strict=True):

@@ -24,6 +24,7 @@ from tessera.errors import ConfigError, DataError
 from tessera.files import own
 from tessera.models import saved
 from tessera.models.dvae import DiscreteVAE
+from tessera.tokens import image
 
 PAIRS, PART = 11, 2
 
@@ -80,23 +81,12 @@ def test_two_processes_write_what_one_writes_bit_for_bit(what, order, data, toke
     if what == "encode":
         found = Codes(tmp_path / "two")
         assert (len(found), found.index.part) == (PAIRS, PART)
-        whole = codes.encode(
-            find(str(data)).pairs,
-            codes_of(tokenizer),
-            tmp_path / "usual",
-            2,
-            DataConfig(path=str(data), crop=0.75, flip=False),
-            0,
-        )
+        settings = DataConfig(path=str(data), crop=0.75, flip=False)
+        codes.encode(find(str(data)).pairs, image.load(tokenizer), tmp_path / "usual", 2, settings, 0)
+        whole = Codes(tmp_path / "usual")
         assert all(torch.equal(found.views(i), whole.views(i)) for i in range(PAIRS))
         rows, chance = np.arange(PAIRS)[::-1].copy(), np.arange(PAIRS, dtype=np.uint64)
         assert np.array_equal(found.some(rows, chance), whole.some(rows, chance))
-
-
-def codes_of(tokenizer: Path):
-    from tessera.tokens import image
-
-    return image.load(tokenizer)
 
 
 @pytest.mark.parametrize("what", COMMANDS)

@@ -116,7 +116,8 @@ def unsealed(tree: Tree) -> Tree:
 def pack(folder: Path) -> Codes:
     tokenizer = image_tokens.load(Run(folder / "vae").best())
     settings = DataConfig(path=str(folder / "data"))
-    return encode(find(str(folder / "data")).pairs, tokenizer, folder / "codes", 2, settings, 0)
+    encode(find(str(folder / "data")).pairs, tokenizer, folder / "codes", 2, settings, 0)
+    return Codes(folder / "codes")
 
 
 CHOICE = learn.Choice(pixels=16, layers=2, channels=3, hidden=4, levels=(3, 3, 3), dim=64, depth=1, batch=2, text_len=8,

@@ -32,7 +32,19 @@ class CheckConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
-class PackConfig:
+class SharedConfig:
+    """What commands have in common whose work several processes may share."""
+
+    rank: CountOrZero = 0
+    """Which of several processes this is, from 0. torchrun, srun and arrays of SLURM say it themselves."""
+    ranks: CountOrZero = 0
+    """How many processes share the work; 0 takes what a launcher says. Each can be started again alone."""
+    verify: bool = False
+    """Check existing files against their checksums, and write damaged ones again."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class PackConfig(SharedConfig):
     """Write balanced webdataset shards. After an interruption the same command resumes."""
 
     data: str
@@ -43,16 +55,10 @@ class PackConfig:
     """A second folder, COCO JSON or column with the captions."""
     per_shard: Count = 1000
     """Largest number of pairs in a shard."""
-    rank: CountOrZero = 0
-    """Which of several processes this is, from 0. torchrun, srun and arrays of SLURM say it themselves."""
-    ranks: CountOrZero = 0
-    """How many processes share the work; 0 takes what a launcher says. Each can be started again alone."""
-    verify: bool = False
-    """Read what was written before against its checksum, and write again what is damaged."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class EncodeConfig:
+class EncodeConfig(SharedConfig):
     """Encode pictures once, so that training steps need no image tokenizer."""
 
     data: str
@@ -75,12 +81,6 @@ class EncodeConfig:
     """auto, cpu, cuda, cuda:1 or mps."""
     per_part: Count = 256
     """Pairs in a file. An interruption loses at most so many; a billion pairs want 100,000."""
-    rank: CountOrZero = 0
-    """Which of several processes this is, from 0. torchrun, srun and arrays of SLURM say it themselves."""
-    ranks: CountOrZero = 0
-    """How many processes share the work; 0 takes what a launcher says. Each can be started again alone."""
-    verify: bool = False
-    """Read what was written before against its checksum, and encode again what is damaged."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -138,7 +138,7 @@ def encode(args: list[str]) -> None:
         raise ConfigError("Name the run with the image tokenizer: tessera data encode DATA OUT --tokens RUN.")
     from tessera.data.check import check
     from tessera.data.codes import begin
-    from tessera.data.codes import encode_share as work
+    from tessera.data.codes import encode as work
     from tessera.data.share import share, told
     from tessera.hub.pull import located
     from tessera.machine.device import choose_device
@@ -207,7 +207,7 @@ def verify(args: list[str]) -> None:
     if kind not in ("codes", "shards"):
         raise ConfigError(f"{folder} is not a folder that data encode or data pack wrote.")
     if kind == "shards" and (why := shards.unfinished(folder)):
-        raise DataError(f"{folder} is not packed to its end: {why}.")
+        raise DataError(f"{folder} is not completely packed: {why}.")
     broken = codes.damaged(folder) if kind == "codes" else packing.damaged(folder)
     if broken:
         shown = ", ".join(broken[:5])

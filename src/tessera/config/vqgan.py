@@ -32,7 +32,7 @@ class VQGANConfig(AutoencoderConfig):
     widths: Annotated[tuple[Multiple, ...], MinLen(1)] = (1, 1, 2, 2, 4)
     """Width at each resolution, in multiples of `width`; each after the first halves the side."""
     level_widths: tuple[Width, ...] = ()
-    """The widths themselves, in the place of `widths`, where they are no multiples of `width`."""
+    """Width at each resolution in channels; replaces `widths` where these are not multiples of `width`."""
     resblocks: Annotated[int, Ge(1), Le(1_024)] = 2
     """Residual blocks at each resolution; the decoder has one more."""
     attention: tuple[Annotated[int, Ge(0), Le(1_024)], ...] = (4,)

@@ -32,6 +32,7 @@ ROWS = 64
 PART = 256
 """Pairs per file; an interruption loses at most this many."""
 MOST_PARTS = 100_000_000
+"""A damaged note of how many parts there are must not make a machine hang."""
 
 TYPES = (np.dtype(np.uint16), np.dtype(np.uint32))
 """What packed codes are: the first that holds all of them."""
@@ -144,40 +145,26 @@ def encode(
     views: int,
     config: DataConfig,
     seed: int,
-    progress: Callable[[Iterable, int], Iterable] | None = None,
-) -> Codes:
-    """Write `views` encodings of each pair. The same call resumes; other settings start again from the beginning."""
-    assert not encode_share(pairs, tokenizer, folder, views, config, seed, progress), "one process has all parts"
-    return Codes(folder)
-
-
-def encode_share(
-    pairs: Sequence[Pair],
-    tokenizer: ImageTokenizer,
-    folder: Path,
-    views: int,
-    config: DataConfig,
-    seed: int,
-    progress: Callable[[Iterable, int], Iterable] | None = None,
+    progress: Callable[[Iterable, int], Iterable] = lambda items, total: items,
     mine: Share = ALL,
     per_part: int = PART,
     verify: bool = False,
 ) -> Sequence[int]:
-    """Write one process's share of the parts, and the index where it finds all of them written. Returns the numbers of
-    parts that others have still to write. Parts do not depend on how many processes there are. `verify` reads what was
-    written before against its checksum and writes what is damaged again.
+    """Write `views` encodings of each pair: one process's share of the parts, and the index once all parts are there.
+    Returns the numbers of the parts that other processes have yet to write; parts do not depend on how many processes
+    there are. `verify` checks existing parts against their checksums and encodes damaged ones again.
 
-    Raises ConfigError where several processes have different settings, pictures or tokenizers.
+    The same call resumes. Other settings start again from the beginning, or raise ConfigError where several processes
+    share the folder.
     """
     begin(folder)
     about = _about(pairs, tokenizer, views, config, seed, per_part)
     own.sweep(folder)
     _start(folder, about, mine)
     names = [f"part-{i:05d}.npy" for i in range(-(-len(pairs) // per_part))]
-    shared = max(mine.ranks, _shared(folder))
-    write_whole(folder / "parts.json", json.dumps({"parts": len(names), "ranks": shared}))
-    ahead, numbers = progress or (lambda items, total: items), mine.of(range(len(names)))
-    for number in ahead(numbers, len(numbers)):
+    write_whole(folder / "parts.json", json.dumps({"parts": len(names), "ranks": max(mine.ranks, _shared(folder))}))
+    numbers = mine.of(range(len(names)))
+    for number in progress(numbers, len(numbers)):
         path, first = folder / names[number], number * per_part
         if sums.agrees(path) if verify else path.is_file():
             continue
@@ -186,11 +173,11 @@ def encode_share(
             with fresh.open("wb") as file:
                 np.save(file, _encode_part(numbered, tokenizer, views, config, seed))
             sums.write(path, fresh)
-    if missing := _missing(folder, len(names)):
-        return missing
-    listed = [{"key": p.key, "image": str(p.image), "captions": p.captions} for p in pairs]
-    write_whole(folder / "index.json", json.dumps({**about, "parts": names, "pairs": listed}))
-    return ()
+    missing = _missing(folder, len(names))
+    if not missing:
+        listed = [{"key": p.key, "image": str(p.image), "captions": p.captions} for p in pairs]
+        write_whole(folder / "index.json", json.dumps({**about, "parts": names, "pairs": listed}))
+    return missing
 
 
 def _about(
@@ -235,11 +222,11 @@ def _missing(folder: Path, count: int) -> Sequence[int]:
 
 
 def _why(folder: Path, error: Exception) -> str:
-    """Why there are no codes to read: parts that nobody has written yet, or damage; and what to do."""
+    """Why the codes cannot be read, parts that are still missing or damage, and what to do about it."""
     plan = _read_plainly(folder / "parts.json")
     count = plan.get("parts") if isinstance(plan, dict) else None
     if isinstance(count, int) and 0 < count < MOST_PARTS and (missing := _missing(folder, count)):
-        return f"{told(missing, count, 'parts', ALL)}; the same command, for their ranks alone too, writes them"
+        return f"{told(missing, count, 'parts', ALL)}; run the same command again, for these ranks alone if you like"
     return f"{error}. Encode the pictures again"
 
 

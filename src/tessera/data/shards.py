@@ -70,7 +70,7 @@ def scan(path: str, caption_column: str = "") -> Folder:
     skipped: list[Skip] = []
     if not starts_programs(path) and (why := unfinished(Path(path).expanduser())):
         raise DataError(
-            f"{path} is not packed to its end: {why}. The same command, for their ranks alone too, goes on."
+            f"{path} is not completely packed: {why}. Run the same command again, for these ranks alone if you like."
         )
     sources = expand(path)
     for source, name in zip(sources, names_of(sources), strict=True):

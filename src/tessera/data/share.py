@@ -35,8 +35,8 @@ ALL = Share()
 
 
 def share(rank: int, ranks: int, environment: Mapping[str, str] = os.environ) -> Share:
-    """What was asked for; with `ranks` 0, what a launcher says, and everything without one. Raises ConfigError where
-    that is no share."""
+    """What was asked for; with `ranks` 0 what a launcher says, or everything without one. Raises ConfigError for a rank
+    that is not below the number of ranks."""
     if not ranks and rank:
         raise ConfigError(f"rank is {rank}, and ranks is not given. Say of how many, for example --ranks 8.")
     if not ranks:  # processes of a launcher inside of an array's task
@@ -56,7 +56,7 @@ def share(rank: int, ranks: int, environment: Mapping[str, str] = os.environ) ->
 def _number(environment: Mapping[str, str], name: str) -> int:
     if not environment[name].isdecimal():
         said = environment[name][:20]
-        raise ConfigError(f"{name} is '{said}', which is no number. Say which part this is with --rank and --ranks.")
+        raise ConfigError(f"{name} is '{said}', not a number. Set --rank and --ranks instead.")
     return int(environment[name])
 
 

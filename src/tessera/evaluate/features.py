@@ -14,8 +14,6 @@ from typing import Any, NamedTuple, Protocol
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import Tensor
 
 from tessera.errors import CheckpointError, ConfigError, DataError, install
@@ -23,7 +21,7 @@ from tessera.evaluate.inception import FIDInception
 from tessera.files.download import CACHE, TRIES, checksum, download
 from tessera.imports.imagenet import SHA256, efficientnet
 from tessera.imports.pretrained import load_weights
-from tessera.imports.reader import guarded, read, tensors
+from tessera.imports.reader import guarded, read, safetensors, tensors
 from tessera.machine.device import choose_device
 from tessera.models.perceptual import in_colour
 
@@ -190,19 +188,12 @@ def inception(place: str, device: torch.device) -> Pooled:
     """Inception-v3 as the FID wants it, 2,048 channels. Weights that are not the FID's carry a checksum in the name."""
     path = Path(place).expanduser() if place else fetched("inception") / "weights.pth"
     if path.suffix == ".safetensors":
-        state = _safetensors(path)
+        state = safetensors(path)
     else:
         state = tensors(read(path), path, "the weights of an Inception-v3")
     state |= {f"{n[:-12]}num_batches_tracked": torch.zeros(()) for n in state if n.endswith(".running_mean")}
     network = load_weights(FIDInception, state, path).to(device)
     return Pooled(_named("Inception", path, SHA256["inception"]), lambda pixels: pixels, network, device)
-
-
-def _safetensors(path: Path) -> dict[str, Tensor]:
-    try:
-        return load_file(path)
-    except (OSError, SafetensorError, ValueError) as error:
-        raise CheckpointError(f"{path} cannot be read as safetensors: {str(error)[:200]}") from error
 
 
 def _named(name: str, weights: Path, sha256: str = "") -> str:

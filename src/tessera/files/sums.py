@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import hashlib
 from pathlib import Path
 
 from tessera.errors import DataError
 from tessera.files.atomic import write_whole
+from tessera.files.download import checksum
 from tessera.files.regular import read_regular
-
-CHUNK = 1 << 20
 
 
 def beside(path: Path) -> Path:
@@ -19,7 +17,7 @@ def beside(path: Path) -> Path:
 
 def write(path: Path, content: Path) -> None:
     """Write the checksum that `path` will have, of the file that is about to become it."""
-    write_whole(beside(path), _of(content))
+    write_whole(beside(path), checksum(content))
 
 
 def agrees(path: Path) -> bool:
@@ -30,12 +28,4 @@ def agrees(path: Path) -> bool:
         wanted = read_regular(beside(path), 200)
     except DataError:
         return True
-    return wanted.decode("utf-8", "replace") == _of(path)
-
-
-def _of(path: Path) -> str:
-    digest = hashlib.blake2b(digest_size=16)
-    with path.open("rb") as file:
-        while part := file.read(CHUNK):
-            digest.update(part)
-    return digest.hexdigest()
+    return wanted.decode("utf-8", "replace") == checksum(path)

@@ -84,12 +84,16 @@ def check_finite(state: Mapping[str, Tensor], path: Path | str) -> None:
 USUAL = VQGANConfig()
 
 
-def vqgan(checkpoint: Path, yaml: Path | None = None, pixels: int = 256) -> VQGAN:
+def vqgan(checkpoint: Path, yaml: Path | None = None) -> VQGAN:
     """From a .ckpt and, if given, its .yaml. The shapes of the weights say everything but the size of pictures."""
-    found = read(checkpoint)
+    return vqgan_of(read(checkpoint), checkpoint, yaml)
+
+
+def vqgan_of(content: object, checkpoint: Path, yaml: Path | None = None, pixels: int = USUAL.pixels) -> VQGAN:
+    """From what was read of a .ckpt."""
     with guarded(checkpoint):
         # The discriminator, the perceptual network and averaged copies serve training only.
-        state = lightning_state(found, checkpoint, lambda name: name.startswith(("loss.", "model_ema.")))
+        state = lightning_state(content, checkpoint, lambda name: name.startswith(("loss.", "model_ema.")))
         config = vqgan_config(state, checkpoint, VQGANConfig(pixels=pixels))
         if yaml:
             compare(config, read_yaml(yaml), yaml)

@@ -9,6 +9,8 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
 from torch import Tensor
 from torch.serialization import get_unsafe_globals_in_checkpoint, safe_globals
 
@@ -65,6 +67,14 @@ def read(path: Path) -> object:
             f"{path} cannot be read as tensors and plain values ({type(error).__name__}: {told[:200]}). "
             "Is it whole, and a file that torch.save wrote? Nothing in it was run."
         ) from error
+
+
+def safetensors(path: Path) -> dict[str, Tensor]:
+    """The tensors in a .safetensors file. Raises CheckpointError if it is missing or damaged."""
+    try:
+        return load_file(path)
+    except (OSError, SafetensorError, ValueError) as error:
+        raise CheckpointError(f"{path} cannot be read as safetensors: {str(error)[:200]}") from error
 
 
 def named_in_old_format(path: Path) -> set[str]:

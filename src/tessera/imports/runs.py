@@ -128,8 +128,8 @@ def _tokenizer(path: Path, content: object, told: Told) -> VQGAN | None:
     """A VQGAN or a relative in a folder, or in what was read of a file; None where there is something else."""
     if path.is_dir():
         return tokenizers.folder(path, told)
-    if tokenizers.llamagen_state(content):
-        return tokenizers.llamagen(content, path, told)
+    if state := tokenizers.llamagen_state(content):
+        return tokenizers.llamagen(state, tokenizers.arguments(content), path, told)
     is_ckpt = isinstance(content, dict) and "state_dict" in content
     return tokenizers.lightning(content, path, told) if is_ckpt else None
 

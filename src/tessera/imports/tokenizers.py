@@ -9,8 +9,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import Tensor
 
 from tessera.config import VQGANConfig
@@ -22,14 +20,11 @@ from tessera.imports.pretrained import (
     load_weights,
     read_yaml,
     setting,
-    vqgan,
     vqgan_config,
+    vqgan_of,
 )
-from tessera.imports.reader import Hollow, guarded, read, tensors
+from tessera.imports.reader import Hollow, guarded, read, safetensors, tensors
 from tessera.models.vqgan import VQGAN
-
-PIXELS = 256
-"""Side of the pictures where nobody says another."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,7 +33,7 @@ class Told:
 
     yaml: str = ""
     kind: Literal["", "vqgan", "ibq"] = ""
-    pixels: int = PIXELS
+    pixels: int = VQGANConfig.pixels
 
 
 def _network(state: Mapping[str, Tensor], path: Path, said: VQGANConfig) -> VQGAN:
@@ -70,7 +65,7 @@ LLAMAGEN = (
     (r"\.mid\.2\.", ".mid.block_2."),
 )
 HELD = ("ema", "model", "state_dict")
-"""Where a file has the weights, those that count first: its loaders take the averaged ones."""
+"""Where a file keeps its weights, in the order of LlamaGen's own loaders: averaged ones first."""
 
 
 def llamagen_state(content: object) -> dict[object, object] | None:
@@ -80,15 +75,14 @@ def llamagen_state(content: object) -> dict[object, object] | None:
     return state if state and any(str(name).startswith("encoder.conv_blocks.") for name in state) else None
 
 
-def llamagen(content: object, path: Path, told: Told) -> VQGAN:
-    """From what a .pt holds: `ema`, else `model`, else `state_dict`. Latents and codes are unit vectors unless the
-    file's own arguments say otherwise; the weights do not tell."""
+def arguments(content: object) -> Mapping[str, object]:
+    """The settings that a .pt of LlamaGen holds beside its weights, if any: an argparse.Namespace."""
     args = content.get("args") if isinstance(content, dict) else None
-    given = vars(args) if isinstance(args, Hollow) else args if isinstance(args, dict) else {}
-    return _llamagen(llamagen_state(content), given, path, told)
+    return vars(args) if isinstance(args, Hollow) else args if isinstance(args, dict) else {}
 
 
-def _llamagen(state: object, settings: Mapping[str, object], path: Path, told: Told) -> VQGAN:
+def llamagen(state: object, settings: Mapping[str, object], path: Path, told: Told) -> VQGAN:
+    """Latents and codes are unit vectors unless the settings say otherwise; the weights do not tell."""
     with guarded(path):
         plain = tensors(state, path, "the weights of LlamaGen's tokenizer")
         plain.pop("quantize.codebook_used", None)  # a counter
@@ -144,7 +138,7 @@ def folder(path: Path, told: Told) -> VQGAN | None:
     if about.get("_class_name") == "VQModel":
         return diffusers(path, about, told)
     if {"codebook_size", "encoder_ch_mult"} <= about.keys():  # ModelArgs of LlamaGen, without a class
-        return _llamagen(_weights(path, "model"), about, path, told)
+        return llamagen(_weights(path, "model"), about, path, told)
     return None
 
 
@@ -156,10 +150,7 @@ def _weights(folder: Path, name: str) -> dict[str, Tensor]:
         if not other.is_file():
             raise CheckpointError(f"{folder} has a config.json and no weights: {file.name} is not there.")
         return tensors(read(other), other, "the weights")
-    try:
-        return load_file(file)
-    except (OSError, ValueError, SafetensorError) as error:
-        raise CheckpointError(f"{file} cannot be read as safetensors: {str(error)[:200]}") from error
+    return safetensors(file)
 
 
 def files(path: Path) -> Iterator[Path]:
@@ -188,7 +179,7 @@ def lightning(content: object, path: Path, told: Told) -> VQGAN:
     if kind == "ibq":
         return ibq(content, path, settings, yaml, told)
     if kind == "vqgan":
-        return vqgan(path, yaml, told.pixels)
+        return vqgan_of(content, path, yaml, told.pixels)
     raise CheckpointError(
         f"{path} may be a VQGAN of taming-transformers or an IBQ: their weights have the same names and shapes, and "
         "their codes are chosen otherwise. Give its settings with --yaml FILE.YAML, or say --kind vqgan or --kind ibq."
