@@ -1,5 +1,9 @@
 """Every fast path can be absent: the plain path then gives the same numbers, and the run says what it does without."""
 
+import os
+import subprocess
+import sys
+
 import pytest
 import torch
 
@@ -52,6 +56,14 @@ def test_training_gives_the_same_numbers_without_a_fast_path(name, monkeypatch):
 def test_without_bf16_products_auto_computes_in_float32(monkeypatch):
     monkeypatch.setenv(paths.SWITCH, "bf16")
     assert SingleEngine(MachineConfig(device="cpu")).dtype == torch.float32
+
+
+def test_a_processor_that_is_told_to_be_older_has_no_bf16_products():
+    """In a process of its own, because oneDNN asks for its instructions once."""
+    program = "from tessera.machine import paths; print(paths.why_not('bf16'))"
+    older = {**os.environ, "ONEDNN_MAX_CPU_ISA": "AVX2"}
+    done = subprocess.run([sys.executable, "-c", program], env=older, capture_output=True, text=True, check=True)
+    assert done.stdout.strip(), "oneDNN imitates bf16 products where it may use AVX2 alone, a dozen times slower"
 
 
 def test_without_a_compiler_a_run_says_so_and_goes_on(monkeypatch):
