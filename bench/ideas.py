@@ -21,15 +21,17 @@ TAP = 2
 
 
 def with_vectors(
-    objective: TrainTextToImage, vector: float = 0.0, shared: float = 0.0, align: float = 0.0
+    objective: TrainTextToImage, vector: float = 0.0, shared: float = 0.0, align: float = 0.0, values: float = 0.0
 ) -> TrainTextToImage:
-    """`vector` weighs a linear map from the last state to the next code's vector, and its squared error (after reAR);
+    """`values` is the share that the first layer's values have in those of all others; `vector` weighs a linear map from the last state to the next code's vector, and its squared error (after reAR);
     codes with near vectors have a share `shared` of their weights in common, which is learned in common too."""
     if shared:
         for module in (objective.model.image_embedding, objective.model.image_head):
             parametrize.register_parametrization(
                 module, "weight", Shared(module.weight, vectors(objective.image), shared)
             )
+    if values:
+        FirstValues(objective.model, values)
     if align:
         return Aligned(objective, align).objective
     return SecondTask(objective, vector).objective if vector else objective
@@ -86,6 +88,25 @@ class Aligned:
         states = F.normalize(self.linear(self.states[:, self.text :]).float(), dim=-1)  # [B, N - 1, C]
         missed = 1 - (states * seen[:, : states.shape[1]]).sum(-1).mean()
         return {"model": losses["model"] + self.weight * missed}, {**parts, "aligned": missed.detach()}
+
+
+class FirstValues:
+    """The values of every layer of attention are a mean of its own and the first layer's (Zhou et al. 2024, "Value
+    residual learning", arXiv:2410.17897, eq. 5), in training and in drawing."""
+
+    def __init__(self, model: nn.Module, share: float):
+        self.share, self.first = share, torch.empty(0)
+        own = [attend.fn.qkv for attend, _ in model.transformer.pairs]
+        own[0].register_forward_hook(self.keep)
+        for qkv in own[1:]:
+            qkv.register_forward_hook(self.mix)
+
+    def keep(self, qkv: nn.Module, inputs: tuple[Tensor], found: Tensor) -> None:
+        self.first = found.chunk(3, -1)[2]
+
+    def mix(self, qkv: nn.Module, inputs: tuple[Tensor], found: Tensor) -> Tensor:
+        q, k, v = found.chunk(3, -1)
+        return torch.cat((q, k, torch.lerp(v, self.first, self.share)), -1)
 
 
 class Shared(nn.Module):

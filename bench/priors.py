@@ -149,16 +149,19 @@ VARIANTS: dict[str, Changes] = {
     "words dropped 0.1": noise(drop_words=0.1),
     "aligned with Lite0, 0.5": {"align": 0.5},
     "aligned with Lite0, 2": {"align": 2.0},
+    "values of the first layer, half": {"values": 0.5},
+    "warm-up of a quarter": {"warm": 4},
+    "warm-up of a fiftieth": {"warm": 50},
     "any order": {"any_order": {"raster_share": 0.0}},
     "any order, half in reading order": {"any_order": {"raster_share": 0.5}},
     "any order, codes not replaced": {"any_order": {"raster_share": 0.0}, **noise(codes=0.0)},
 }
 """What each puts over the base. `views` is how many encodings of a picture there are; 1 / `warm` of the steps warm up;
 `vector` weighs a second task; `shared` is how much codes
-with near vectors have in common for good; `any_order` are settings of a prior of any order, which takes its place."""
+with near vectors have in common for good; `values` the share of the first layer's values in all others; `any_order` are settings of a prior of any order, which takes its place."""
 SMALL: Changes = {"model": {"text_len": 24, "transformer": {"dim": 96, "depth": 3, "heads": 3, "head_dim": 32}}}
 """A base whose steps cost a quarter, to look at more ideas for more epochs."""
-VECTORS = ("vector", "shared", "align")
+VECTORS = ("vector", "shared", "align", "values")
 IDEAS = ("views", "warm", "any_order", *VECTORS)
 """Changes that are not settings of the house."""
 FREE = {
