@@ -157,8 +157,8 @@ VARIANTS: dict[str, Changes] = {
     "any order, codes not replaced": {"any_order": {"raster_share": 0.0}, **noise(codes=0.0)},
 }
 """What each puts over the base. `views` is how many encodings of a picture there are; 1 / `warm` of the steps warm up;
-`vector` weighs a second task; `shared` is how much codes
-with near vectors have in common for good; `values` the share of the first layer's values in all others; `any_order` are settings of a prior of any order, which takes its place."""
+`vector` weighs a second task; `shared` is how much codes with near vectors have in common for good; `values` is the share
+of the first layer's values in all others; `any_order` are settings of a prior of any order, which takes its place."""
 SMALL: Changes = {"model": {"text_len": 24, "transformer": {"dim": 96, "depth": 3, "heads": 3, "head_dim": 32}}}
 """A base whose steps cost a quarter, to look at more ideas for more epochs."""
 VECTORS = ("vector", "shared", "align", "values")

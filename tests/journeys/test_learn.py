@@ -84,14 +84,17 @@ def by_steps(monkeypatch, steps: int, **changes: object) -> None:
     monkeypatch.setattr(learning, "prior_budget", lambda *args: "")
 
 
-def test_what_the_tokenizer_left_of_its_time_is_the_priors(tmp_path):
+def test_the_prior_gets_what_is_left_of_the_time(tmp_path):
     config, tokenizer = LearnConfig(pictures="birds", budget="100s"), Run(tmp_path)
-    left = lambda: stages.prior_budget(config, dataclasses.replace(OLD, tokenizer_share=0.25), tokenizer)
-    assert left() == "85s"
+    chosen = dataclasses.replace(OLD, tokenizer_share=0.25)
+    left = lambda **more: stages.prior_budget(config, dataclasses.replace(chosen, **more), tokenizer)
+    assert left() == "85s", "5 for the search and 10 for the report"
     tokenizer.metrics.write_text('{"step": 1, "elapsed": 3.0}\n{"step": 9, "elapsed": 10.0}\n')
     assert left() == "75s"
-    tokenizer.metrics.write_text('{"step": 9, "elapsed": 26.0}\n')
-    assert left() == "60s"
+    assert left(spent=20.0) == "55s", "checking and encoding took 20"
+    assert left(spent=70.0) == "30s", "half of its share at the least"
+    config = LearnConfig(pictures="birds", budget="1h")
+    assert left(spent=20.0) == f"{3600 - 10 - 20 - 180 - 60}s"
 
 
 def test_more_time_and_more_pictures_go_on_from_what_is_there(bird_folder, tmp_path, monkeypatch):

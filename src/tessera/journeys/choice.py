@@ -37,7 +37,8 @@ from tessera.tokens import text as text_tokens
 from tessera.train.pace import pictures_a_second
 
 TRAINED, SEARCH_SHARE = 0.85, 0.05
-"""Of the budget: training both models, and finding how to draw; the rest is for checking, encoding and the report."""
+"""Of the budget: training both models, as it is planned, and finding how to draw; the rest is for checking, encoding
+and the report."""
 CAPTION_SHARE = 0.995
 """The text length fits this share of the captions; the others are cut."""
 VOCAB = 4096
@@ -92,6 +93,8 @@ class Choice:
     """Learning rate of the prior's matrices, where Muon moves them; 0 leaves them to AdamW."""
     tokenizer_share: Annotated[float, Ge(0), Le(TRAINED)] = 0.25
     """Of the budget."""
+    spent: Annotated[float, Ge(0)] = 0.0
+    """Seconds that checking and encoding took before the prior began, for which it makes room."""
     any_order: bool = False
 
     @property

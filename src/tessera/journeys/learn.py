@@ -9,6 +9,7 @@ It knows the order of the work and no details of any stage.
 from __future__ import annotations
 
 import dataclasses
+import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict
 from pathlib import Path
@@ -61,6 +62,8 @@ Progress = Callable[[str], Callable[[Iterable, int], Iterable]]
 """A title -> something that shows how far an iteration has come."""
 
 
+TOGETHER = 8
+"""Held-out captions that are drawn at once."""
 SHORT = 64
 """Drawings that are measured at the end; `tessera evaluate` makes 500."""
 
@@ -92,31 +95,36 @@ def follow(config: LearnConfig, run: Run, tokenizer: Run) -> None:
 def planned(config: LearnConfig, chosen: Choice, health: Health) -> Iterator[str]:
     """What will be done, and for how long, in lines."""
     budget = seconds(config.budget)
-    time = lambda share: clock(share * budget)
+    share = lambda of: clock(of * budget)
     seen = f": {chosen.epochs:,.0f} times each of {len(health.good):,} pictures" if chosen.epochs else ""
     looks = "and what Lite0 sees" if chosen.perceptual == "lite0" else "alone"
-    shares = time(chosen.tokenizer_share), time(chosen.prior_share)
+    shares = share(chosen.tokenizer_share), share(chosen.prior_share)
     yield f"Plan: image tokenizer {shares[0]} (pixels {looks}), prior {shares[1]}{seen},"
-    yield f"      how to draw {time(SEARCH_SHARE)}, the rest to encode, measure and report. Stopped at any time,"
+    yield f"      how to draw {share(SEARCH_SHARE)}, the rest to encode, measure and report. Stopped at any time,"
     yield "      the same command goes on; with a --budget a tenth above what was spent it comes to a good end soon."
 
 
 def _learn(config: LearnConfig, run: Run, tokenizer_run: Run, progress: Progress, say: Callable[[str], None]) -> Run:
     out, announced = run.folder, Announced(run.folder)
-    machine = MachineConfig(device=config.device)
+    began, machine = time.monotonic(), MachineConfig(device=config.device)
     health = check(config.pictures, config.captions, out / "data.json", progress("Checking the pictures"))
     say_what_was_found(config, health, say)
     chosen = remembered(out / "learn.json", config, lambda: choose(config, health, machine))
     say(f"Chosen: {chosen}; {config.budget} in all. {paths.summary()}")
     for line in planned(config, chosen, health):
         say(line)
+    trained = time.monotonic()
     if not (out / "codes" / "index.json").is_file():
         chosen = train_tokenizer(config, chosen, tokenizer_run, health, announced, say)
+    trained = time.monotonic() - trained
     prior_config = stages(config, chosen, machine, out)[1]
     tokenizer = frozen(run, tokenizer_run)
     tokenizer.to(choose_device(config.device))
     ahead = progress("Encoding the pictures")
     encode(health.pairs, tokenizer, out / "codes", chosen.views, prior_config.data, config.seed, ahead)
+    if not run.checkpoints():
+        chosen = dataclasses.replace(chosen, spent=chosen.spent + time.monotonic() - began - trained)
+        write_down(out / "learn.json", chosen)
     prior_config = dataclasses.replace(prior_config, budget=prior_budget(config, chosen, tokenizer_run))
     announced.tell("prior")
     objective = run_stage("Prior", prior_config, run, health, out / "data.json")
@@ -194,8 +202,11 @@ def draw_and_report(
     held = objective.held or objective.pairs
     asked = held[:: max(1, len(held) // config.samples)][: config.samples]
     drawn: list[Picture] = []
-    for i, pair in enumerate(progress("Drawing held-out captions")(asked, len(asked))):
-        drawn += pipeline.draw([pair.captions[0]], [config.seed + i], pipeline.sampling, truncate=True)
+    parts = range(0, len(asked), TOGETHER)
+    for i in progress("Drawing held-out captions")(parts, len(parts)):
+        captions = [pair.captions[0] for pair in asked[i : i + TOGETHER]]
+        seeds = range(config.seed + i, config.seed + i + len(captions))
+        drawn += pipeline.draw(captions, seeds, pipeline.sampling, batch=TOGETHER, truncate=True)
     with whole(run.folder / "contact-sheet.png") as fresh:
         contact_sheet(drawn).save(fresh)
     more = [*strip(run), *measured(config, run, progress, say)]

@@ -18,8 +18,11 @@ from tessera.config import (
 )
 from tessera.config.presets import preset
 from tessera.config.recipes import of_width
-from tessera.journeys.choice import TRAINED, Choice, prior_model, tokenizer_model
+from tessera.journeys.choice import SEARCH_SHARE, Choice, prior_model, tokenizer_model
 from tessera.store.run import Run
+
+REPORT_SHARE, REPORT_MOST = 0.1, 60
+"""Of the budget, and in seconds at most: drawing held-out captions, measuring and the report."""
 
 
 def stages(config: LearnConfig, c: Choice, machine: MachineConfig, out: Path) -> tuple[TrainConfig, TrainConfig]:
@@ -74,8 +77,9 @@ def _moved_by(muon_rate: float) -> Literal["muon", "adamw"]:
 
 
 def prior_budget(config: LearnConfig, c: Choice, tokenizer: Run) -> str:
-    """The prior's share of the time, and what the image tokenizer left of its own, which has been trained already where
-    more time is given later."""
+    """What is left of the time once the image tokenizer, which may have been trained long ago, checking and encoding took
+    theirs, and drawing and the report keep theirs; half of the planned share at the least."""
     budget = seconds(config.budget)
-    spent = max((row.get("elapsed", 0.0) for row in tokenizer.read_metrics()), default=0.0)
-    return f"{max(c.prior_share * budget, TRAINED * budget - spent):.6g}s"
+    spent = c.spent + max((row.get("elapsed", 0.0) for row in tokenizer.read_metrics()), default=0.0)
+    kept = SEARCH_SHARE * budget + min(REPORT_SHARE * budget, REPORT_MOST)
+    return f"{max(c.prior_share / 2 * budget, budget - spent - kept):.6g}s"
