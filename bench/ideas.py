@@ -24,8 +24,8 @@ def with_vectors(
     objective: TrainTextToImage, vector: float = 0.0, shared: float = 0.0, align: float = 0.0, values: float = 0.0
 ) -> TrainTextToImage:
     """`vector` weighs a linear map from the last state to the next code's vector, and its squared error (after reAR);
-    codes with near vectors have a share `shared` of their weights in common, which is learned in common too; `values` is
-    the share that the first layer's values have in those of all others."""
+    codes with near vectors have a share `shared` of their weights in common, which is learned in common too; `values`
+    is the share that the first layer's values have in those of all others."""
     if shared:
         for module in (objective.model.image_embedding, objective.model.image_head):
             parametrize.register_parametrization(

@@ -81,6 +81,8 @@ def stack(**changes: Any) -> Changes:
     return {"model": {"transformer": changes}}
 
 
+SHIFT = stack(shift=True)
+SHIFTED = {**SHIFT, "warm": 4}
 MUON, HEADS = optim(name="muon", muon_lr=2e-2), stack(heads=6, head_dim=32)
 VARIANTS: dict[str, Changes] = {
     "base": {},
@@ -125,7 +127,19 @@ VARIANTS: dict[str, Changes] = {
     "batch 64": optim(batch=64),
     "axial positions": stack(positions="axial"),
     "axial patterns": stack(patterns=("axial_row", "axial_col", "conv_like", "full")),
-    "token shift": stack(shift=True),
+    "token shift": SHIFT,
+    "token shift, warm-up of a quarter": SHIFTED,
+    "token shift, warm-up of a half": {**SHIFT, "warm": 2},
+    "token shift, warm-up of a quarter, muon 3e-2": {**SHIFTED, **optim(muon_lr=3e-2)},
+    "token shift, warm-up of a quarter, muon 1.4e-2": {**SHIFTED, **optim(muon_lr=1.4e-2)},
+    "token shift, warm-up of a quarter, depth 3": {**stack(shift=True, depth=3), "warm": 4},
+    "token shift, warm-up of a quarter, depth 6": {**stack(shift=True, depth=6), "warm": 4},
+    "token shift, warm-up of a quarter, ema 0.99": {**SHIFTED, **optim(ema=0.99)},
+    "token shift, warm-up of a quarter, views 1": {**SHIFTED, "views": 1},
+    "token shift, warm-up of a quarter, batch 24": {**SHIFTED, **optim(batch=24)},
+    "token shift, warm-up of a quarter, batch 48": {**SHIFTED, **optim(batch=48)},
+    "token shift, warm-up of a quarter, beta2 0.99": {**SHIFTED, **optim(betas=(0.9, 0.99))},
+    "token shift, a quarter, image weight 20": {"model": {"image_weight": 20.0, **SHIFT["model"]}, "warm": 4},
     "tied": {"model": {"tied": True}},
     "image weight 20": {"model": {"image_weight": 20.0}},
     "captions never dropped": optim(drop_condition=0.0),
@@ -151,14 +165,16 @@ VARIANTS: dict[str, Changes] = {
     "aligned with Lite0, 2": {"align": 2.0},
     "values of the first layer, half": {"values": 0.5},
     "warm-up of a quarter": {"warm": 4},
+    "warm-up of a half": {"warm": 2},
     "warm-up of a fiftieth": {"warm": 50},
     "any order": {"any_order": {"raster_share": 0.0}},
     "any order, half in reading order": {"any_order": {"raster_share": 0.5}},
     "any order, codes not replaced": {"any_order": {"raster_share": 0.0}, **noise(codes=0.0)},
 }
 """What each puts over the base. `views` is how many encodings of a picture there are; 1 / `warm` of the steps warm up;
-`vector` weighs a second task; `shared` is how much codes with near vectors have in common for good; `values` is the share
-of the first layer's values in all others; `any_order` are settings of a prior of any order, which takes its place."""
+`vector` weighs a second task; `shared` is how much codes with near vectors have in common for good; `values` is the
+share of the first layer's values in all others; `any_order` are settings of a prior of any order, which takes its
+place."""
 SMALL: Changes = {"model": {"text_len": 24, "transformer": {"dim": 96, "depth": 3, "heads": 3, "head_dim": 32}}}
 """A base whose steps cost a quarter, to look at more ideas for more epochs."""
 VECTORS = ("vector", "shared", "align", "values")

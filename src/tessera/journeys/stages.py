@@ -77,8 +77,8 @@ def _moved_by(muon_rate: float) -> Literal["muon", "adamw"]:
 
 
 def prior_budget(config: LearnConfig, c: Choice, tokenizer: Run) -> str:
-    """What is left of the time once the image tokenizer, which may have been trained long ago, checking and encoding took
-    theirs, and drawing and the report keep theirs; half of the planned share at the least."""
+    """What is left of the time once the image tokenizer, which may have been trained long ago, checking and encoding
+    took theirs, and drawing and the report keep theirs; half of the planned share at the least."""
     budget = seconds(config.budget)
     spent = c.spent + max((row.get("elapsed", 0.0) for row in tokenizer.read_metrics()), default=0.0)
     kept = SEARCH_SHARE * budget + min(REPORT_SHARE * budget, REPORT_MOST)
