@@ -13,6 +13,7 @@ from torch.nn.utils import parametrize
 from tessera.config.perceptual import Lite0
 from tessera.imports import imagenet
 from tessera.models.perceptual import LooksLike
+from tessera.nn.stack import TokenShift
 from tessera.train.objectives.raster import TrainTextToImage
 from tessera.train.objectives.vectors import vectors
 
@@ -21,21 +22,39 @@ TAP = 2
 
 
 def with_vectors(
-    objective: TrainTextToImage, vector: float = 0.0, shared: float = 0.0, align: float = 0.0, values: float = 0.0
+    objective: TrainTextToImage,
+    vector: float = 0.0,
+    shared: float = 0.0,
+    align: float = 0.0,
+    values: float = 0.0,
+    unshifted: str = "",
 ) -> TrainTextToImage:
     """`vector` weighs a linear map from the last state to the next code's vector, and its squared error (after reAR);
     codes with near vectors have a share `shared` of their weights in common, which is learned in common too; `values`
-    is the share that the first layer's values have in those of all others."""
+    is the share that the first layer's values have in those of all others; `unshifted` are the positions, text or
+    codes, that a token shift leaves alone."""
     if shared:
         for module in (objective.model.image_embedding, objective.model.image_head):
             parametrize.register_parametrization(
                 module, "weight", Shared(module.weight, vectors(objective.image), shared)
             )
+    if unshifted:
+        unshift(objective.model, unshifted)
     if values:
         FirstValues(objective.model, values)
     if align:
         return Aligned(objective, align).objective
     return SecondTask(objective, vector).objective if vector else objective
+
+
+def unshift(model: nn.Module, what: str) -> None:
+    """Let the text or the codes keep all channels of their own."""
+    text = model.layout.text
+    for module in model.modules():
+        if isinstance(module, TokenShift):
+            places = torch.arange(module.sources.shape[1])
+            own = places < text if what == "text" else places >= text
+            module.sources[:, own] = places[own]
 
 
 class SecondTask:

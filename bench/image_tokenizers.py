@@ -40,13 +40,15 @@ from tessera.evaluate.distances import class_agreement, kid, named, subject_clas
 from tessera.evaluate.features import Seen, load, seen
 from tessera.evaluate.intervals import bootstrap
 from tessera.evaluate.kept import Arrays, Kept, of_tensor
-from tessera.evaluate.looking import floats
+from tessera.evaluate.looking import floats, spread
 from tessera.evaluate.measuring import cosines
 from tessera.evaluate.subject import Subject
 from tessera.store.run import Run
 from tessera.train import loop
 
 HOLDOUT, SHOWN = 0.14, 16
+LEARNED, HELD = 1000, 200
+"""Pictures that are looked at, at most."""
 OPTIM = OptimConfig(lr=2e-3, weight_decay=0.0, batch=16, warmup=50, betas=(0.9, 0.99))
 BASE = PyramidConfig(pixels=64, perceptual=Lite0())
 
@@ -83,6 +85,12 @@ def plain(**changes: Any) -> Variant:
     return own.model, dataclasses.replace(own.optim, **{"name": "adamw", "muon_lr": 0.0, **changes})
 
 
+def plainly(network: dict[str, Any] | None = None, **changes: Any) -> Variant:
+    """The preset for pixels alone, moved by Muon, with changes of the network and of the optimiser."""
+    own = preset("plain-xs-64")
+    return dataclasses.replace(own.model, **(network or {})), dataclasses.replace(own.optim, **changes)
+
+
 def dvae(layers: int, levels: tuple[int, ...]) -> Variant:
     """As `learn` trains it on a CPU."""
     return DVAEConfig(layers=layers, quantizer=FSQ(levels=levels)), dataclasses.replace(OPTIM, batch=32)
@@ -115,6 +123,18 @@ VARIANTS: dict[str, Variant] = {
     "the same, muon 2e-2": now(name="muon", muon_lr=2e-2),
     "plain": plain(),
     "plain, muon 1e-2": plain(name="muon", muon_lr=1e-2),
+    "plain, as learn": plainly(),
+    "plain, warm-up of a quarter": plainly(warmup_share=0.25),
+    "plain, warm-up of a tenth": plainly(warmup_share=0.1),
+    "plain, rate ends at 0": plainly(lr_end=0.0),
+    "plain, 8e-3": plainly(lr=8e-3),
+    "plain, batch 16": plainly(batch=16),
+    "plain, mean of weights": plainly(ema=0.99),
+    "plain, beta2 0.95": plainly(betas=(0.9, 0.95)),
+    "plain, 48 96": plainly({"widths": (48, 96)}),
+    "plain, 64 192": plainly({"widths": (64, 192)}),
+    "plain, two blocks to draw": plainly({"decoder_blocks": 2}),
+    "plain, sigmoid": plainly({"quantizer": FSQ(bound="sigmoid")}),
     "deep 1, mse 500, mean of weights": weighed(500.0, reconstruction="mse", ema=0.995),
     "deep 1, mse 200, adversary": weighed(200.0, adversary=0.1, reconstruction="mse", ema=0.995),
     "deep 1, pixels 40, adversary": weighed(40.0, adversary=0.1, ema=0.995),
@@ -171,8 +191,8 @@ class Judge:
 
     def figures(self, subject: Subject, sheet: Path) -> dict[str, object]:
         """Of reconstructions of the held-out photographs, against the learned ones; and of the photographs."""
-        _, learned = subject.readable(subject.learned)
-        _, held = subject.readable(subject.held)
+        _, learned = subject.readable(spread(subject.learned, LEARNED))
+        _, held = subject.readable(spread(subject.held, HELD))
         codes = subject.codes(floats(held))
         again = (subject.decoded(codes) * 255).round().to(torch.uint8)
         grid_image(torch.cat((floats(held[:SHOWN]), floats(again[:SHOWN]))), SHOWN).save(sheet)

@@ -139,6 +139,13 @@ VARIANTS: dict[str, Changes] = {
     "token shift, warm-up of a quarter, batch 24": {**SHIFTED, **optim(batch=24)},
     "token shift, warm-up of a quarter, batch 48": {**SHIFTED, **optim(batch=48)},
     "token shift, warm-up of a quarter, beta2 0.99": {**SHIFTED, **optim(betas=(0.9, 0.99))},
+    "text shifted, warm-up of a quarter": {**SHIFTED, "unshifted": "codes"},
+    "codes shifted, warm-up of a quarter": {**SHIFTED, "unshifted": "text"},
+    "warm-up of a quarter, image weight 20": {"model": {"image_weight": 20.0}, "warm": 4},
+    "warm-up of a quarter, batch 24": {**optim(batch=24), "warm": 4},
+    "warm-up of a quarter, batch 48": {**optim(batch=48), "warm": 4},
+    "warm-up of a quarter, depth 3": {**stack(depth=3), "warm": 4},
+    "warm-up of a quarter, depth 6": {**stack(depth=6), "warm": 4},
     "token shift, a quarter, image weight 20": {"model": {"image_weight": 20.0, **SHIFT["model"]}, "warm": 4},
     "tied": {"model": {"tied": True}},
     "image weight 20": {"model": {"image_weight": 20.0}},
@@ -173,11 +180,11 @@ VARIANTS: dict[str, Changes] = {
 }
 """What each puts over the base. `views` is how many encodings of a picture there are; 1 / `warm` of the steps warm up;
 `vector` weighs a second task; `shared` is how much codes with near vectors have in common for good; `values` is the
-share of the first layer's values in all others; `any_order` are settings of a prior of any order, which takes its
-place."""
+share of the first layer's values in all others; `unshifted` are positions without a token shift; `any_order` are
+settings of a prior of any order, which takes its place."""
 SMALL: Changes = {"model": {"text_len": 24, "transformer": {"dim": 96, "depth": 3, "heads": 3, "head_dim": 32}}}
 """A base whose steps cost a quarter, to look at more ideas for more epochs."""
-VECTORS = ("vector", "shared", "align", "values")
+VECTORS = ("vector", "shared", "align", "values", "unshifted")
 IDEAS = ("views", "warm", "any_order", *VECTORS)
 """Changes that are not settings of the house."""
 FREE = {

@@ -33,8 +33,8 @@ class DemoConfig(Checked):
 
     out: str = "runs/demo"
     """Folder for all results; the same command resumes in it."""
-    budget: str = "12m"
-    """Time for training, for example 90s, 12m or 2h."""
+    budget: str = "11m"
+    """Time for learning, from checking the pictures to the report, for example 90s, 11m or 2h."""
     birds: Annotated[int, Ge(20), Le(99_999)] = 8000
     """Number of pictures to draw and train on."""
     questions: Annotated[int, Ge(1), Le(800)] = 200

@@ -99,9 +99,10 @@ def planned(config: LearnConfig, chosen: Choice, health: Health) -> Iterator[str
     seen = f": {chosen.epochs:,.0f} times each of {len(health.good):,} pictures" if chosen.epochs else ""
     looks = "and what Lite0 sees" if chosen.perceptual == "lite0" else "alone"
     shares = share(chosen.tokenizer_share), share(chosen.prior_share)
-    yield f"Plan: image tokenizer {shares[0]} (pixels {looks}), prior {shares[1]}{seen},"
-    yield f"      how to draw {share(SEARCH_SHARE)}, the rest to encode, measure and report. Stopped at any time,"
-    yield "      the same command goes on; with a --budget a tenth above what was spent it comes to a good end soon."
+    yield f"Plan: image tokenizer {shares[0]} (pixels {looks}), prior about {shares[1]}{seen},"
+    yield f"      how to draw {share(SEARCH_SHARE)}; the rest to encode, measure and report, or the prior's."
+    yield "      Stopped at any time, the same command goes on; with a --budget a tenth above what was spent it comes"
+    yield "      to a good end soon."
 
 
 def _learn(config: LearnConfig, run: Run, tokenizer_run: Run, progress: Progress, say: Callable[[str], None]) -> Run:
@@ -223,7 +224,7 @@ def draw_and_report(
 
 def measured(config: LearnConfig, run: Run, progress: Progress, say: Callable[[str], None]) -> list[tuple[str, str]]:
     """The short form of `evaluate`, as sections of the report; in a folder of its own beside the full one."""
-    count = int(min(SHORT, max(8, seconds(config.budget) / 10)))
+    count = int(min(SHORT, max(8, seconds(config.budget) / 20)))
     short = EvaluateConfig(
         data=PicturesConfig(path=config.pictures), captions=config.captions, count=count, seeds=1, seed=config.seed,
         features="lite2" if ways.looking("lite2", config.device) else "none", photographs=2 * count, ranked=count // 8,
