@@ -214,6 +214,12 @@ def test_schedules():
     assert rate("exponential", 50, 0.5) == pytest.approx(math.sqrt(0.1))
 
 
+def test_a_warm_up_by_share_lasts_as_long_as_the_training_says():
+    rate = Schedule(OptimConfig(lr=1.0, warmup=9, warmup_share=0.25, schedule="constant")).rate
+    assert [rate(100, done) for done in (0.0, 0.125, 0.25, 0.5)] == [0.0, 0.5, 1.0, 1.0]
+    assert rate(0, 0.5) == pytest.approx(0.1)  # the steps are the least
+
+
 def test_the_first_step_has_the_rate_that_was_asked_for():
     assert Schedule(OptimConfig(lr=1e-3, schedule="exponential", warmup=0)).rate(0, 0.0) == 1e-3
 

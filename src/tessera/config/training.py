@@ -42,6 +42,8 @@ class OptimConfig(Checked):
     """How the rate falls; plateau halves it when the held-out loss stops falling."""
     warmup: CountOrZero = 100
     """Steps over which the rate rises from 0."""
+    warmup_share: Share = 0.0
+    """Share of the training that this takes at the least: short trainings, of which warmup is little, rise longer."""
     lr_end: Share = 0.05
     """Share of the peak rate at the end of cosine and exponential, and the least share that plateau goes down to."""
     plateau_patience: CountOrZero = 3

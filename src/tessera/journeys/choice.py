@@ -46,6 +46,9 @@ VOCAB = 4096
 ALIKE = 0.9
 """How much codes with near vectors have in common where a prior begins (docs/ablation.md)."""
 
+WARMUP_SHARE = 0.25
+"""Of a prior's training (docs/ablation.md)."""
+
 Pace = Callable[[NetworkConfig, MachineConfig, int], float]
 """A model, a machine and a batch -> pictures that training takes in a second."""
 
@@ -96,6 +99,10 @@ class Choice:
     spent: Annotated[float, Ge(0)] = 0.0
     """Seconds that checking and encoding took before the prior began, for which it makes room."""
     any_order: bool = False
+    shift: bool = False
+    """Whether the prior has a token shift, which one of any order cannot have."""
+    warmup_share: Annotated[float, Ge(0), Le(1)] = 0.0
+    """Of the prior's training."""
 
     @property
     def grid(self) -> int:
@@ -143,6 +150,8 @@ def choose(config: LearnConfig, health: Health, machine: MachineConfig, pace: Pa
         dropout=0.0,
         alike=ALIKE,
         any_order=config.any_order,
+        shift=not config.any_order,
+        warmup_share=WARMUP_SHARE,
     )
     learned = max(1.0, len(health.good) * (1 - first.holdout))
     own = of_width(first.dim)
@@ -240,7 +249,7 @@ CUTS = {"dvae": _dvae, "pyramid": _pyramid}
 def prior_model(c: Choice) -> TextToImageConfig:
     transformer = TransformerConfig(
         dim=c.dim, depth=c.depth, heads=max(1, c.dim // c.head_dim), head_dim=c.head_dim, attn_dropout=c.dropout,
-        ff_dropout=c.dropout,
+        ff_dropout=c.dropout, shift=c.shift,
     )  # fmt: skip
     if c.any_order:
         return AnyOrderConfig(text_len=c.text_len, transformer=transformer, query_depth=c.depth // 2)

@@ -67,7 +67,7 @@ def _tokenizer_optim(c: Choice) -> OptimConfig:
 def _prior_optim(c: Choice) -> OptimConfig:
     return OptimConfig(
         name=_moved_by(c.muon_rate), lr=of_width(c.dim).lr, muon_lr=c.muon_rate, batch=c.batch,
-        weight_decay=c.weight_decay,
+        weight_decay=c.weight_decay, warmup_share=c.warmup_share,
     )  # fmt: skip
 
 

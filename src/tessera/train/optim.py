@@ -156,7 +156,7 @@ class Schedule:
 
     def rate(self, step: int, done: float) -> float:
         c = self.config
-        warm = min(1.0, (step + 1) / (c.warmup + 1))
+        warm = min(1.0, (step + 1) / (c.warmup + 1), done / c.warmup_share if c.warmup_share else 1.0)
         return c.lr * warm * SHAPES[c.schedule](done, c.lr_end) * self.scale
 
     def observe(self, loss: float) -> None:
