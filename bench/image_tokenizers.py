@@ -69,7 +69,9 @@ def optim(**changes: object) -> Variant:
 
 def weighed(pixels: float, adversary: float = 0.0, **changes: Any) -> Variant:
     """The pooled head has weight 1 and pixels have `pixels`; changes are the network's or the optimiser's."""
-    own = {name: changes.pop(name) for name in ("lr", "batch", "ema", "name", "muon_lr") if name in changes}
+    own = {
+        name: changes.pop(name) for name in ("lr", "batch", "ema", "name", "muon_lr", "warmup_share") if name in changes
+    }
     network = dataclasses.replace(BASE, perceptual=Lite0(deep=1.0, adversary=adversary), pixel_weight=pixels, **changes)
     return network, dataclasses.replace(OPTIM, **own)
 
@@ -120,12 +122,25 @@ VARIANTS: dict[str, Variant] = {
     "deep 1, mse 200, mean of weights": now(),
     "the same, muon 5e-3": now(name="muon", muon_lr=5e-3),
     "the same, muon 1e-2": now(name="muon", muon_lr=1e-2),
+    "the same, muon 1e-2, warm-up of a half": now(name="muon", muon_lr=1e-2, warmup_share=0.5),
     "the same, muon 2e-2": now(name="muon", muon_lr=2e-2),
     "plain": plain(),
     "plain, muon 1e-2": plain(name="muon", muon_lr=1e-2),
     "plain, as learn": plainly(),
     "plain, warm-up of a quarter": plainly(warmup_share=0.25),
     "plain, warm-up of a tenth": plainly(warmup_share=0.1),
+    "plain, warm-up of a half": plainly(warmup_share=0.5),
+    "plain, a quarter, muon 2e-2": plainly(warmup_share=0.25, muon_lr=2e-2),
+    "plain, a half, muon 2e-2": plainly(warmup_share=0.5, muon_lr=2e-2),
+    "plain, a quarter, mean of weights 0.998": plainly(warmup_share=0.25, ema=0.998),
+    "plain, a quarter, two blocks to draw": plainly({"decoder_blocks": 2}, warmup_share=0.25),
+    "plain, a quarter, 64 192": plainly({"widths": (64, 192)}, warmup_share=0.25),
+    "plain, a quarter, 48 96": plainly({"widths": (48, 96)}, warmup_share=0.25),
+    "plain, warm-up of 7 in 10": plainly(warmup_share=0.7),
+    "plain, a half, 8e-3": plainly(warmup_share=0.5, lr=8e-3),
+    "plain, a half, batch 16": plainly(warmup_share=0.5, batch=16),
+    "plain, a half, mean of weights 0.998": plainly(warmup_share=0.5, ema=0.998),
+    "plain, a half, two blocks to draw": plainly({"decoder_blocks": 2}, warmup_share=0.5),
     "plain, rate ends at 0": plainly(lr_end=0.0),
     "plain, 8e-3": plainly(lr=8e-3),
     "plain, batch 16": plainly(batch=16),

@@ -7,7 +7,7 @@ packed codes, judged on held-out pictures.
     python bench/priors.py table
 
 Steps are those of the base; a variant whose step costs more, measured in CPU seconds beside the base's, takes as many
-fewer, so that all take equal time. The warm-up is a tenth of the steps, where `learn` has 100 of some thousand.
+fewer, so that all take equal time. The warm-up is the share of the steps that FOLDER's choice says, else a tenth.
 """
 
 from __future__ import annotations
@@ -98,6 +98,7 @@ VARIANTS: dict[str, Changes] = {
     "rate 4e-3": optim(lr=4e-3),
     "rate 1.2e-2": optim(lr=12e-3),
     "rate 1.6e-2": optim(lr=16e-3),
+    "warm-up of a tenth": {"warm": 10},
     "warm-up of a third": {"warm": 3},
     "rate ends at 0": optim(lr_end=0.0),
     "muon 4e-3": optim(name="muon", lr=4e-3),
@@ -141,11 +142,15 @@ VARIANTS: dict[str, Changes] = {
     "token shift, warm-up of a quarter, beta2 0.99": {**SHIFTED, **optim(betas=(0.9, 0.99))},
     "text shifted, warm-up of a quarter": {**SHIFTED, "unshifted": "codes"},
     "codes shifted, warm-up of a quarter": {**SHIFTED, "unshifted": "text"},
-    "warm-up of a quarter, image weight 20": {"model": {"image_weight": 20.0}, "warm": 4},
-    "warm-up of a quarter, batch 24": {**optim(batch=24), "warm": 4},
-    "warm-up of a quarter, batch 48": {**optim(batch=48), "warm": 4},
-    "warm-up of a quarter, depth 3": {**stack(depth=3), "warm": 4},
-    "warm-up of a quarter, depth 6": {**stack(depth=6), "warm": 4},
+    "warm-up of a half, image weight 20": {"model": {"image_weight": 20.0}, "warm": 2},
+    "warm-up of a half, batch 24": {**optim(batch=24), "warm": 2},
+    "warm-up of a half, batch 48": {**optim(batch=48), "warm": 2},
+    "warm-up of a half, depth 2": {**stack(depth=2), "warm": 2},
+    "warm-up of a half, depth 3": {**stack(depth=3), "warm": 2},
+    "warm-up of a half, depth 3, muon 3e-2": {**stack(depth=3), **optim(muon_lr=3e-2), "warm": 2},
+    "warm-up of a half, depth 3, token shift": {**stack(depth=3, shift=True), "warm": 2},
+    "warm-up of a half, depth 3, codes shifted": {**stack(depth=3, shift=True), "warm": 2, "unshifted": "text"},
+    "warm-up of 7 in 10": {"warm": 10 / 7},
     "token shift, a quarter, image weight 20": {"model": {"image_weight": 20.0, **SHIFT["model"]}, "warm": 4},
     "tied": {"model": {"tied": True}},
     "image weight 20": {"model": {"image_weight": 20.0}},
@@ -232,7 +237,8 @@ class Ground:
         views = changes.get("views", self.codes.index.views)
         codes = self.codes.only(self.codes.pairs)
         codes.parts = [part[:, :views] for part in codes.parts]
-        config: TrainConfig = merge(self.config, optim(warmup=steps // changes.get("warm", 10)))
+        share = 1 / changes["warm"] if "warm" in changes else self.config.optim.warmup_share or 0.1
+        config: TrainConfig = merge(self.config, optim(warmup=int(steps * share), warmup_share=0.0))
         config = merge(config, {k: v for k, v in changes.items() if k not in IDEAS})
         data = Data(self.learned, self.held, 0, codes)
         kind = TrainTextToImage

@@ -253,12 +253,12 @@ def chosen_for(found: Health, monkeypatch, pace: float = 50.0, gpu: bool = False
 def test_sizes_follow_the_machine_and_the_budget(monkeypatch):
     sizes = lambda c: (c.tokenizer, c.pixels, c.grid, c.dim, c.depth)
     found = health(40, 300)
-    assert sizes(chosen_for(found, monkeypatch, budget="119m")) == ("plain-xs-64", 64, 8, 192, 4)
-    assert sizes(chosen_for(found, monkeypatch, budget="2h")) == ("plain-xs-64", 64, 8, 256, 6)
+    assert sizes(chosen_for(found, monkeypatch, budget="119m")) == ("plain-s-64", 64, 8, 192, 3)
+    assert sizes(chosen_for(found, monkeypatch, budget="2h")) == ("plain-s-64", 64, 8, 256, 6)
     assert sizes(chosen_for(found, monkeypatch, budget="6h")) == ("pyramid-s-128", 128, 8, 256, 6)
     assert sizes(chosen_for(found, monkeypatch, budget="1m", gpu=True)) == ("pyramid-m-256", 256, 16, 512, 12)
     assert sizes(chosen_for(health(40, 100), monkeypatch, budget="6h")) == ("pyramid-s-128", 64, 8, 256, 6)
-    assert sizes(chosen_for(found, monkeypatch, grid=16, pixels=32)) == ("plain-xs-64", 32, 16, 192, 4)
+    assert sizes(chosen_for(found, monkeypatch, grid=16, pixels=32)) == ("plain-s-64", 32, 16, 192, 3)
 
 
 def test_small_squares_have_fewer_codes(monkeypatch):
@@ -278,7 +278,10 @@ def test_regularisation_follows_how_often_each_picture_is_seen(monkeypatch):
     assert often.epochs == 55.6
     assert own(often) == (0.2, 1.0, 0.4)
     rarely = chosen_for(health(1000, 64), monkeypatch, pace=10, budget="1000s")
-    assert (rarely.epochs, rarely.tokenizer_share) == (6.3, 0.25)
+    assert (rarely.epochs, rarely.tokenizer_share) == (5.8, 0.3)
+    assert (rarely.shift, rarely.warmup_share) == (True, 0.5)
+    in_any_order = chosen_for(health(1000, 64), monkeypatch, any_order=True)
+    assert (in_any_order.shift, in_any_order.depth) == (False, 4), "the token shift reads above and to the left"
     assert own(rarely) == (0.0, 0.05, 0.0)
     assert own(chosen_for(health(1000, 64), monkeypatch, pace=20, budget="1000s")) == (0.1, 0.05, 0.0)
     assert (often.views, chosen_for(health(3000, 64), monkeypatch).views) == (16, 4)
@@ -292,12 +295,14 @@ def test_what_looks_is_what_is_installed_unless_asked_for(monkeypatch):
         monkeypatch.setattr(choice, "installed", lambda name, there=there: there)
         chosen = chosen_for(health(40, 64), monkeypatch, perceptual=asked)
         model = choice.tokenizer_model(chosen)
-        assert (chosen.perceptual, chosen.tokenizer) == (taken, "pyramid-xs-64" if taken == "lite0" else "plain-xs-64")
+        assert (chosen.perceptual, chosen.tokenizer) == (taken, "pyramid-xs-64" if taken == "lite0" else "plain-s-64")
         assert chosen.tokenizer_rate == (2e-3 if taken == "lite0" else 4e-3)
         assert model.perceptual == (preset("pyramid-xs-64").model.perceptual if taken == "lite0" else NoPerceptual())
 
 
-@pytest.mark.parametrize("preset_name", ["pyramid-xs-64", "plain-xs-64", "pyramid-s-128", "pyramid-m-256"])
+@pytest.mark.parametrize(
+    "preset_name", ["pyramid-xs-64", "plain-xs-64", "plain-s-64", "pyramid-s-128", "pyramid-m-256"]
+)
 @pytest.mark.parametrize(
     ("pixels", "grid"), [(16, 8), (32, 8), (32, 16), (64, 8), (64, 16), (64, 32), (128, 8), (256, 8)]
 )

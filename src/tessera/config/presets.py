@@ -34,9 +34,10 @@ PYRAMID = {
     "pyramid-m-256": (256, 4, (96, 192, 320),      2, 2, (8, 8, 8, 8), 64, 100_000),
 }  # fmt: skip
 
-# name: pixels, patch, widths, levels, batch, steps
+# name: pixels, patch, widths, blocks of the decoder, levels, batch, steps
 PLAIN = {
-    "plain-xs-64": ( 64, 4, (64, 128), (8, 5, 5, 5), 8,  6_000),
+    "plain-xs-64": ( 64, 4, (64, 128), 1, (8, 5, 5, 5), 8,  6_000),
+    "plain-s-64":  ( 64, 4, (64, 128), 2, (8, 5, 5, 5), 8,  6_000),
 }  # fmt: skip
 
 # name: pixels, width, widths, blocks, code width, codes, batch, steps
@@ -47,6 +48,7 @@ VQGAN = {
 
 # name: dim, depth, heads, learning rate, batch, steps
 T2I = {
+    "t2i-xxs-64": ( 192,  3,  3,   2e-3,  32,   4_000),
     "t2i-xs-64":  ( 192,  4,  3,   2e-3,  32,   4_000),
     "t2i-s-64":   ( 256,  6,  4, 1.5e-3,  32,  10_000),
     "t2i-s-128":  ( 384,  8,  6,   1e-3,  64,  40_000),
@@ -95,8 +97,11 @@ def _by_muon(lr: float, batch: int) -> OptimConfig:
 
 def plain(name: str) -> TrainConfig:
     """A narrow pyramid that learns from pixels alone, in many small steps (docs/ablation.md)."""
-    pixels, patch, widths, levels, batch, steps = PLAIN[name]
-    model = PyramidConfig(pixels=pixels, patch=patch, widths=widths, quantizer=FSQ(levels=levels), reconstruction="mse")
+    pixels, patch, widths, decoder, levels, batch, steps = PLAIN[name]
+    model = PyramidConfig(
+        pixels=pixels, patch=patch, widths=widths, decoder_blocks=decoder, quantizer=FSQ(levels=levels),
+        reconstruction="mse",
+    )  # fmt: skip
     return TrainConfig(preset=name, steps=steps, model=model, optim=_by_muon(4e-3, batch))
 
 

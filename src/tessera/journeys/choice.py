@@ -46,8 +46,8 @@ VOCAB = 4096
 ALIKE = 0.9
 """How much codes with near vectors have in common where a prior begins (docs/ablation.md)."""
 
-WARMUP_SHARE = 0.25
-"""Of a prior's training (docs/ablation.md)."""
+WARMUP_SHARE = 0.5
+"""Of the training of both (docs/ablation.md)."""
 
 Pace = Callable[[NetworkConfig, MachineConfig, int], float]
 """A model, a machine and a batch -> pictures that training takes in a second."""
@@ -102,7 +102,7 @@ class Choice:
     shift: bool = False
     """Whether the prior has a token shift, which one of any order cannot have."""
     warmup_share: Annotated[float, Ge(0), Le(1)] = 0.0
-    """Of the prior's training."""
+    """Of each training."""
 
     @property
     def grid(self) -> int:
@@ -123,13 +123,18 @@ def recipe_for(config: LearnConfig, machine: MachineConfig) -> Recipe:
     return recipe(device, seconds(config.budget) / 3600)
 
 
+def prior_preset(chosen: Recipe, config: LearnConfig) -> str:
+    """The preset of the prior that was asked for."""
+    return chosen.any_order if config.any_order else chosen.prior
+
+
 def choose(config: LearnConfig, health: Health, machine: MachineConfig, pace: Pace = pictures_a_second) -> Choice:
     """The recipe's presets, with what the pictures, the captions and the speed of this machine decide.
 
     `pace` measures how many pictures a second a prior learns from.
     """
     found, chosen = health.settings(), recipe_for(config, machine)
-    prior = preset(chosen.prior)
+    prior = preset(prior_preset(chosen, config))
     assert isinstance(prior.model, TextToImageConfig)
     pixels = config.pixels or min(found["pixels"], chosen.pixels)
     layers = _halvings(pixels, config.grid or chosen.grid)

@@ -8,7 +8,7 @@ from tessera.config import FSQ, LearnConfig, MachineConfig
 from tessera.config.recipes import of_width
 from tessera.data.check import Health
 from tessera.errors import install
-from tessera.journeys.choice import CAPTION_SHARE, Choice, choose, recipe_for
+from tessera.journeys.choice import CAPTION_SHARE, Choice, choose, prior_preset, recipe_for
 from tessera.machine.device import choose_device
 
 
@@ -32,6 +32,7 @@ def explain(config: LearnConfig, health: Health) -> list[Chosen]:
     """Everything that `learn` would choose for these pictures."""
     machine = MachineConfig(device=config.device)
     r, c, found = recipe_for(config, machine), choose(config, health, machine), health.settings()
+    prior = prior_preset(r, config)
     asked = "asked for" if config.pixels else f"the pictures allow {found['pixels']}, the recipe {r.pixels}"
     vocab, side = FSQ(levels=c.levels).vocab, 1 << c.layers
     codes = f"{'asked for' if config.grid else 'from the recipe'}; {vocab:,} different ones for {side} x {side} pixels"
@@ -41,10 +42,11 @@ def explain(config: LearnConfig, health: Health) -> list[Chosen]:
         Chosen("codes", f"{c.grid} x {c.grid}", codes),
         Chosen("tokenizer", c.tokenizer, f"from the recipe; {c.tokenizer_share:.0%} of the time"),
         Chosen("perceptual", c.perceptual, _why_it_looks(config, c)),
-        Chosen("prior", f"{c.dim} x {c.depth}", f"width and depth from {r.prior}; {c.prior_share:.0%} of the time"),
+        Chosen("prior", f"{c.dim} x {c.depth}", f"width and depth from {prior}; {c.prior_share:.0%} of the time"),
         Chosen("order", "any" if c.any_order else "reading", "asked for" if c.any_order else "--any-order can edit"),
         Chosen("rate", f"{of_width(c.dim).lr:g}", f"for this width{_of_matrices(c)}"),
-        Chosen("batch", f"{c.batch}", f"from {r.prior}"),
+        Chosen("warm-up", f"{c.warmup_share:.0%}", "of the time, for both; then the rate falls"),
+        Chosen("batch", f"{c.batch}", f"from {prior}"),
         Chosen("epochs", f"{c.epochs:g}", "what this machine can do in the prior's share of the time"),
         Chosen("dropout", f"{c.dropout:g}", "for so many epochs; so are the next two, and the shares of the time"),
         Chosen("decay", f"{c.weight_decay:g}", "of weights"),

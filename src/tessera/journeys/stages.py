@@ -61,6 +61,7 @@ def _tokenizer_optim(c: Choice) -> OptimConfig:
     return OptimConfig(
         name=_moved_by(c.tokenizer_muon_rate), lr=c.tokenizer_rate, muon_lr=c.tokenizer_muon_rate, weight_decay=0.0,
         batch=own.batch, warmup=50, betas=(0.9, 0.99), ema=own.ema,
+        warmup_share=c.warmup_share,
     )  # fmt: skip
 
 
