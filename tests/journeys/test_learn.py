@@ -278,7 +278,7 @@ def test_regularisation_follows_how_often_each_picture_is_seen(monkeypatch):
     assert often.epochs == 55.6
     assert own(often) == (0.2, 1.0, 0.4)
     rarely = chosen_for(health(1000, 64), monkeypatch, pace=10, budget="1000s")
-    assert (rarely.epochs, rarely.tokenizer_share) == (5.8, 0.3)
+    assert (rarely.epochs, rarely.tokenizer_share) == (6.3, 0.25)
     assert (rarely.shift, rarely.warmup_share) == (True, 0.5)
     in_any_order = chosen_for(health(1000, 64), monkeypatch, any_order=True)
     assert (in_any_order.shift, in_any_order.depth) == (False, 4), "the token shift reads above and to the left"

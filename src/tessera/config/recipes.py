@@ -52,8 +52,8 @@ RECIPES = (
 20, 50 and 150 epochs of equal time ("When which" in docs/ablation.md), and is taken where editing is asked for."""
 
 REPEATS = (
-    Repeats( 10, 0.0, 0.05, 0.0, 0.30),
-    Repeats( 40, 0.1, 0.05, 0.0, 0.30),
+    Repeats( 10, 0.0, 0.05, 0.0, 0.25),
+    Repeats( 40, 0.1, 0.05, 0.0, 0.25),
     Repeats(ANY, 0.2, 1.0,  0.4, 0.35),
 )  # fmt: skip
 """The first that fits is taken (docs/ablation.md)."""

@@ -21,8 +21,11 @@ from tessera.config.recipes import of_width
 from tessera.journeys.choice import SEARCH_SHARE, Choice, prior_model, tokenizer_model
 from tessera.store.run import Run
 
-REPORT_SHARE, REPORT_MOST = 0.1, 60
+REPORT_SHARE, REPORT_MOST = 0.1, 45
 """Of the budget, and in seconds at most: drawing held-out captions, measuring and the report."""
+
+LOOK_AFTER = 3200
+"""Pictures that an image tokenizer learns from between two looks at held-out ones."""
 
 
 def stages(config: LearnConfig, c: Choice, machine: MachineConfig, out: Path) -> tuple[TrainConfig, TrainConfig]:
@@ -38,8 +41,8 @@ def stages(config: LearnConfig, c: Choice, machine: MachineConfig, out: Path) ->
         budget=f"{budget * c.tokenizer_share:.6g}s",
         model=tokenizer_model(c),
         optim=_tokenizer_optim(c),
-        valid_every=200,
-        preview_every=200,
+        valid_every=LOOK_AFTER // preset(c.tokenizer).optim.batch,
+        preview_every=LOOK_AFTER // preset(c.tokenizer).optim.batch,
     )
     prior = dataclasses.replace(
         common,
