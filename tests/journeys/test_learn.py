@@ -285,6 +285,7 @@ def test_regularisation_follows_how_often_each_picture_is_seen(monkeypatch):
     assert own(rarely) == (0.0, 0.05, 0.0)
     assert own(chosen_for(health(1000, 64), monkeypatch, pace=20, budget="1000s")) == (0.1, 0.05, 0.0)
     assert (often.views, chosen_for(health(3000, 64), monkeypatch).views) == (16, 4)
+    assert (rarely.views, chosen_for(health(1000, 64), monkeypatch, pace=20, budget="1000s").views) == (4, 7)
     assert chosen_for(health(50, 512, "left of a bird"), monkeypatch, crop=1.0).views == 1
     assert chosen_for(health(50, 512), monkeypatch, crop=1.0).views == 2
 

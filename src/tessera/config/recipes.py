@@ -63,7 +63,7 @@ FINE, FINE_LEVELS = 4, (4, 4, 4)
 prior learns them sooner (docs/ablation.md)."""
 
 VIEWS = ((3_000, 16), (ANY, 4))
-"""How often each picture is encoded, each time with another crop, where there are fewer pictures than this."""
+"""How often each picture is encoded at most, each time with another crop, where there are fewer pictures than this."""
 
 
 class Width(NamedTuple):
@@ -95,9 +95,10 @@ def repeats(epochs: float) -> Repeats:
     return next(r for r in REPEATS if epochs < r.epochs)
 
 
-def views(pictures: int) -> int:
-    """How often each of so many pictures is encoded."""
-    return next(count for bound, count in VIEWS if pictures < bound)
+def views(pictures: int, epochs: float) -> int:
+    """How often each of so many pictures is encoded, for a prior that will see it so many times: encoding takes a
+    prior's time, and each crop should be worth two looks."""
+    return min(next(count for bound, count in VIEWS if pictures < bound), max(2, math.ceil(epochs / 2)))
 
 
 def levels_for(own: tuple[int, ...], cell: int) -> tuple[int, ...]:

@@ -148,7 +148,7 @@ def choose(config: LearnConfig, health: Health, machine: MachineConfig, pace: Pa
         batch=prior.optim.batch,
         text_len=_text_length(health.captions),
         vocab=VOCAB,
-        views=views(len(health.good)) if config.crop < 1 else 2 if found["flip"] else 1,
+        views=2 if found["flip"] else 1,
         flip=found["flip"],
         crop=config.crop,
         holdout=found["holdout"],
@@ -164,9 +164,10 @@ def choose(config: LearnConfig, health: Health, machine: MachineConfig, pace: Pa
     epochs = pace(sized(first), machine, first.batch) * seconds(config.budget) / learned
     often = repeats(epochs * first.prior_share)
     first = dataclasses.replace(first, tokenizer_share=often.tokenizer_share)
+    seen = epochs * first.prior_share
     return dataclasses.replace(
-        first, epochs=round(epochs * first.prior_share, 1), dropout=often.dropout, weight_decay=often.weight_decay,
-        noise=often.noise,
+        first, epochs=round(seen, 1), dropout=often.dropout, weight_decay=often.weight_decay, noise=often.noise,
+        views=views(len(health.good), seen) if config.crop < 1 else first.views,
     )  # fmt: skip
 
 
