@@ -162,12 +162,17 @@ def choose(config: LearnConfig, health: Health, machine: MachineConfig, pace: Pa
     own = of_width(first.dim)
     first = dataclasses.replace(first, head_dim=own.head_dim, muon_rate=own.muon_lr)
     epochs = pace(sized(first), machine, first.batch) * seconds(config.budget) / learned
-    often = repeats(epochs * first.prior_share)
-    first = dataclasses.replace(first, tokenizer_share=often.tokenizer_share)
-    seen = epochs * first.prior_share
+    return _repeated(first, epochs, len(health.good))
+
+
+def _repeated(c: Choice, epochs: float, pictures: int) -> Choice:
+    """With what follows from how often the prior would see each picture if it had the whole budget."""
+    often = repeats(epochs * c.prior_share)
+    c = dataclasses.replace(c, tokenizer_share=often.tokenizer_share)
+    seen = epochs * c.prior_share
     return dataclasses.replace(
-        first, epochs=round(seen, 1), dropout=often.dropout, weight_decay=often.weight_decay, noise=often.noise,
-        views=views(len(health.good), seen) if config.crop < 1 else first.views,
+        c, epochs=round(seen, 1), dropout=often.dropout, weight_decay=often.weight_decay, noise=often.noise,
+        views=views(pictures, seen) if c.crop < 1 else c.views,
     )  # fmt: skip
 
 
