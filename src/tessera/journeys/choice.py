@@ -46,9 +46,6 @@ VOCAB = 4096
 ALIKE = 0.9
 """How much codes with near vectors have in common where a prior begins (docs/ablation.md)."""
 
-WARMUP_SHARE = 0.5
-"""Of the training of both (docs/ablation.md)."""
-
 Pace = Callable[[NetworkConfig, MachineConfig, int], float]
 """A model, a machine and a batch -> pictures that training takes in a second."""
 
@@ -155,8 +152,8 @@ def choose(config: LearnConfig, health: Health, machine: MachineConfig, pace: Pa
         dropout=0.0,
         alike=ALIKE,
         any_order=config.any_order,
-        shift=not config.any_order,
-        warmup_share=WARMUP_SHARE,
+        shift=chosen.shift and not config.any_order,
+        warmup_share=chosen.warmup,
     )
     learned = max(1.0, len(health.good) * (1 - first.holdout))
     own = of_width(first.dim)

@@ -45,7 +45,7 @@ def explain(config: LearnConfig, health: Health) -> list[Chosen]:
         Chosen("prior", f"{c.dim} x {c.depth}", f"width and depth from {prior}; {c.prior_share:.0%} of the time"),
         Chosen("order", "any" if c.any_order else "reading", "asked for" if c.any_order else "--any-order can edit"),
         Chosen("rate", f"{of_width(c.dim).lr:g}", f"for this width{_of_matrices(c)}"),
-        Chosen("warm-up", f"{c.warmup_share:.0%}", "of the time, for both; then the rate falls"),
+        Chosen("warm-up", f"{c.warmup_share:.0%}" if c.warmup_share else "-", "of both trainings; then the rate falls"),
         Chosen("batch", f"{c.batch}", f"from {prior}"),
         Chosen("epochs", f"{c.epochs:g}", "what this machine can do in the prior's share of the time"),
         Chosen("dropout", f"{c.dropout:g}", "for so many epochs; so are the next two, and the shares of the time"),
