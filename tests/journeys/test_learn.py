@@ -14,6 +14,7 @@ from ranks import main_with
 from tessera.cli import main
 from tessera.config import (
     FSQ,
+    AnyOrderConfig,
     DataConfig,
     DVAEConfig,
     LearnConfig,
@@ -94,7 +95,7 @@ def test_the_prior_gets_what_is_left_of_the_time(tmp_path):
     assert left(spent=20.0) == "55s", "checking and encoding took 20"
     assert left(spent=70.0) == "30s", "half of its share at the least"
     config = LearnConfig(pictures="birds", budget="1h")
-    assert left(spent=20.0) == f"{3600 - 10 - 20 - 180 - 60}s"
+    assert left(spent=20.0) == f"{3600 - 10 - 20 - 180 - 45}s"
 
 
 def test_more_time_and_more_pictures_go_on_from_what_is_there(bird_folder, tmp_path, monkeypatch):
@@ -298,6 +299,7 @@ def test_what_looks_is_what_is_installed_unless_asked_for(monkeypatch):
         model = choice.tokenizer_model(chosen)
         assert (chosen.perceptual, chosen.tokenizer) == (taken, "pyramid-xs-64" if taken == "lite0" else "plain-s-64")
         assert chosen.tokenizer_rate == (2e-3 if taken == "lite0" else 4e-3)
+        assert chosen.tokenizer_looks == (200 if taken == "lite0" else 400), "3,200 pictures"
         assert model.perceptual == (preset("pyramid-xs-64").model.perceptual if taken == "lite0" else NoPerceptual())
 
 
@@ -359,6 +361,7 @@ def test_the_two_runs_of_a_choice_are_those_of_the_first_release(tmp_path):
 def test_every_recipe_names_presets_that_agree():
     for r in RECIPES:
         assert isinstance(preset(r.prior).model, TextToImageConfig)
+        assert isinstance(preset(r.any_order).model, AnyOrderConfig)
         for name in (r.tokenizer, r.plain):
             model = preset(name).model
             assert model.pixels == r.pixels

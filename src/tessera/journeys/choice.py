@@ -41,6 +41,8 @@ TRAINED, SEARCH_SHARE = 0.85, 0.05
 and the report."""
 CAPTION_SHARE = 0.995
 """The text length fits this share of the captions; the others are cut."""
+LOOK_AFTER = 3200
+"""Pictures that an image tokenizer learns from between two looks at held-out ones."""
 VOCAB = 4096
 """Largest text vocabulary."""
 ALIKE = 0.9
@@ -70,6 +72,8 @@ class Choice:
     """Learning rate of the image tokenizer; halved where its codes collapsed."""
     tokenizer_muon_rate: float = 0.0
     """The same for its kernels, where Muon moves them; 0 leaves them to AdamW."""
+    tokenizer_looks: Annotated[int, Ge(1)] = 200
+    """Steps of the image tokenizer between two looks at held-out pictures."""
     levels: tuple[int, ...]
     dim: int
     depth: int
@@ -183,7 +187,8 @@ def _tokenizer(config: LearnConfig, chosen: Recipe, layers: int) -> dict[str, An
     assert isinstance(own.model.quantizer, FSQ)
     return {
         "tokenizer": name, "perceptual": looks, "tokenizer_rate": own.optim.lr,
-        "tokenizer_muon_rate": own.optim.muon_lr, "levels": levels_for(own.model.quantizer.levels, 1 << layers),
+        "tokenizer_muon_rate": own.optim.muon_lr, "tokenizer_looks": LOOK_AFTER // own.optim.batch,
+        "levels": levels_for(own.model.quantizer.levels, 1 << layers),
     }  # fmt: skip
 
 

@@ -24,9 +24,6 @@ from tessera.store.run import Run
 REPORT_SHARE, REPORT_MOST = 0.1, 45
 """Of the budget, and in seconds at most: drawing held-out captions, measuring and the report."""
 
-LOOK_AFTER = 3200
-"""Pictures that an image tokenizer learns from between two looks at held-out ones."""
-
 
 def stages(config: LearnConfig, c: Choice, machine: MachineConfig, out: Path) -> tuple[TrainConfig, TrainConfig]:
     """Their settings."""
@@ -41,8 +38,8 @@ def stages(config: LearnConfig, c: Choice, machine: MachineConfig, out: Path) ->
         budget=f"{budget * c.tokenizer_share:.6g}s",
         model=tokenizer_model(c),
         optim=_tokenizer_optim(c),
-        valid_every=LOOK_AFTER // preset(c.tokenizer).optim.batch,
-        preview_every=LOOK_AFTER // preset(c.tokenizer).optim.batch,
+        valid_every=c.tokenizer_looks,
+        preview_every=c.tokenizer_looks,
     )
     prior = dataclasses.replace(
         common,
