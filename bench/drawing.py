@@ -1,14 +1,14 @@
 """How should a finished run draw? Named ways, each of which draws the same held-out captions with the same seeds,
 measured as `learn`'s race measures them; of a run that learned the built-in birds, the asked colours too.
 
-    python bench/drawing.py RUN [WAY ...] [--count 300] [--guidance 2] [--top-p 0.7] [--birds 0]
+    python bench/drawing.py RUN [WAY ...] [--count 300] [--guidance 2] [--top-p 0.7] [--birds 0] [--judge CLIP_RUN]
 """
 
 from __future__ import annotations
 
 import argparse
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -25,7 +25,7 @@ from tessera.evaluate.search import FIRST_SEED, Course, _planes
 from tessera.evaluate.subject import Subject
 from tessera.generate import choose, raster
 from tessera.generate.guidance import Guidance
-from tessera.generate.judge import OwnJudge, best
+from tessera.generate.judge import CLIPJudge, Judge, OwnJudge, best
 from tessera.generate.picture import Picture
 from tessera.generate.pipeline import Pipeline
 from tessera.journeys import birds
@@ -75,6 +75,8 @@ class Way:
     schedule: Scale | None = None
     temperature: Callable[[Tensor], Tensor] | None = None
     best_of: int = 1
+    judge: str = "itself"
+    """Who keeps the best: the model itself, or the clip of --judge."""
 
 
 WAYS = {
@@ -88,6 +90,8 @@ WAYS = {
     "best of 2 by itself": Way(best_of=2),
     "best of 4 by itself": Way(best_of=4),
     "best of 8 by itself": Way(best_of=8),
+    "best of 4 by a clip": Way(best_of=4, judge="clip"),
+    "best of 8 by a clip": Way(best_of=8, judge="clip"),
 }
 
 
@@ -106,23 +110,36 @@ def drawn_so(pipeline: Pipeline, way: Way) -> Iterator[None]:
         raster.guidance, choose.filters = guidance, filters
 
 
-def draw(pipeline: Pipeline, way: Way, captions: Sequence[str], seeds: Sequence[int], s: SampleConfig) -> list[Picture]:
+def draw(
+    pipeline: Pipeline,
+    way: Way,
+    judges: Mapping[str, Judge],
+    captions: Sequence[str],
+    seeds: Sequence[int],
+    s: SampleConfig,
+) -> list[Picture]:
     """One picture for each caption; where the best of several is kept, their seeds lie far apart."""
-    judge = OwnJudge(pipeline.model, pipeline.prompts)
     with drawn_so(pipeline, way):
         tries = [
             pipeline.draw(captions, [seed + 10**6 * i for seed in seeds], s, truncate=True) for i in range(way.best_of)
         ]
     if way.best_of == 1:
         return tries[0]
-    return [best(pictures, judge, 1)[0] for pictures in zip(*tries, strict=True)]
+    return [best(pictures, judges[way.judge], 1)[0] for pictures in zip(*tries, strict=True)]
 
 
 def measure(
-    pipeline: Pipeline, course: Course, subject: Subject, name: str, count: int, s: SampleConfig, n: int
+    pipeline: Pipeline,
+    course: Course,
+    subject: Subject,
+    name: str,
+    judges: Mapping[str, Judge],
+    count: int,
+    s: SampleConfig,
+    n: int,
 ) -> None:
     way, wanted = WAYS[name], asked(subject.held, count, FIRST_SEED)
-    pictures = draw(pipeline, way, [a.caption for a in wanted], [a.seed for a in wanted], s)
+    pictures = draw(pipeline, way, judges, [a.caption for a in wanted], [a.seed for a in wanted], s)
     looks = course.look(torch.stack([_planes(p) for p in pictures]))
     found = course.measured(s, looks, [a.caption for a in wanted])
     figures = {"kid_to_codes": asdict(found.distance), "words": asdict(found.words) if found.words else None}
@@ -130,7 +147,7 @@ def measure(
     figures["diversity"] = round(float(spread), 4)
     if n:
         questions = birds.questions(n, 0)
-        read = draw(pipeline, way, [caption for caption, _ in questions], range(n), s)
+        read = draw(pipeline, way, judges, [caption for caption, _ in questions], range(n), s)
         figures["colours"] = colours_right([p.image for p in read], [bird for _, bird in questions])
     row(
         "drawing",
@@ -151,12 +168,17 @@ def main() -> None:
     parser.add_argument("--guidance", type=float, default=2.0)
     parser.add_argument("--top-p", type=float, default=0.7)
     parser.add_argument("--birds", type=int, default=0, help="questions, where the run learned the built-in birds")
+    parser.add_argument("--judge", help="a clip run, for the ways that keep the best by one")
     a = parser.parse_args()
     torch.set_num_threads(1)
     pipeline, subject = Pipeline.load(a.run, "cpu"), Subject.load(a.run, device="cpu")
     course = Course(subject, load("lite2", "cpu"), lambda title: lambda items, total: items)
-    for name in a.ways or WAYS:
-        measure(pipeline, course, subject, name, a.count, SampleConfig(guidance=a.guidance, top_p=a.top_p), a.birds)
+    judges: dict[str, Judge] = {"itself": OwnJudge(pipeline.model, pipeline.prompts)}
+    if a.judge:
+        judges["clip"] = CLIPJudge.load(a.judge, "cpu")
+    sampling = SampleConfig(guidance=a.guidance, top_p=a.top_p)
+    for name in a.ways or [name for name, way in WAYS.items() if way.judge in judges]:
+        measure(pipeline, course, subject, name, judges, a.count, sampling, a.birds)
 
 
 if __name__ == "__main__":

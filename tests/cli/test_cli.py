@@ -31,6 +31,17 @@ print("torch" in sys.modules)
     assert out.splitlines()[-1] == "False"
 
 
+@pytest.mark.parametrize("args", [["--help"], ["show", "t2i-xs-64"]])
+def test_a_reader_that_goes_away_ends_a_command_without_a_word(args):
+    command = [sys.executable, "-m", "tessera", *args]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        assert process.stdout
+        assert process.stderr
+        process.stdout.close()
+        assert process.stderr.read() == b""
+    assert process.returncode == 141
+
+
 @pytest.mark.parametrize(
     ("args", "says"),
     [

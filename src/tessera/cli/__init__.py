@@ -13,7 +13,7 @@ from tessera.cli.evaluate import compare, evaluate
 from tessera.cli.exchange import bring_in, send_out
 from tessera.cli.generate import generate
 from tessera.cli.hub import pull, push
-from tessera.cli.screen import notice, say
+from tessera.cli.screen import notice, say, unread
 from tessera.cli.serve import serve, studio
 from tessera.cli.stopping import Stopped
 from tessera.cli.train import demo, learn, show, train
@@ -40,6 +40,8 @@ COMMANDS: dict[str, Callable[[list[str]], None]] = {
     "data": data,
 }
 
+UNREAD = 141
+"""The exit status that shells expect where nobody reads any longer: 128 and the number of SIGPIPE."""
 
 RESUMABLE = ("demo", "learn", "train", "evaluate", "push", "pull")
 
@@ -54,17 +56,12 @@ def main(argv: Sequence[str] | None = None) -> None:
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):  # a notebook's streams have no encoding to fail in
             stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
-    if not args or args[0] in ("-h", "--help", "help"):
-        return overview()
-    if args[0] == "--version":
-        return say(__version__)
     try:
-        if args[0] not in COMMANDS:
-            raise ConfigError(
-                f"There is no command '{short(args[0], '')}'{nearest(args[0], COMMANDS) or '.'} Try: tessera --help"
-            )
-        with terminable():
-            COMMANDS[args[0]](args[1:])
+        run(args)
+    except BrokenPipeError:
+        if not unread():
+            raise  # another pipe
+        sys.exit(UNREAD)
     except TesseraError as error:
         print(f"tessera: {error}", file=sys.stderr)
         sys.exit(REQUEUE if isinstance(error, Interrupted) else 2)
@@ -75,6 +72,21 @@ def main(argv: Sequence[str] | None = None) -> None:
         again = " Give the same command again to go on." if args[0] in RESUMABLE else ""
         print(f"\ntessera: stopped.{again}", file=sys.stderr)
         sys.exit(REQUEUE if isinstance(stop, Terminated) else 130)
+
+
+def run(args: Sequence[str]) -> None:
+    """One command, or what there is to say of all."""
+    if not args or args[0] in ("-h", "--help", "help"):
+        overview()
+    elif args[0] == "--version":
+        say(__version__)
+    elif args[0] in COMMANDS:
+        with terminable():
+            COMMANDS[args[0]](list(args[1:]))
+    else:
+        raise ConfigError(
+            f"There is no command '{short(args[0], '')}'{nearest(args[0], COMMANDS) or '.'} Try: tessera --help"
+        )
 
 
 def overview() -> None:

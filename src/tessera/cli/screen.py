@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import select
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
@@ -9,6 +11,18 @@ from pathlib import Path
 
 def say(text: str) -> None:
     print(text, flush=True)
+
+
+def unread() -> bool:
+    """Whether nobody reads what is shown any longer, as in `tessera --help | head -1`; then nothing more is shown."""
+    if not hasattr(select, "poll"):  # Windows
+        return False
+    shown = select.poll()
+    shown.register(sys.stdout.fileno(), select.POLLERR)
+    if not shown.poll(0):
+        return False
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return True
 
 
 def notice(message: Warning | str, category: type[Warning], filename: str, lineno: int, line: str | None = None) -> str:
