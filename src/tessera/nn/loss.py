@@ -31,7 +31,6 @@ class Head(nn.Module):
         if self.bias is not None:
             nn.init.uniform_(self.bias, -(dim**-0.5), dim**-0.5)
 
-    @torch.compiler.disable  # it is made of large products already, and tracing its loop takes minutes
     def forward(self, hidden: Float[Tensor, "B T D"], targets: Int[Tensor, "B T"]) -> Float[Tensor, ""]:
         counts = targets != IGNORE
         share = (counts / counts.sum(1, keepdim=True).clamp(min=1) / len(targets)).flatten()
