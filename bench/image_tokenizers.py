@@ -122,6 +122,9 @@ VARIANTS: dict[str, Variant] = {
     "the same, muon 5e-3": now(name="muon", muon_lr=5e-3),
     "the same, muon 1e-2": now(name="muon", muon_lr=1e-2),
     "the same, muon 1e-2, warm-up of a half": now(name="muon", muon_lr=1e-2, warmup_share=0.5),
+    "the same, muon 1e-2, warm-up of a half, adversary": now(
+        name="muon", muon_lr=1e-2, warmup_share=0.5, adversary=0.1
+    ),
     "the same, muon 2e-2": now(name="muon", muon_lr=2e-2),
     "plain": plain(),
     "plain, as learn": plainly(),
