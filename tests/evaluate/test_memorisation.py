@@ -10,6 +10,7 @@ from tessera.errors import ConfigError, DataError
 from tessera.evaluate import distances, memorisation
 from tessera.evaluate.intervals import Estimate
 from tessera.evaluate.memorisation import (
+    ADVICE,
     Nearness,
     authenticity,
     c_t,
@@ -179,6 +180,7 @@ def test_exact_copies_are_called_copies():
     assert found.word == "copies"
     assert "100% of the drawings lie as near to a training picture" in found.reason
     assert "share more than half of their codes" in found.reason
+    assert found.reason.endswith(ADVICE["copies"])
 
 
 def test_copied_codes_alone_are_copies():
@@ -195,7 +197,10 @@ def test_fresh_pictures_are_drawn_anew():
 def test_pictures_that_stay_close_lean():
     training, held = pictures(200, 0), pictures(80, 1)
     close = training + 0.35 * pictures(200, 2)
-    assert judged(training, held, close).word == "leans on its pictures"
+    found = judged(training, held, close)
+    assert found.word == "leans on its pictures"
+    assert found.reason.endswith(ADVICE["leans on its pictures"])
+    assert "more pictures" in found.reason
 
 
 def test_few_pictures_are_no_ground_for_much():

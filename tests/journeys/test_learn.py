@@ -25,17 +25,19 @@ from tessera.config import (
     TokensConfig,
     TrainConfig,
     TransformerConfig,
+    seconds,
 )
 from tessera.config.presets import preset
 from tessera.config.recipes import RECIPES, REPEATS, WIDTHS, levels_for, recipes
 from tessera.data.check import Checked, Health
 from tessera.data.codes import Codes
 from tessera.data.sources import Pair
-from tessera.errors import ConfigError
+from tessera.errors import REQUEUE, ConfigError
 from tessera.generate import defaults
 from tessera.journeys import birds, choice, stages
 from tessera.journeys import learn as learning
 from tessera.store.run import Run
+from tessera.train.signals import Interrupted
 
 
 def test_learn_from_a_folder(bird_folder, tmp_path, capsys):
@@ -98,7 +100,38 @@ def test_the_prior_gets_what_is_left_of_the_time(tmp_path):
     assert left(spent=20.0) == f"{3600 - 10 - 20 - 180 - 45}s"
 
 
-def test_more_time_and_more_pictures_go_on_from_what_is_there(bird_folder, tmp_path, monkeypatch):
+@pytest.mark.parametrize("learned", [200.0, 900.0, 40_000.0])
+def test_a_stopped_prior_comes_to_a_good_end_by_the_budget_that_is_named(tmp_path, learned):
+    tokenizer, prior = Run(tmp_path / "tokenizer"), Run(tmp_path / "prior")
+    for run, elapsed in ((tokenizer, 300.0), (prior, learned)):
+        run.folder.mkdir()
+        run.metrics.write_text(f'{{"step": 9, "elapsed": {elapsed}}}\n')
+    chosen = dataclasses.replace(OLD, spent=40.0)
+    budget = stages.good_end(chosen, tokenizer, prior)
+    asked = LearnConfig(pictures="birds", budget=budget)
+    more = seconds(stages.prior_budget(asked, chosen, tokenizer)) / learned
+    assert more >= 1.15, "the rate has time to fall"
+    assert more <= 1.15 + 60 / learned, "and the end comes soon"
+
+
+def test_a_stop_says_how_to_come_to_a_good_end(bird_folder, tmp_path, monkeypatch, capsys):
+    by_steps(monkeypatch, 2)
+    whole = learning.run_stage
+
+    def stopped(title, *rest):
+        if title == "Prior":
+            raise Interrupted("Interrupted at step 2.")
+        return whole(title, *rest)
+
+    monkeypatch.setattr(learning, "run_stage", stopped)
+    command = ["learn", str(bird_folder), "--out", str(tmp_path), "--pixels", "32", "--perceptual", "none"]
+    with pytest.raises(SystemExit) as ended:
+        main([*command, "--no-search"])
+    assert ended.value.code == REQUEUE
+    assert "For a good end soon, the same command with: --budget 1m" in capsys.readouterr().out
+
+
+def test_more_time_and_more_pictures_go_on_from_what_is_there(bird_folder, tmp_path, monkeypatch, capsys):
     """Two steps, and then five: the clock has no part in it."""
     pictures, out = Path(shutil.copytree(bird_folder, tmp_path / "birds")), tmp_path / "run"
     by_steps(monkeypatch, 2)
@@ -123,6 +156,7 @@ def test_more_time_and_more_pictures_go_on_from_what_is_there(bird_folder, tmp_p
         path.rename(pictures / f"new-{path.name}")
     by_steps(monkeypatch, 5)
     main(["learn", str(pictures), "--budget", "4s", *more])
+    assert "the prior goes on until all that was done took 4s" in capsys.readouterr().out
     assert Run(out / "tokenizer").latest() == tokenizer
     last = Run(out).latest()
     assert [first.name, last.name] == ["step-000002", "step-000005"]
@@ -146,6 +180,19 @@ def test_a_collapsed_tokenizer_is_trained_again_at_half_the_rate(bird_folder, tm
     assert json.loads((tmp_path / "learn.json").read_text())["tokenizer_rate"] == 1e-3
     main(["learn", str(bird_folder), *args])
     assert len(rates) == 3, "what was settled stays so"
+
+
+def test_a_tokenizer_that_collapses_at_every_rate_is_told_and_its_time_counts(
+    bird_folder, tmp_path, monkeypatch, capsys
+):
+    by_steps(monkeypatch, 2)
+    monkeypatch.setattr(learning, "draw_and_report", lambda *args: None)
+    monkeypatch.setattr(learning, "collapsed", lambda run: True)
+    monkeypatch.setattr(learning, "trained", lambda run: 1000.0)
+    args = ["--out", str(tmp_path), "--pixels", "32", "--perceptual", "none", "--no-search", "--device", "cpu"]
+    main(["learn", str(bird_folder), *args])
+    assert "collapsed at every rate that was tried" in capsys.readouterr().out
+    assert json.loads((tmp_path / "learn.json").read_text())["spent"] > 2000, "the prior makes room for both"
 
 
 def test_a_tokenizer_has_collapsed_where_its_last_codes_are_all_alike(tmp_path):

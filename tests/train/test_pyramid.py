@@ -70,6 +70,9 @@ def test_a_collapse_is_named_while_it_trains(bird_folder, tmp_path, model, monke
     monkeypatch.setattr(look, "SETTLED", 2)
     go(dataclasses.replace(config, out=str(tmp_path / "ill")))
     assert said[-1].startswith("Step 2: the codes have collapsed. Held-out pictures are told apart by 1.0 codes")
+    for stop, steps in ((False, 4), (True, 2)):
+        run, _ = go(dataclasses.replace(config, steps=4, stop_collapsed=stop, out=str(tmp_path / f"stops-{stop}")))
+        assert run.latest().name == f"step-{steps:06d}"
 
 
 def test_a_missing_network_is_told_and_going_without_is_asked_for(bird_folder, tmp_path, monkeypatch):

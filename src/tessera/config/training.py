@@ -121,6 +121,8 @@ class TrainConfig(Checked):
     """Steps between sample pictures; 0 draws none."""
     patience: CountOrZero = 0
     """Stop after this many held-out losses without a new best; 0 does not stop early."""
+    stop_collapsed: bool = False
+    """Stop where held-out pictures show that an image tokenizer's codes have collapsed, which no further step mends."""
     model: NetworkConfig = field(default_factory=DVAEConfig)
     data: DataConfig = field(default_factory=DataConfig)
     tokens: TokensConfig = field(default_factory=TokensConfig)

@@ -191,6 +191,13 @@ class Verdict:
     reason: str
 
 
+ADVICE: dict[Word, str] = {
+    "draws anew": "",
+    "leans on its pictures": " What to do: look at the drawings beside their nearest training pictures before you show "
+    "them. With more pictures, or less time for the prior, it leans less.",
+    "copies": " What to do: show no drawing before you saw what it is nearest to. Train anew with more pictures, or "
+    "less time for the prior; one of any order (learn --any-order) learns less by heart.",
+}
 TENTH, SCORE, FEW = 0.1, -3.0, 64
 RULE = (
     "A model copies if, for sure, a tenth more of its drawings than of held-out pictures lie nearer to a training "
@@ -223,4 +230,4 @@ def verdict(drawn: Nearness, held: Nearness, copying: Estimate) -> Verdict:
     reason = "; ".join(copied or leaning or [near, authentic])
     few = min(drawn.near.count, held.near.count)
     doubt = f" There are only {few} pictures to judge by, so little can be said." if few < FEW else ""
-    return Verdict(word, f"{reason[0].upper()}{reason[1:]}.{doubt}")
+    return Verdict(word, f"{reason[0].upper()}{reason[1:]}.{doubt}{ADVICE[word]}")

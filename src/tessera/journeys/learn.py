@@ -43,7 +43,7 @@ from tessera.journeys.choice import (
 )
 from tessera.journeys.declared import declare
 from tessera.journeys.preview import preview
-from tessera.journeys.stages import prior_budget, stages
+from tessera.journeys.stages import good_end, prior_budget, stages, trained
 from tessera.journeys.strip import strip
 from tessera.journeys.together import Announced
 from tessera.journeys.training import codes_of, judged
@@ -56,6 +56,7 @@ from tessera.tokens.image import ImageTokenizer
 from tessera.train import job
 from tessera.train.look import COLLAPSED, SETTLED
 from tessera.train.objectives.protocol import Objective
+from tessera.train.signals import Interrupted
 from tessera.train.track import clock
 
 Progress = Callable[[str], Callable[[Iterable, int], Iterable]]
@@ -92,8 +93,11 @@ def follow(config: LearnConfig, run: Run, tokenizer: Run) -> None:
         job.train(tokenizer_config, run=tokenizer)
 
 
-def planned(config: LearnConfig, chosen: Choice, health: Health) -> Iterator[str]:
-    """What will be done, and for how long, in lines."""
+def planned(config: LearnConfig, chosen: Choice, health: Health, begun: bool) -> Iterator[str]:
+    """What will be done, and for how long, in lines; `begun` says that there is a prior already."""
+    if begun:
+        yield f"Plan: the prior goes on until all that was done took {config.budget}; the codes stay as they are."
+        return
     budget = seconds(config.budget)
     share = lambda of: clock(of * budget)
     seen = f": {chosen.epochs:,.0f} times each of {len(health.good):,} pictures" if chosen.epochs else ""
@@ -101,8 +105,7 @@ def planned(config: LearnConfig, chosen: Choice, health: Health) -> Iterator[str
     shares = share(chosen.tokenizer_share), share(chosen.prior_share)
     yield f"Plan: image tokenizer {shares[0]} (pixels {looks}), prior about {shares[1]}{seen},"
     yield f"      how to draw {share(SEARCH_SHARE)}; the rest to encode, measure and report, or the prior's."
-    yield "      Stopped at any time, the same command goes on; with a --budget a tenth above what was spent it comes"
-    yield "      to a good end soon."
+    yield "      Stopped at any time, the same command goes on, and says by which --budget it comes to a good end soon."
 
 
 def _learn(config: LearnConfig, run: Run, tokenizer_run: Run, progress: Progress, say: Callable[[str], None]) -> Run:
@@ -112,23 +115,27 @@ def _learn(config: LearnConfig, run: Run, tokenizer_run: Run, progress: Progress
     say_what_was_found(config, health, say)
     chosen = remembered(out / "learn.json", config, lambda: choose(config, health, machine))
     say(f"Chosen: {chosen}; {config.budget} in all. {paths.summary()}")
-    for line in planned(config, chosen, health):
+    for line in planned(config, chosen, health, bool(run.checkpoints())):
         say(line)
-    trained = time.monotonic()
+    training = time.monotonic()
     if not (out / "codes" / "index.json").is_file():
         chosen = train_tokenizer(config, chosen, tokenizer_run, health, announced, say)
-    trained = time.monotonic() - trained
+    training = time.monotonic() - training
     prior_config = stages(config, chosen, machine, out)[1]
     tokenizer = frozen(run, tokenizer_run)
     tokenizer.to(choose_device(config.device))
     ahead = progress("Encoding the pictures")
     encode(health.pairs, tokenizer, out / "codes", chosen.views, prior_config.data, config.seed, ahead)
     if not run.checkpoints():
-        chosen = dataclasses.replace(chosen, spent=chosen.spent + time.monotonic() - began - trained)
+        chosen = dataclasses.replace(chosen, spent=chosen.spent + time.monotonic() - began - training)
         write_down(out / "learn.json", chosen)
     prior_config = dataclasses.replace(prior_config, budget=prior_budget(config, chosen, tokenizer_run))
     announced.tell("prior")
-    objective = run_stage("Prior", prior_config, run, health, out / "data.json")
+    try:
+        objective = run_stage("Prior", prior_config, run, health, out / "data.json")
+    except Interrupted:
+        say(f"For a good end soon, the same command with: --budget {good_end(chosen, tokenizer_run, run)}")
+        raise
     ways.choose(config, run, progress, say)
     draw_and_report(config, run, objective, health, progress, say)
     return run
@@ -148,10 +155,13 @@ def train_tokenizer(
             health,
             run.folder.parent / "data.json",
         )
-        if not (collapsed(run) and again):
+        if not collapsed(run):
+            break
+        if not again:
+            say("The image tokenizer's codes collapsed at every rate that was tried: are the pictures all alike?")
             break
         rates = {"tokenizer_rate": chosen.tokenizer_rate / 2, "tokenizer_muon_rate": chosen.tokenizer_muon_rate / 2}
-        chosen = dataclasses.replace(chosen, **rates)
+        chosen = dataclasses.replace(chosen, spent=chosen.spent + trained(run), **rates)
         say(f"The image tokenizer's codes collapsed. Again, at a learning rate of {chosen.tokenizer_rate:g}.")
         run.begin_again()
         write_down(run.folder.parent / "learn.json", chosen)
@@ -223,11 +233,16 @@ def draw_and_report(
 
 
 def measured(config: LearnConfig, run: Run, progress: Progress, say: Callable[[str], None]) -> list[tuple[str, str]]:
-    """The short form of `evaluate`, as sections of the report; in a folder of its own beside the full one."""
-    count = int(min(SHORT, max(8, seconds(config.budget) / 20)))
+    """The short form of `evaluate`, as sections of the report; in a folder of its own beside the full one.
+
+    The longer it learned, the sooner it copies, and the more learned pictures are looked at.
+    """
+    budget = seconds(config.budget)
+    count = int(min(SHORT, max(8, budget / 20)))
     short = EvaluateConfig(
         data=PicturesConfig(path=config.pictures), captions=config.captions, count=count, seeds=1, seed=config.seed,
-        features="lite2" if ways.looking("lite2", config.device) else "none", photographs=2 * count, ranked=count // 8,
+        features="lite2" if ways.looking("lite2", config.device) else "none",
+        photographs=int(max(2 * count, budget / 10)), ranked=count // 8,
         out=str(run.folder / "evaluation-short"), device=config.device, **asdict(usual(run.folder)),
     )  # fmt: skip
     try:

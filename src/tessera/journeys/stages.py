@@ -23,6 +23,8 @@ from tessera.store.run import Run
 
 REPORT_SHARE, REPORT_MOST = 0.1, 45
 """Of the budget, and in seconds at most: drawing held-out captions, measuring and the report."""
+ANNEAL = 0.15
+"""Of the time that a prior has learned: a training that is to end soon takes so much more."""
 
 
 def stages(config: LearnConfig, c: Choice, machine: MachineConfig, out: Path) -> tuple[TrainConfig, TrainConfig]:
@@ -40,6 +42,7 @@ def stages(config: LearnConfig, c: Choice, machine: MachineConfig, out: Path) ->
         optim=_tokenizer_optim(c),
         valid_every=c.tokenizer_looks,
         preview_every=c.tokenizer_looks,
+        stop_collapsed=True,
     )
     prior = dataclasses.replace(
         common,
@@ -81,6 +84,24 @@ def prior_budget(config: LearnConfig, c: Choice, tokenizer: Run) -> str:
     """What is left of the time once the image tokenizer, which may have been trained long ago, checking and encoding
     took theirs, and drawing and the report keep theirs; half of the planned share at the least."""
     budget = seconds(config.budget)
-    spent = c.spent + max((row.get("elapsed", 0.0) for row in tokenizer.read_metrics()), default=0.0)
-    kept = SEARCH_SHARE * budget + min(REPORT_SHARE * budget, REPORT_MOST)
-    return f"{max(c.prior_share / 2 * budget, budget - spent - kept):.6g}s"
+    left = budget - c.spent - trained(tokenizer) - _kept(budget)
+    return f"{max(c.prior_share / 2 * budget, left):.6g}s"
+
+
+def good_end(c: Choice, tokenizer: Run, prior: Run) -> str:
+    """The least budget, in whole minutes, with which a prior that was stopped learns for ANNEAL of its time more, in
+    which its rate falls to the end of its schedule."""
+    wanted, minutes = (1 + ANNEAL) * trained(prior) + c.spent + trained(tokenizer), 1
+    while 60 * minutes - _kept(60 * minutes) < wanted:
+        minutes += 1
+    return f"{minutes}m"
+
+
+def trained(run: Run) -> float:
+    """Seconds that a run has trained."""
+    return max((row.get("elapsed", 0.0) for row in run.read_metrics()), default=0.0)
+
+
+def _kept(budget: float) -> float:
+    """Seconds of a budget for finding how to draw, and for the report."""
+    return SEARCH_SHARE * budget + min(REPORT_SHARE * budget, REPORT_MOST)

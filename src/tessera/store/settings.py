@@ -12,8 +12,8 @@ from tessera.errors import CheckpointError, ConfigError
 from tessera.store.checkpoint import SETTINGS, verify
 
 MAY_CHANGE = (
-    "steps:", "budget:", "save_every:", "keep:", "log_every:", "valid_every:", "preview_every:", "patience:", "out:",
-    "data.workers:", "optim.accumulate:", "machine.", "track.",
+    "steps:", "budget:", "save_every:", "keep:", "log_every:", "valid_every:", "preview_every:", "patience:",
+    "stop_collapsed:", "out:", "data.workers:", "optim.accumulate:", "machine.", "track.",
 )  # fmt: skip
 """Settings that may change when a run is resumed."""
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import AbstractContextManager, ExitStack
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 
@@ -24,6 +25,15 @@ COLLAPSED = 2.0
 """Fewer codes than so many in effect (perplexity of held-out pictures) tell nothing apart."""
 SETTLED = 100
 """Steps before which a tokenizer may still find its codes."""
+
+
+class Held(NamedTuple):
+    """What a look at held-out pictures found."""
+
+    improved: bool
+    """The loss is the best so far."""
+    collapsed: bool
+    """An image tokenizer's codes tell hardly anything apart."""
 
 
 def within(contexts: Iterable[AbstractContextManager]) -> ExitStack:
@@ -56,11 +66,11 @@ def evaluate(objective: Objective, engine: Engine) -> dict[str, float]:
 
 def held_out(
     objective: Objective, engine: Engine, at: Position, schedules: Mapping[str, Schedule], tracker: Tracker
-) -> bool:
-    """Measure the held-out loss and tell the schedules; returns whether it is the best so far."""
+) -> Held:
+    """Measure the held-out loss and tell the schedules."""
     values = evaluate(objective, engine)
     tracker.log({"step": at.step, "elapsed": at.elapsed, **{f"held_{k}": v for k, v in values.items()}})
-    if at.step >= SETTLED and values.get("perplexity", COLLAPSED) < COLLAPSED:
+    if collapsed := at.step >= SETTLED and values.get("perplexity", COLLAPSED) < COLLAPSED:
         tracker.notice(
             f"Step {at.step}: the codes have collapsed. Held-out pictures are told apart by {values['perplexity']:.1f} "
             "codes in effect. Train again with half of optim.lr, or take a pyramid-* preset, whose norm prevents it."
@@ -69,7 +79,7 @@ def held_out(
         schedule.observe(values["loss"])
     improved = (values["loss"] < at.best or objective.polishing) and not at.spoiled
     at.best, at.stale = (values["loss"], 0) if improved else (at.best, at.stale + 1)
-    return improved
+    return Held(improved, collapsed)
 
 
 @torch.no_grad()

@@ -54,7 +54,7 @@ class Training:
         self.tracker, self.preview, self.interrupted = tracker, preview, interrupted
         self.schedules = {name: Schedule(objective.optim(name)) for name in objective.networks}
         self.at, self.budget, self.accumulate = Position(), seconds(config.budget), config.optim.accumulate
-        self.stopped = self.due = False
+        self.stopped = self.due = self.collapsed = False
 
     # 1. Begin: fill the networks, place them on the machine, and save before the first step.
 
@@ -81,7 +81,8 @@ class Training:
         return min(1.0, max(at.step / steps if steps else 1.0, at.elapsed / self.budget))
 
     def goes_on(self) -> bool:
-        return not (self.done() >= 1 or self.stopped or 0 < self.config.patience <= self.at.stale)
+        given_up = 0 < self.config.patience <= self.at.stale or (self.config.stop_collapsed and self.collapsed)
+        return not (self.done() >= 1 or self.stopped or given_up)
 
     # 2. Take a batch, with the noise of this step.
 
@@ -126,9 +127,9 @@ class Training:
         if now(config.log_every):
             engine.assert_replicas_equal(checksum(engine, objective), "the weights")
             self.tracker.log(self.window.row(at, self.rate, self.done(), config.optim.batch))
-        improved = bool(objective.held and now(config.valid_every)) and held_out(
-            objective, engine, at, self.schedules, self.tracker
-        )
+        improved = False
+        if objective.held and now(config.valid_every):
+            improved, self.collapsed = held_out(objective, engine, at, self.schedules, self.tracker)
         if now(config.preview_every):
             show(self.preview, objective, engine, self.run, at.step, self.tracker)
         self.due = self.due or improved or bool(now(config.save_every))
