@@ -383,14 +383,15 @@ def test_a_choice_that_was_written_down_is_kept(tmp_path, monkeypatch):
 
 
 def test_the_two_runs_of_a_choice_are_those_of_the_first_release(tmp_path):
-    """A folder that an earlier release began is gone on with only where every setting is the same."""
+    """A folder that an earlier release began is gone on with only where every setting is the same, but for those that may
+    change: `stop_collapsed` is one."""
     chosen, machine = OLD, MachineConfig(device="cpu")
     config = LearnConfig(pictures="birds", captions="words", budget="30m", seed=5)
     data = DataConfig(path="birds", captions="words", holdout=0.05, crop=0.75, flip=True, truncate=True)
     common = {"seed": 5, "steps": 10**9, "machine": machine, "save_every": 50}
     tokenizer = TrainConfig(
-        out=str(tmp_path / "tokenizer"), budget="450s", data=data, valid_every=200, preview_every=200, **common,
-        model=DVAEConfig(pixels=64, layers=2, channels=3, hidden=64, quantizer=FSQ(levels=(6, 6, 6))),
+        out=str(tmp_path / "tokenizer"), budget="450s", data=data, valid_every=200, preview_every=200, stop_collapsed=True,
+        **common, model=DVAEConfig(pixels=64, layers=2, channels=3, hidden=64, quantizer=FSQ(levels=(6, 6, 6))),
         optim=OptimConfig(lr=2e-3, weight_decay=0.0, batch=32, warmup=50, betas=(0.9, 0.99)),
     )  # fmt: skip
     transformer = TransformerConfig(dim=192, depth=4, heads=3, attn_dropout=0.1, ff_dropout=0.1)

@@ -43,8 +43,9 @@ class Head(nn.Module):
         return torch.stack(parts).sum()
 
     def take(self, slopes: Slopes) -> None:
-        """Use `slopes` that pass over the logits once and make no float32 copies, so that chunks may be larger."""
-        self.slopes = slopes
+        """Use `slopes` that pass over the logits once and make no float32 copies, so that chunks may be larger. The
+        loop over chunks is not traced: it is made of large products already, and that takes minutes."""
+        self.slopes, self.forward = slopes, torch.compiler.disable(self.forward)  # type: ignore[method-assign]
         self.rows *= 4
 
     def logits(self, hidden: Float[Tensor, "*B D"]) -> Float[Tensor, "*B V"]:

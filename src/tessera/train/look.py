@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import AbstractContextManager, ExitStack
 from pathlib import Path
-from typing import NamedTuple
 
 import torch
 
+from tessera.config import TrainConfig
 from tessera.data.batches import Batch
 from tessera.store.position import Position
 from tessera.store.run import Run
@@ -25,15 +25,6 @@ COLLAPSED = 2.0
 """Fewer codes than so many in effect (perplexity of held-out pictures) tell nothing apart."""
 SETTLED = 100
 """Steps before which a tokenizer may still find its codes."""
-
-
-class Held(NamedTuple):
-    """What a look at held-out pictures found."""
-
-    improved: bool
-    """The loss is the best so far."""
-    collapsed: bool
-    """An image tokenizer's codes tell hardly anything apart."""
 
 
 def within(contexts: Iterable[AbstractContextManager]) -> ExitStack:
@@ -65,9 +56,15 @@ def evaluate(objective: Objective, engine: Engine) -> dict[str, float]:
 
 
 def held_out(
-    objective: Objective, engine: Engine, at: Position, schedules: Mapping[str, Schedule], tracker: Tracker
-) -> Held:
-    """Measure the held-out loss and tell the schedules."""
+    config: TrainConfig,
+    objective: Objective,
+    engine: Engine,
+    at: Position,
+    schedules: Mapping[str, Schedule],
+    tracker: Tracker,
+) -> tuple[bool, bool]:
+    """Measure the held-out loss and tell the schedules; returns whether it is the best so far, and whether the
+    training should stop because an image tokenizer's codes have collapsed."""
     values = evaluate(objective, engine)
     tracker.log({"step": at.step, "elapsed": at.elapsed, **{f"held_{k}": v for k, v in values.items()}})
     if collapsed := at.step >= SETTLED and values.get("perplexity", COLLAPSED) < COLLAPSED:
@@ -79,7 +76,7 @@ def held_out(
         schedule.observe(values["loss"])
     improved = (values["loss"] < at.best or objective.polishing) and not at.spoiled
     at.best, at.stale = (values["loss"], 0) if improved else (at.best, at.stale + 1)
-    return Held(improved, collapsed)
+    return improved, collapsed and config.stop_collapsed
 
 
 @torch.no_grad()

@@ -81,8 +81,7 @@ class Training:
         return min(1.0, max(at.step / steps if steps else 1.0, at.elapsed / self.budget))
 
     def goes_on(self) -> bool:
-        given_up = 0 < self.config.patience <= self.at.stale or (self.config.stop_collapsed and self.collapsed)
-        return not (self.done() >= 1 or self.stopped or given_up)
+        return not (self.done() >= 1 or self.stopped or self.collapsed or 0 < self.config.patience <= self.at.stale)
 
     # 2. Take a batch, with the noise of this step.
 
@@ -129,7 +128,7 @@ class Training:
             self.tracker.log(self.window.row(at, self.rate, self.done(), config.optim.batch))
         improved = False
         if objective.held and now(config.valid_every):
-            improved, self.collapsed = held_out(objective, engine, at, self.schedules, self.tracker)
+            improved, self.collapsed = held_out(config, objective, engine, at, self.schedules, self.tracker)
         if now(config.preview_every):
             show(self.preview, objective, engine, self.run, at.step, self.tracker)
         self.due = self.due or improved or bool(now(config.save_every))

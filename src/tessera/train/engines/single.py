@@ -153,9 +153,7 @@ class SingleEngine:
 
 
 def compile_parts(model: nn.Module) -> None:
-    """torch.compile for the model, and for the hot part of its heads: their loop over chunks is made of large products
-    already, and tracing it takes minutes."""
+    """torch.compile for the model, and for the hot part of its heads, whose loop over chunks is better left alone."""
     model.compile()
     for head in (m for m in model.modules() if isinstance(m, Head)):
         head.take(torch.compile(slopes))
-        head.forward = torch.compiler.disable(head.forward)  # type: ignore[method-assign]
