@@ -33,7 +33,7 @@ from tessera.train import loop
 
 PIXELS, SHOWN = 32, 16
 SETS: dict[str, Callable[[Path, int], None]] = {
-    "shapes": lambda folder, count: shapes.draw_folder(folder, count),
+    "shapes": shapes.draw_folder,
     **{name: lambda folder, count, name=name: drawn_sets.fill(name, folder, count, PIXELS) for name in drawn_sets.SETS},
 }
 
@@ -102,8 +102,7 @@ def main() -> None:
             SETS[name](pictures, a.pictures)
         for variant, (perceptual, change) in VARIANTS.items():
             out = a.out / f"{name}-{variant.replace(', ', '-').replace(' ', '-')}-{a.seed}"
-            config = change(as_learn(pictures, perceptual, a.seconds, a.seed, out))
-            run = tessera.train(dataclasses.replace(config, out=str(out)))
+            run = tessera.train(change(as_learn(pictures, perceptual, a.seconds, a.seed, out)))
             figures = measured(Subject.load(run.folder, device="cpu"), Path(f"{out}.png"))
             steps = max(r["step"] for r in run.read_metrics())
             row("collapse", configuration=f"{name}, {variant}", seconds=a.seconds, steps=steps, seed=a.seed, **figures)

@@ -91,7 +91,6 @@ WAYS = {
     "best of 4 by itself": Way(best_of=4),
     "best of 8 by itself": Way(best_of=8),
     "best of 4 by a clip": Way(best_of=4, judge="clip"),
-    "best of 8 by a clip": Way(best_of=8, judge="clip"),
 }
 
 

@@ -105,7 +105,7 @@ def planned(config: LearnConfig, chosen: Choice, health: Health, begun: bool) ->
     shares = share(chosen.tokenizer_share), share(chosen.prior_share)
     yield f"Plan: image tokenizer {shares[0]} (pixels {looks}), prior about {shares[1]}{seen},"
     yield f"      how to draw {share(SEARCH_SHARE)}; the rest to encode, measure and report, or the prior's."
-    yield "      Stopped at any time, the same command goes on, and says by which --budget it comes to a good end soon."
+    yield "      Stopped at any time, the same command goes on; in the prior it says which --budget ends well soon."
 
 
 def _learn(config: LearnConfig, run: Run, tokenizer_run: Run, progress: Progress, say: Callable[[str], None]) -> Run:
